@@ -1,0 +1,1 @@
+"""Printers, builders and runners per target."""

@@ -1,0 +1,1 @@
+"""C++ for CPUs: print, build, load, run, measure."""

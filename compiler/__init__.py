@@ -1,0 +1,1 @@
+"""From AST to OpIR to TileIR to packages."""

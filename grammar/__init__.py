@@ -1,0 +1,1 @@
+"""Front end: grammar, parser, AST with spans, formatter and diagnostics."""

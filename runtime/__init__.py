@@ -1,0 +1,1 @@
+"""What is copied into emitted packages. Standard library only, Python 3.9."""

@@ -1,0 +1,1 @@
+"""Search: proposers, archive, budget, executors."""

@@ -1,0 +1,1 @@
+"""The operator library: specs shipped as package data."""

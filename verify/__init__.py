@@ -1,0 +1,1 @@
+"""Gates: obligations, proofs, differential tests, certificates."""
