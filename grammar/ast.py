@@ -716,6 +716,13 @@ class Module(Node):
     filename: str = field(default="<string>", compare=False, repr=False)
 
 
+def number(value: int | float) -> Expr:
+    """Return a finite value as an expression; a negative one is a `Unary`, as when parsed."""
+    text = repr(abs(value))
+    literal = Number(abs(value), text)
+    return Unary("-", literal) if value < 0 else literal
+
+
 def children(node: Node) -> Iterator[Node]:
     """Yield the direct child nodes in source order."""
     for part in fields(node):
