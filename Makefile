@@ -1,0 +1,53 @@
+# Every target sets up .venv itself; a bare machine needs Python 3.11+, g++ and make.
+SPEC ?= specs/nn/softmax.op
+BUDGET ?= 24
+OUT ?= out
+ARGS ?=
+TESTS ?=
+WORKERS ?= 2
+
+SETUP = .venv/.stamp
+BIN = .venv/bin
+
+.PHONY: help setup compile test lint format bench examples clean distclean
+
+help:
+	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
+	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
+	@echo "make lint                               ruff and mypy --strict"
+	@echo "make bench                              the operator library against its baselines"
+	@echo "make examples                           run examples/"
+	@echo "make clean                              remove what the other targets made, but .venv"
+
+setup: $(SETUP)
+
+$(SETUP): requirements.lock pyproject.toml .ci/setup
+	@PYTHON="$(PYTHON)" .ci/setup
+
+compile: $(SETUP)
+	$(BIN)/opwright compile $(SPEC) --budget $(BUDGET) --out $(OUT) $(ARGS)
+
+test: $(SETUP)
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(TESTS) $(ARGS)
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(SETUP)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(SETUP)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+examples: $(SETUP)
+	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(OUT) build dist *.egg-info .opwright .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv .venv.lock
