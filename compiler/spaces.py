@@ -1,0 +1,295 @@
+"""The spaces of schedules that an operator has: its definitions in groups, each group a strategy with holes.
+
+Candidate 0 is the fallback over the whole operator. Everything else lowers dense arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from opwright.compiler.buffers import Memory, dense_facts
+from opwright.compiler.evaluate import Unsupported, compute_dtype
+from opwright.compiler.flatten import flatten
+from opwright.compiler.normalize import Normal, normalize, reads_of
+from opwright.compiler.strategies import contraction, fallback, lanes
+from opwright.compiler.strategies.group import Group, is_fold, members
+from opwright.ir.expr import Expr, ExprError, call, leaf
+from opwright.ir.op import Operator, Tensor
+from opwright.ir.tile import Kernel, Placement, TileProgram
+from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
+
+Holes = dict[str, tuple[Decision, ...]]
+Starts = list[dict[str, Decision]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One group with the strategy that lowers it."""
+
+    group: Group
+    strategy: str  # contraction | lanes | scalar
+    form: Any = None
+
+
+def partition(normal: Normal) -> list[Part]:
+    """Consecutive definitions that one strategy lowers together, in dependency order."""
+    parts: list[Part] = []
+    earlier: frozenset[str] = frozenset()
+    current: list[Tensor] = []
+
+    def fit(tensors: list[Tensor]) -> Part | None:
+        group = Group(normal, tuple(tensors), earlier)
+        for strategy, test in (("contraction", contraction.recognise), ("lanes", lanes.analyse)):
+            try:
+                return Part(group, strategy, test(group))
+            except Unsupported:
+                continue
+        return None
+
+    found: Part | None = None
+    taken: set[str] = set()
+    for t in members(normal):
+        if t.name in taken:
+            continue
+        alone = _joint(normal, t)
+        if current and len(alone) == 1 and _stays(found, fit([t])):
+            more = fit([*current, t])
+            if more is not None and (found is None or more.strategy == found.strategy):
+                current.append(t)
+                found = more
+                continue
+        if found is not None:
+            parts.append(found)
+        earlier = earlier | {u.name for p in parts[-1:] for u in p.group.members if _kept(u)}
+        taken |= {u.name for u in alone}
+        current = alone
+        found = fit(alone) if len(alone) == 1 else None
+        if found is None:
+            found = Part(Group(normal, tuple(alone), earlier), "scalar")
+    if found is not None:
+        parts.append(found)
+    return parts
+
+
+def _joint(normal: Normal, t: Tensor) -> list[Tensor]:
+    if t.recurrence is None:
+        return [t]
+    return [u for n in t.recurrence.group for u in normal.tensors if u.name == n]
+
+
+def _stays(current: Part | None, alone: Part | None) -> bool:
+    """A contraction always starts a group of its own."""
+    if current is None or current.strategy == "scalar":
+        return False
+    return alone is None or alone.strategy != "contraction"
+
+
+def _kept(t: Tensor) -> bool:
+    return is_fold(t) or t.recurrence is not None
+
+
+def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
+    """The searchable spaces; the first one is candidate 0's. `lanes_native`: f32 lanes of a vector."""
+    normal = normalize(op)
+    out: list[Space] = [
+        ChoiceSpace("fallback", {"schedule": ("plain",)}, lambda schedule: fallback.lower(normal))
+    ]
+    try:
+        parts = partition(normal)
+    except ExprError:
+        return out
+    if any(p.strategy != "scalar" for p in parts):
+        out.append(_composed(op, normal, parts, lanes_native))
+    flat = flatten(op)
+    if flat is not None:
+        flat_normal = normalize(flat)
+        flat_parts = partition(flat_normal)
+        if all(p.strategy == "lanes" for p in flat_parts):
+            out.append(_composed(op, flat_normal, flat_parts, lanes_native, "dense"))
+    return out
+
+
+def _composed(
+    op: Operator, normal: Normal, parts: list[Part], native: int, prefix: str = ""
+) -> ChoiceSpace:
+    holes: Holes = {}
+    starts: Starts = []
+    for n, p in enumerate(parts):
+        own, further = _holes(p, native)
+        holes |= {f"{_label(parts, n)}{k}": v for k, v in own.items()}
+        starts += [{f"{_label(parts, n)}{k}": v for k, v in s.items()} for s in further]
+    kinds = ["scalar" if p.strategy == "scalar" else _mode(p) for p in parts]
+    name = "_".join([*([prefix] if prefix else []), *kinds])
+    build = partial(_build, op, normal, parts)
+    return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
+
+
+def _label(parts: list[Part], n: int) -> str:
+    return "" if len(parts) == 1 else f"g{n}."
+
+
+def _mode(p: Part) -> str:
+    if p.strategy == "contraction":
+        return "contraction"
+    return "fold" if p.form.row is not None else "pointwise"
+
+
+def _holes(p: Part, native: int) -> tuple[Holes, Starts]:
+    if p.strategy == "contraction":
+        return _contraction_holes(native)
+    if p.strategy == "lanes":
+        return _lane_holes(p.form, native)
+    return {}, []
+
+
+def _contraction_holes(native: int) -> tuple[Holes, Starts]:
+    tiles: tuple[Decision, ...]
+    if native >= 16:
+        tiles = ((14, 32), (12, 32), (8, 48), (6, 64), (28, 16), (6, 32), (6, 16))
+    else:
+        tiles = ((6, 16), (4, 24), (12, 8), (4, 16))
+    holes: Holes = {
+        "tile": tiles,
+        "vec": (native,) if native == 8 else (native, 8),
+        "kc": (256, 384, 512, 128),
+        "row_tiles": (16, 8, 32, 4),
+        "panels": (32, 16, 8, 64),
+        "pin": (False, True),
+        "deep": (True, False),
+        "threads": ("dynamic", "static"),
+    }
+    return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
+
+
+def _lane_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
+    holes: Holes = {}
+    starts: Starts = []
+    vec: tuple[Decision, ...] = (native,) if native == 8 else (native, 8)
+    if a.row is None:
+        holes = {"mode": ("flat",), "width": (2 * native, 4 * native, native), "vec": vec}
+        holes["tail"] = (native, 8) if native != 8 else (8,)
+        holes["block"] = (16384, 4096, 65536)
+        holes["stream"] = (False, True)
+        holes["threads"] = ("static", "dynamic")
+        return holes, [{"stream": True}, {"width": 4 * native}]
+    column = _column_first(a)
+    modes = ("column", "row") if column else ("row", "column")
+    holes["mode"] = modes if a.shared else ("row",)
+    wide = (4 * native, 2 * native, 8 * native, native, 16 * native)
+    holes["width"] = (8 * native, *(w for w in wide if w != 8 * native)) if column else wide
+    holes["vec"] = vec
+    holes["tail"] = (8, native) if native != 8 else (8, 4)
+    if a.saveable:
+        holes["save"] = (False, True)
+        holes["home"] = (False, True)
+        starts += [{"save": True, "home": True}, {"save": True}]
+    if any(p >= 0 for p in a.position.values()):
+        holes["stream"] = (False, True)
+        starts += [{"stream": True}]
+    holes["threads"] = ("dynamic", "static")
+    if a.shared:
+        holes["level"] = (0, 64, 256)
+        holes["unroll"] = (1, 4, 2)
+        if column:
+            starts += [{"level": 64}, {"level": 64, "unroll": 4}, {"unroll": 4}]
+    return holes, starts
+
+
+def _column_first(a: lanes.Analysis) -> bool:
+    """Whether more reads step through memory with the last shared axis than with the folded one."""
+    from opwright.ir.expr import Fold, read_parts, var, walk
+
+    if not a.shared or a.row is None:
+        return False
+    score = 0
+    for t in a.group.members:
+        assert t.body is not None
+        names = [x.name for n, x in enumerate(t.axes) if n != a.position[t.name]]
+        along = Fold(t.body).binders[0] if is_fold(t) else ""
+        for x in walk(a.group.expand(t.body)):
+            if x.op == "read" and read_parts(x)[1]:
+                last = read_parts(x)[1][-1]
+                score += int(bool(names) and last is var(names[-1]))
+                score -= int(last is var(along))
+    return score > 0
+
+
+def _build(op: Operator, normal: Normal, parts: list[Part], **decisions: Decision) -> TileProgram:
+    real = compute_dtype(op)
+    memory = Memory(normal, False, real)
+    kept = {n for t in normal.tensors for n in reads_of(t)}
+    kernels: list[Kernel] = []
+    placements: list[Placement] = []
+    facts = list(dense_facts(op))
+    try:
+        for n, p in enumerate(parts):
+            label = _label(parts, n)
+            own = {k[len(label) :]: v for k, v in decisions.items() if k.startswith(label)}
+            later = {x for q in parts[n + 1 :] for x in _read_names(q)}
+            memory.kept = frozenset(kept & later)
+            made, extra = _lower(f"k{n}", p, memory, own, normal)
+            kernels += [k for k, _ in made]
+            placements += [x for _, x in made]
+            facts += extra
+    except (Unsupported, ExprError) as e:
+        raise IllegalSchedule(str(e)) from None
+    return TileProgram(op.name, tuple(kernels), tuple(placements), tuple(dict.fromkeys(facts)))
+
+
+def _read_names(p: Part) -> set[str]:
+    names: set[str] = set()
+    for t in p.group.members:
+        assert t.body is not None
+        todo = [t]
+        while todo:
+            for n in reads_of(todo.pop()):
+                if n not in names:
+                    names.add(n)
+                    u = p.group.normal.tensor(n)
+                    if u.body is not None:
+                        todo.append(u)
+    return names
+
+
+def _lower(
+    name: str, p: Part, memory: Memory, own: Mapping[str, Any], normal: Normal
+) -> tuple[list[tuple[Kernel, Placement]], list[Expr]]:
+    if p.strategy == "contraction":
+        mr, nr = own["tile"]
+        schedule = contraction.TileSchedule(
+            mr,
+            nr,
+            own["vec"],
+            own["kc"],
+            mr * own["row_tiles"],
+            nr * own["panels"],
+            own["pin"],
+            own["deep"],
+            own["threads"],
+        )
+        return contraction.lower(name, p.form, memory, schedule, memory.real), []
+    if p.strategy == "lanes":
+        known = {f.name for f in fields(lanes.LaneSchedule)}
+        lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})
+        made = [lanes.lower(name, p.form, memory, lane, memory.real)]
+        return made, _stream_facts(p.form) if lane.stream else []
+    keep = {t.name for t in members(normal) if _kept(t)}
+    tensors = p.group.members
+    kernel = fallback.launch(name, normal, memory, tensors, keep)
+    return [(kernel, Placement())], []
+
+
+def _stream_facts(a: lanes.Analysis) -> list[Expr]:
+    """Rows of streamed outputs start on full cache lines."""
+    out = []
+    for t in a.group.members:
+        if is_fold(t) or (a.row is not None and a.position[t.name] < 0) or not t.axes:
+            continue
+        lanes_per_line = 64 // t.dtype.bytes
+        if len(t.axes) > 1:
+            out.append(call("eq", t.axes[-1].hi % lanes_per_line, 0))
+        out.append(leaf("param", f"aligned({t.name}, 64)", "bool"))
+    return out

@@ -1,0 +1,359 @@
+"""Sums of products as blocked contractions: packed panels, register tiles, a prologue and an epilogue.
+
+A fold `sum[k](f * g)` where f varies over one result index (the rows), g over another (the columns) and
+both over k. Factors are evaluated while packing, so any pointwise prologue is free of temporaries;
+pointwise readers of the result are evaluated on the register tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from opwright.compiler.buffers import Memory
+from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
+from opwright.compiler.strategies.group import Group, fold_axis, inline, is_fold, same_range
+from opwright.ir.dtypes import DType
+from opwright.ir.expr import (
+    TRUE,
+    ZERO,
+    Expr,
+    Fold,
+    call,
+    cdiv,
+    const,
+    free_vars,
+    maximum,
+    minimum,
+    pid,
+    read,
+    read_parts,
+    substitute,
+    var,
+    walk,
+)
+from opwright.ir.op import OpAxis, Tensor
+from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The recognised form. `rows` and `columns` are positions in the result's axes, `batch` the others;
+    `left` varies over rows, `right` over columns (both may vary over k and the batch)."""
+
+    group: Group
+    result: Tensor
+    depth: OpAxis
+    rows: int
+    columns: int
+    batch: tuple[int, ...]
+    left: Expr
+    right: Expr
+    epilogue: tuple[Tensor, ...]
+
+
+def recognise(group: Group) -> Form:
+    """Raises Unsupported with the reason when the group is not one contraction with pointwise readers."""
+    t, *rest = group.members
+    assert t.body is not None
+    if not is_fold(t):
+        raise Unsupported(f"{t.name} is not a fold")
+    f = Fold(t.body)
+    if f.kind != "sum" or f.guard is not TRUE or t.kind != "real":
+        raise Unsupported(f"{t.name} is not an unguarded sum of real numbers")
+    depth = fold_axis(t)
+    if any(a.lo is not ZERO or any(x.op in ("var", "read") for x in walk(a.hi)) for a in t.axes):
+        raise Unsupported(f"{t.name} has an axis that depends on another")
+    factors = _factors(group.expand(f.term))
+    if any(x.op == "fold" for e in factors for x in walk(e)):
+        raise Unsupported(f"{t.name} holds a fold inside another")
+    columns = len(t.axes) - 1
+    if columns < 1:
+        raise Unsupported(f"{t.name} has fewer than two axes")
+    column = t.axes[columns].name
+    over = [free_vars(e) for e in factors]
+    right = [e for e, v in zip(factors, over, strict=True) if column in v]
+    left = [e for e, v in zip(factors, over, strict=True) if column not in v]
+    if not right or not left:
+        raise Unsupported(f"{t.name} is not a product of a row and a column factor")
+    inside = set().union(*(free_vars(e) for e in right))
+    outside = set().union(*(free_vars(e) for e in left))
+    candidates = [
+        n for n, a in enumerate(t.axes[:-1]) if a.name in outside and a.name not in inside
+    ]
+    if not candidates or depth.name not in inside or depth.name not in outside:
+        raise Unsupported(f"{t.name} has no index that only one factor varies over")
+    rows = candidates[-1]
+    batch = tuple(n for n in range(columns) if n != rows)
+    _check_epilogue(group, t, rest)
+    return Form(group, t, depth, rows, columns, batch, _product(left), _product(right), tuple(rest))
+
+
+def _factors(e: Expr) -> list[Expr]:
+    if e.op == "mul":
+        return _factors(e.args[0]) + _factors(e.args[1])
+    if e.op == "cast":
+        inner = _factors(e.args[0])
+        return inner if len(inner) > 1 else [e]
+    return [e]
+
+
+def _product(factors: Sequence[Expr]) -> Expr:
+    out = factors[0]
+    for e in factors[1:]:
+        out = out * e
+    return out
+
+
+def _check_epilogue(group: Group, t: Tensor, rest: Sequence[Tensor]) -> None:
+    for u in rest:
+        assert u.body is not None
+        same = len(u.axes) == len(t.axes) and all(map(same_range, u.axes, t.axes))
+        if is_fold(u) or u.recurrence or not same:
+            raise Unsupported(f"{u.name} has another index space")
+        for x in walk(group.expand(u.body)):
+            if x.op == "fold":
+                raise Unsupported(f"{u.name} holds a fold")
+            own = tuple(var(a.name) for a in u.axes)
+            if x.op == "read" and x.attr[0] == t.name and read_parts(x)[1] != own:
+                raise Unsupported(f"{u.name} reads {t.name} elsewhere")
+
+
+@dataclass(frozen=True, slots=True)
+class TileSchedule:
+    """Register tile `mr` x `nr` of `vec`-wide vectors; blocks of kc, mc, nc; hints."""
+
+    mr: int = 6
+    nr: int = 16
+    vec: int = 8
+    kc: int = 256
+    mc: int = 96
+    nc: int = 512
+    pin: bool = False
+    deep: bool = True
+    threads: str = "dynamic"
+
+
+def lower(
+    name: str, form: Form, memory: Memory, s: TileSchedule, real: DType
+) -> list[tuple[Kernel, Placement]]:
+    """Two launches: pack the column factor into panels; then blocks of register tiles."""
+    if s.nr % s.vec or s.mc % s.mr or s.nc % s.nr:
+        raise Unsupported("blocks are not multiples of the register tile")
+    emitter = _Emitter(name, form, memory, s, real)
+    return [emitter.pack(), emitter.multiply()]
+
+
+class _Emitter:
+    def __init__(self, name: str, form: Form, memory: Memory, s: TileSchedule, real: DType) -> None:
+        self.name, self.f, self.memory, self.s, self.real = name, form, memory, s, real
+        t = form.result
+        self.m, self.n, self.k = t.axes[form.rows].hi, t.axes[form.columns].hi, form.depth.hi
+        self.panels, self.blocks = cdiv(self.n, s.nr), cdiv(self.k, s.kc)
+        over = free_vars(form.right)
+        self.shared = [b for b in form.batch if t.axes[b].name in over]
+        extents = tuple(t.axes[b].hi for b in self.shared)
+        shape = (*extents, self.blocks, self.panels, const(s.kc), const(s.nr))
+        self.packed = Buffer(f"{t.name}_pb", "plan", real, shape)
+        self.i, self.j = Axis("i", s.mr), Axis("j", s.nr)
+        self.acc: Value | None = None
+
+    def begin(self, suffix: str, grid: Sequence[Expr]) -> None:
+        self.b = Builder(f"{self.name}{suffix}", tuple(grid))
+        self.e = Evaluator(self.b, self.f.group.normal.op, self.resolve, self.real)
+
+    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
+        t = self.f.group.normal.tensor(name)
+        if self.acc is not None and name == self.f.result.name:
+            return self.acc
+        if t.role == "input" or name in self.f.group.earlier:
+            return self.memory.of(name)
+        return inline(t, read(name, index, t.kind))
+
+    def batches(
+        self, which: Sequence[int], first: Expr | None, body: Callable[[dict[int, Expr]], None]
+    ) -> None:
+        """The first batch axis is a program id, further ones are loops."""
+        t = self.f.result
+
+        def nest(at: dict[int, Expr]) -> None:
+            if len(at) == len(which):
+                self.e.enter()
+                body(at)
+                self.e.leave()
+                return
+            n = which[len(at)]
+            axis = t.axes[n]
+            self.b.loop(axis.name, ZERO, axis.hi, 1, (), lambda v: nest({**at, n: v}))
+
+        nest({} if first is None or not which else {which[0]: first})
+
+    def factor(self, e: Expr, at: Mapping[int, Expr], k: Expr, mask: Expr) -> Value:
+        """A factor at batch, row or column and depth indices; 0 outside the mask."""
+        t = self.f.result
+        point = {var(t.axes[n].name): x for n, x in at.items()}
+        v = self.e.value(substitute(e, {**point, var(self.f.depth.name): k}), mask)
+        if mask is TRUE:
+            return v
+        live = self.b.index(mask)
+        return self.b.ew("select", live, v, self.b.full(0.0, self.real))
+
+    def pack(self) -> tuple[Kernel, Placement]:
+        s, j, f = self.s, self.j, self.f
+        t = f.result
+        grid = [self.panels, self.blocks, *(t.axes[b].hi for b in self.shared[:1])]
+        self.begin("_pack", grid)
+        panel, block = pid(0), pid(1)
+
+        def one(at: dict[int, Expr]) -> None:
+            lead = [at[b] for b in self.shared]
+            column = panel * s.nr + j.lane
+
+            def copy(full: bool) -> None:
+                mask = TRUE if full else call("lt", column, self.n)
+
+                def step(k: Expr) -> None:
+                    self.e.enter()
+                    v = self.factor(f.right, {**at, f.columns: column}, block * s.kc + k, mask)
+                    self.b.store(self.packed, *lead, block, panel, k, j.lane, self.spread(v, j))
+                    self.e.leave()
+
+                self.b.loop("k", ZERO, minimum(s.kc, self.k - block * s.kc), 1, (), step)
+
+            whole = call("le", panel * s.nr + s.nr, self.n)
+            self.b.branch(whole, lambda: copy(True), lambda: copy(False))
+
+        self.batches(self.shared, pid(2) if self.shared else None, one)
+        return self.b.kernel(), Placement(axes={"j": ("vec", s.vec)})
+
+    def spread(self, v: Value, *axes: Axis) -> Value:
+        """A value that does not vary over the tile's lanes is stored to all of them."""
+        missing = [a for a in axes if a not in v.axes]
+        return v if not missing else self.b.ew("add", v, self.b.full(0.0, self.real, *missing))
+
+    def multiply(self) -> tuple[Kernel, Placement]:
+        s, f, t = self.s, self.f, self.f.result
+        rows, wide = s.mc // s.mr, s.nc // s.nr
+        grid = [cdiv(self.m, s.mc), cdiv(self.n, s.nc), *(t.axes[b].hi for b in f.batch[:1])]
+        self.begin("", grid)
+        self.pa = Buffer(
+            f"{t.name}_pa", "program", self.real, (const(rows), const(s.kc), const(s.mr))
+        )
+        self.part = Buffer(
+            f"{t.name}_part",
+            "program",
+            self.real,
+            (const(wide), const(rows), const(s.mr), const(s.nr)),
+        )
+        top, left = pid(0) * s.mc, pid(1) * wide
+        i_count = minimum(rows, cdiv(self.m - top, s.mr))
+        j_count = minimum(wide, self.panels - left)
+
+        def one(at: dict[int, Expr]) -> None:
+            def k_block(k0: Expr) -> None:
+                depth = minimum(s.kc, self.k - k0)
+                self.b.loop(
+                    "ip", ZERO, i_count, 1, (), lambda ip: self.copy(at, top, ip, k0, depth)
+                )
+
+                def column(jp: Expr) -> None:
+                    self.b.loop(
+                        "iq",
+                        ZERO,
+                        i_count,
+                        1,
+                        (),
+                        lambda iq: self.tile(at, top, left, iq, jp, k0, depth),
+                    )
+
+                self.b.loop("jp", ZERO, j_count, 1, (), column)
+
+            self.b.loop("k0", ZERO, maximum(self.k, 1), s.kc, (), k_block)
+
+        self.batches(f.batch, pid(2) if f.batch else None, one)
+        placement = Placement(
+            axes={"i": "unroll", "j": ("vec", s.vec)},
+            pin=("b",) if s.pin else (),
+            deep=("*",) if s.deep else (),
+            threads=s.threads,
+        )
+        return self.b.kernel(), placement
+
+    def copy(self, at: Mapping[int, Expr], top: Expr, ip: Expr, k0: Expr, depth: Expr) -> None:
+        """Pack one panel of the row factor."""
+        s, i, f = self.s, self.i, self.f
+        row = top + ip * s.mr
+
+        def run(mask: Expr) -> None:
+            def step(k: Expr) -> None:
+                self.e.enter()
+                v = self.factor(f.left, {**at, f.rows: row + i.lane}, k0 + k, mask)
+                self.b.store(self.pa, ip, k, i.lane, self.spread(v, i))
+                self.e.leave()
+
+            self.b.loop("k", ZERO, depth, 1, (), step)
+
+        whole = call("le", row + s.mr, self.m)
+        self.b.branch(whole, lambda: run(TRUE), lambda: run(call("lt", row + i.lane, self.m)))
+
+    def tile(
+        self,
+        at: Mapping[int, Expr],
+        top: Expr,
+        left: Expr,
+        ip: Expr,
+        jp: Expr,
+        k0: Expr,
+        depth: Expr,
+    ) -> None:
+        """One register tile over one block of the depth; the last block runs the epilogue."""
+        s, b, i, j = self.s, self.b, self.i, self.j
+        lead = [at[n] for n in self.shared]
+
+        def step(k: Expr, acc: Value) -> list[Value]:
+            x = b.load(self.pa, ip, k, i.lane, name="a")
+            y = b.load(self.packed, *lead, k0 // s.kc, left + jp, k, j.lane, name="b")
+            return [b.ew("fma", x, y, acc)]
+
+        start = b.full(0.0, self.real, i, j, name="acc")
+        (acc,) = b.loop("k", ZERO, depth, 1, [start], step)
+        before = b.load(
+            self.part, jp, ip, i.lane, j.lane, mask=call("lt", 0, k0), other=0.0, name="part"
+        )
+        acc = b.ew("add", acc, before)
+        row, col = top + ip * s.mr, (left + jp) * s.nr
+
+        def finish() -> None:
+            whole = call("le", row + s.mr, self.m) & call("le", col + s.nr, self.n)
+            inside = call("lt", row + i.lane, self.m) & call("lt", col + j.lane, self.n)
+            b.branch(
+                whole,
+                lambda: self.write(at, row, col, acc, TRUE),
+                lambda: self.write(at, row, col, acc, inside),
+            )
+
+        b.branch(
+            call("le", self.k, k0 + s.kc),
+            finish,
+            lambda: b.store(self.part, jp, ip, i.lane, j.lane, acc),
+        )
+
+    def write(self, at: Mapping[int, Expr], row: Expr, col: Expr, acc: Value, mask: Expr) -> None:
+        """Store the result, or what its pointwise readers make of it."""
+        f, t = self.f, self.f.result
+        where = {**at, f.rows: row + self.i.lane, f.columns: col + self.j.lane}
+        index = [where[n] for n in range(len(t.axes))]
+        self.e.enter()
+        self.acc = acc
+        if t.role == "output" or t.name in self.memory.kept:
+            buffer = self.memory.of(t.name)
+            self.b.store(buffer, *index, self.b.cast(acc, buffer.dtype), mask=mask)
+        for u in f.epilogue:
+            assert u.body is not None
+            point = {var(a.name): x for a, x in zip(u.axes, index, strict=True)}
+            buffer = self.memory.of(u.name)
+            v = self.e.value(substitute(u.body, point), mask)
+            v = self.spread(v, self.i, self.j)
+            self.b.store(buffer, *index, self.b.cast(v, buffer.dtype), mask=mask)
+        self.acc = None
+        self.e.leave()

@@ -1,0 +1,282 @@
+"""The fallback: lowers everything the language can express. Slow, right, candidate 0.
+
+One launch per tensor that is kept in memory, scalar code, any strides, f64 inside. A prefix reduction
+becomes a loop that carries its state; a recurrence runs its axis in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opwright.compiler.buffers import Memory, offset
+from opwright.compiler.evaluate import Evaluator, Resolved
+from opwright.compiler.normalize import Normal
+from opwright.compiler.strategies.group import is_pointwise
+from opwright.ir.dtypes import F64
+from opwright.ir.expr import (
+    ONE,
+    ZERO,
+    Expr,
+    Fold,
+    affine,
+    call,
+    cdiv,
+    free_vars,
+    minimum,
+    pid,
+    read_parts,
+    rebuild,
+    substitute,
+    var,
+    walk,
+)
+from opwright.ir.op import Tensor
+from opwright.ir.tile import Builder, Kernel, Placement, TileProgram, Value
+
+BLOCK = 1024  # elements per program where one axis is all there is
+
+
+def kept(normal: Normal) -> set[str]:
+    """Tensors that others read from memory: reductions and recurrences; the rest is recomputed."""
+    return {t.name for t in normal.tensors if not is_pointwise(t)}
+
+
+def lower(normal: Normal) -> TileProgram:
+    """The whole operator, one launch per kept tensor (one per group of recurrences)."""
+    memory = Memory(normal, True, F64)
+    keep = kept(normal)
+    kernels: list[Kernel] = []
+    done: set[str] = set()
+    for t in normal.tensors:
+        if (t.name in keep or t.role == "output") and t.name not in done:
+            group = (
+                [u for n in t.recurrence.group for u in normal.tensors if u.name == n]
+                if t.recurrence
+                else [t]
+            )
+            done |= {u.name for u in group}
+            kernels.append(launch(f"k{len(kernels)}", normal, memory, group, keep))
+    return TileProgram(normal.op.name, tuple(kernels), (Placement(),) * len(kernels))
+
+
+def launch(
+    name: str, normal: Normal, memory: Memory, group: Sequence[Tensor], keep: set[str]
+) -> Kernel:
+    """One kernel that computes the tensors of a group (several only for a joint recurrence)."""
+    t = group[0]
+    if t.recurrence is not None:
+        return _Recurrence(name, normal, memory, group, keep).kernel()
+    scan = scan_of(t)
+    return _Launch(name, normal, memory, t, keep, scan).kernel()
+
+
+class _Scan:
+    """A fold whose range grows or shrinks with the last axis by one: `first` is the first index folded
+    at that position, in the direction of travel."""
+
+    def __init__(self, axis: int, reverse: bool, inclusive: bool) -> None:
+        self.axis, self.reverse, self.inclusive = axis, reverse, inclusive
+
+
+def scan_of(t: Tensor) -> _Scan | None:
+    """t[.., i, ..] = fold over lo..i+1, lo..i, i..hi or i+1..hi of a term free of i."""
+    if t.body is None or t.body.op != "fold":
+        return None
+    f = Fold(t.body)
+    if len(f.binders) != 1:
+        return None
+    (lo, hi), parts = f.ranges[0], [x for x in (f.guard, *t.body.args[2:])]
+    for n, a in enumerate(t.axes):
+        inner = any(a.name in free_vars(x) for x in parts)
+        if inner or a.lo is not ZERO:
+            continue
+        ahead = affine(hi - var(a.name))
+        if lo is ZERO and ahead in ({None: 1}, {None: 0}, {}):
+            return _Scan(n, False, ahead == {None: 1})
+        behind = affine(lo - var(a.name))
+        if hi is a.hi and behind in ({None: 0}, {}, {None: 1}):
+            return _Scan(n, True, behind != {None: 1})
+    return None
+
+
+class _Base:
+    def __init__(self, name: str, normal: Normal, memory: Memory, keep: set[str]) -> None:
+        self.name, self.normal, self.memory, self.keep = name, normal, memory, keep
+
+    def open(self, grid: tuple[Expr, ...]) -> None:
+        self.b = Builder(self.name, grid)
+        self.e = Evaluator(self.b, self.normal.op, self.resolve, F64)
+
+    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
+        t = self.normal.tensor(name)
+        if name in self.keep or t.role == "input":
+            return self.memory.of(name)
+        assert t.body is not None
+        return substitute(t.body, {var(a.name): i for a, i in zip(t.axes, index, strict=True)})
+
+    def store(self, t: Tensor, index: tuple[Expr, ...], v: Value) -> None:
+        buffer = self.memory.of(t.name)
+        at = [offset(i, t, n) for n, i in enumerate(index)]
+        self.b.store(buffer, *at, self.b.cast(v, buffer.dtype))
+
+
+class _Launch(_Base):
+    def __init__(
+        self,
+        name: str,
+        normal: Normal,
+        memory: Memory,
+        t: Tensor,
+        keep: set[str],
+        scan: _Scan | None,
+    ) -> None:
+        super().__init__(name, normal, memory, keep)
+        self.t, self.scan = t, scan
+
+    def kernel(self) -> Kernel:
+        axes = [a for n, a in enumerate(self.t.axes) if not self.scan or n != self.scan.axis]
+        extents = [a.hi - a.lo for a in axes]
+        blocked = len(axes) == 1 and self.scan is None
+        grid = (cdiv(extents[0], BLOCK),) if blocked else tuple(extents[:2]) or (ONE,)
+        self.open(grid)
+        at: dict[Expr, Expr] = {}
+        if not blocked:
+            at = {var(a.name): a.lo + pid(n) for n, a in enumerate(axes[:2])}
+        rest = axes if blocked else axes[2:]
+
+        def nest(depth: int) -> None:
+            if depth == len(rest):
+                self.element(at)
+                return
+            a = rest[depth]
+            lo, hi = a.lo, a.hi
+            if blocked:
+                lo, hi = a.lo + pid(0) * BLOCK, minimum(a.lo + pid(0) * BLOCK + BLOCK, a.hi)
+
+            def body(v: Expr) -> None:
+                self.e.enter()
+                at[var(a.name)] = v
+                nest(depth + 1)
+                self.e.leave()
+
+            self.b.loop(a.name, lo, hi, 1, (), body)
+
+        nest(0)
+        return self.b.kernel()
+
+    def element(self, at: dict[Expr, Expr]) -> None:
+        assert self.t.body is not None
+        if self.scan is not None:
+            self.prefix(at, self.scan)
+            return
+        v = self.e.value(substitute(self.t.body, at))
+        self.store(self.t, tuple(at[var(a.name)] for a in self.t.axes), v)
+
+    def prefix(self, at: dict[Expr, Expr], scan: _Scan) -> None:
+        """One pass along the axis: the carried state is stored after (inclusive) or before its step."""
+        t, axis = self.t, self.t.axes[scan.axis]
+        assert t.body is not None
+        f = Fold(substitute(t.body, at))
+        binder = f.binders[0]
+        # the node with a one-element range: its step is what a position adds
+        start = tuple(self.e.value(i) for i in f.init)
+
+        def body(v: Expr, *state: Value) -> tuple[Value, ...]:
+            self.e.enter()
+            here = axis.hi - 1 - v if scan.reverse else v
+            new = self.e.step(f, {var(binder): here}, state)
+            index = tuple(here if n == scan.axis else at[var(a.name)] for n, a in enumerate(t.axes))
+            shown = new if scan.inclusive else state
+            self.store(t, index, self.e.finish(f, shown))
+            self.e.leave()
+            return new
+
+        self.b.loop(axis.name, ZERO, axis.hi, 1, start, body)
+
+
+class _Recurrence(_Base):
+    """Tensors that recur together over one axis. Indices that every recurrent read passes through
+    unchanged run over the grid; the others run inside, one step of the axis after the other."""
+
+    def __init__(
+        self, name: str, normal: Normal, memory: Memory, group: Sequence[Tensor], keep: set[str]
+    ) -> None:
+        super().__init__(name, normal, memory, keep)
+        self.group = group
+        self.names = {t.name for t in group}
+
+    def kernel(self) -> Kernel:
+        t = self.group[0]
+        assert t.recurrence is not None
+        self.time = [a.name for a in t.axes].index(t.recurrence.axis)
+        shared = self.shared_axes()
+        axis = t.axes[self.time]
+        self.open(tuple(t.axes[n].hi - t.axes[n].lo for n in shared[:3]) or (ONE,))
+        self.at = {n: t.axes[n].lo + pid(k) for k, n in enumerate(shared[:3])}
+
+        def step(v: Expr) -> None:
+            self.e.enter()
+            self.now = v
+            for u in self.group:
+                self.tensor(u)
+            self.e.leave()
+
+        self.b.loop(axis.name, axis.lo, axis.hi, 1, (), step)
+        return self.b.kernel()
+
+    def shared_axes(self) -> list[int]:
+        """Positions, from the left, at which all members and recurrent reads agree on the index."""
+        t = self.group[0]
+        out = []
+        for n, a in enumerate(t.axes):
+            same = n != self.time
+            for u in self.group:
+                assert u.body is not None
+                same = same and len(u.axes) > n and u.axes[n].hi is a.hi and u.axes[n].lo is a.lo
+                for x in walk(u.body):
+                    if same and x.op == "read" and x.attr[0] in self.names:
+                        same = read_parts(x)[1][n] is var(u.axes[n].name)
+            if same:
+                out.append(n)
+        return out
+
+    def tensor(self, u: Tensor) -> None:
+        assert u.recurrence is not None and u.body is not None
+        time = [a.name for a in u.axes].index(u.recurrence.axis)
+        at: dict[int, Expr] = {**self.at, time: self.now}
+        inner = [n for n in range(len(u.axes)) if n not in at]
+
+        def nest(depth: int) -> None:
+            if depth == len(inner):
+                index = tuple(at[n] for n in range(len(u.axes)))
+                point = {var(a.name): i for a, i in zip(u.axes, index, strict=True)}
+                assert u.body is not None
+                body = self.guarded(u, u.body)
+                self.store(u, index, self.e.value(substitute(body, point)))
+                return
+            a = u.axes[inner[depth]]
+
+            def along(v: Expr) -> None:
+                self.e.enter()
+                at[inner[depth]] = v
+                nest(depth + 1)
+                self.e.leave()
+
+            self.b.loop(a.name, a.lo, a.hi, 1, (), along)
+
+        nest(0)
+
+    def guarded(self, u: Tensor, e: Expr) -> Expr:
+        """Reads of the group at the step before the first see that member's `init`."""
+        if e.op == "read" and e.attr[0] in self.names:
+            other = self.normal.tensor(e.attr[0])
+            assert other.recurrence is not None
+            time = [a.name for a in other.axes].index(other.recurrence.axis)
+            _, index, _ = read_parts(e)
+            own = next(a for a in u.axes if u.recurrence and a.name == u.recurrence.axis)
+            if index[time] is var(own.name):
+                return e
+            inside = call("le", own.lo, index[time])
+            point = {var(a.name): i for a, i in zip(other.axes, index, strict=True)}
+            return call("select", inside, e, substitute(other.recurrence.init, point))
+        return rebuild(e, tuple(self.guarded(u, a) for a in e.args))
