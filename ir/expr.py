@@ -188,7 +188,8 @@ def call(name: str, *operands: ExprLike) -> Expr:
             raise ExprError(f"{name} needs {wanted}, not the {a.kind} {show(a)}")
     numeric_kind = next((a.kind for a, k in zip(args, row.kinds, strict=False) if k in "nr"), "int")
     kind = {"n": numeric_kind, "r": "real", "i": "int", "b": "bool"}[row.result]
-    return _simplify(name, tuple(args), kind) or _intern(name, tuple(args), None, kind)
+    simpler = _simplify(name, tuple(args), kind)
+    return _intern(name, tuple(args), None, kind) if simpler is None else simpler
 
 
 def toreal(a: Expr) -> Expr:
@@ -496,7 +497,8 @@ def transform(
     if e in memo:
         return memo[e]
     out = rebuild(e, tuple(transform(a, rule, memo) for a in e.args))
-    memo[e] = rule(out) or out
+    new = rule(out)
+    memo[e] = out if new is None else new
     return memo[e]
 
 
