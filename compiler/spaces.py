@@ -16,7 +16,7 @@ from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
 from opwright.compiler.strategies import contraction, fallback, lanes
 from opwright.compiler.strategies.group import Group, is_fold, members
-from opwright.ir.expr import Expr, ExprError, call, leaf
+from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.tile import Kernel, Placement, TileProgram
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
@@ -103,6 +103,8 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         return out
     if any(p.strategy != "scalar" for p in parts):
         out.append(_composed(op, normal, parts, lanes_native))
+        if len(parts) == 1 and parts[0].strategy == "lanes" and len(_modes(parts[0].form)) > 1:
+            out.append(_composed(op, normal, parts, lanes_native, mode=1))
     flat = flatten(op)
     if flat is not None:
         flat_normal = normalize(flat)
@@ -113,17 +115,22 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
 
 
 def _composed(
-    op: Operator, normal: Normal, parts: list[Part], native: int, prefix: str = ""
+    op: Operator,
+    normal: Normal,
+    parts: list[Part],
+    native: int,
+    prefix: str = "",
+    mode: int = 0,
 ) -> ChoiceSpace:
     holes: Holes = {}
     starts: Starts = []
     for n, p in enumerate(parts):
-        own, further = _holes(p, native)
+        own, further = _holes(p, native, mode)
         holes |= {f"{_label(parts, n)}{k}": v for k, v in own.items()}
         starts += [{f"{_label(parts, n)}{k}": v for k, v in s.items()} for s in further]
-    kinds = ["scalar" if p.strategy == "scalar" else _mode(p) for p in parts]
+    kinds = [_kind(p, mode) for p in parts]
     name = "_".join([*([prefix] if prefix else []), *kinds])
-    build = partial(_build, op, normal, parts)
+    build = partial(_build, op, normal, parts, mode)
     return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
 
 
@@ -131,17 +138,15 @@ def _label(parts: list[Part], n: int) -> str:
     return "" if len(parts) == 1 else f"g{n}."
 
 
-def _mode(p: Part) -> str:
-    if p.strategy == "contraction":
-        return "contraction"
-    return "fold" if p.form.row is not None else "pointwise"
+def _kind(p: Part, mode: int) -> str:
+    return _modes(p.form)[mode] if p.strategy == "lanes" else p.strategy
 
 
-def _holes(p: Part, native: int) -> tuple[Holes, Starts]:
+def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
     if p.strategy == "contraction":
         return _contraction_holes(native)
     if p.strategy == "lanes":
-        return _lane_holes(p.form, native)
+        return _LANE_HOLES[_modes(p.form)[mode]](p.form, native)
     return {}, []
 
 
@@ -164,56 +169,77 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
     return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
 
 
-def _lane_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
-    holes: Holes = {}
+def _vectors(native: int) -> tuple[Decision, ...]:
+    return (native,) if native == 8 else (native, 8)
+
+
+def _pointwise_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
+    holes: Holes = {
+        "width": (2 * native, 4 * native, native),
+        "vec": _vectors(native),
+        "tail": (native, 8) if native != 8 else (8,),
+        "block": (16384, 4096, 65536),
+        "stream": (False, True),
+        "threads": ("static", "dynamic"),
+    }
+    return holes, [{"stream": True}, {"width": 4 * native}]
+
+
+def _row_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
+    holes: Holes = {
+        "width": (4 * native, 2 * native, 8 * native, native),
+        "vec": _vectors(native),
+        "tail": (8, native) if native != 8 else (8, 4),
+    }
     starts: Starts = []
-    vec: tuple[Decision, ...] = (native,) if native == 8 else (native, 8)
-    if a.row is None:
-        holes = {"mode": ("flat",), "width": (2 * native, 4 * native, native), "vec": vec}
-        holes["tail"] = (native, 8) if native != 8 else (8,)
-        holes["block"] = (16384, 4096, 65536)
-        holes["stream"] = (False, True)
-        holes["threads"] = ("static", "dynamic")
-        return holes, [{"stream": True}, {"width": 4 * native}]
-    column = _column_first(a)
-    modes = ("column", "row") if column else ("row", "column")
-    holes["mode"] = modes if a.shared else ("row",)
-    wide = (4 * native, 2 * native, 8 * native, native, 16 * native)
-    holes["width"] = (8 * native, *(w for w in wide if w != 8 * native)) if column else wide
-    holes["vec"] = vec
-    holes["tail"] = (8, native) if native != 8 else (8, 4)
     if a.saveable:
-        holes["save"] = (False, True)
-        holes["home"] = (False, True)
-        starts += [{"save": True, "home": True}, {"save": True}]
+        holes["save"] = ("no", "scratch", "home")
+        starts += [{"save": "home"}, {"save": "scratch"}]
     if any(p >= 0 for p in a.position.values()):
         holes["stream"] = (False, True)
         starts += [{"stream": True}]
+        if a.saveable:
+            starts += [{"save": "scratch", "stream": True}]
     holes["threads"] = ("dynamic", "static")
-    if a.shared:
-        holes["level"] = (0, 64, 256)
-        holes["unroll"] = (1, 4, 2)
-        if column:
-            starts += [{"level": 64}, {"level": 64, "unroll": 4}, {"unroll": 4}]
-    return holes, starts
+    return holes, [*starts, {"width": 2 * native}]
 
 
-def _column_first(a: lanes.Analysis) -> bool:
-    """Whether more reads step through memory with the last shared axis than with the folded one."""
-    from opwright.ir.expr import Fold, read_parts, var, walk
+def _column_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
+    holes: Holes = {
+        "width": (8 * native, 4 * native, 16 * native, 2 * native),
+        "vec": _vectors(native),
+        "tail": (8, native) if native != 8 else (8, 4),
+        "level": (0, 64, 256),
+        "unroll": (1, 4, 2),
+        "threads": ("dynamic", "static"),
+    }
+    return holes, [{"level": 64}, {"level": 64, "unroll": 4}, {"unroll": 4}]
 
-    if not a.shared or a.row is None:
-        return False
+
+_LANE_HOLES = {"pointwise": _pointwise_holes, "row": _row_holes, "column": _column_holes}
+
+
+def _modes(a: lanes.Analysis) -> tuple[str, ...]:
+    """Where the lanes may run, the better guess first."""
+    if a.row is None:
+        return ("pointwise",)
+    if not a.shared:
+        return ("row",)
+    return ("column", "row") if _steps_by_column(a) else ("row", "column")
+
+
+def _steps_by_column(a: lanes.Analysis) -> bool:
+    """Whether more arrays are contiguous along the last shared axis than along the folded one."""
+    assert a.row is not None
     score = 0
     for t in a.group.members:
         assert t.body is not None
-        names = [x.name for n, x in enumerate(t.axes) if n != a.position[t.name]]
-        along = Fold(t.body).binders[0] if is_fold(t) else ""
+        shared = [x.name for n, x in enumerate(t.axes) if n != a.position[t.name]]
+        along = Fold(t.body).binders[0] if is_fold(t) else t.axes[a.position[t.name]].name
         for x in walk(a.group.expand(t.body)):
-            if x.op == "read" and read_parts(x)[1]:
+            if x.op == "read" and len(read_parts(x)[1]) > 1:
                 last = read_parts(x)[1][-1]
-                score += int(bool(names) and last is var(names[-1]))
-                score -= int(last is var(along))
+                score += int(last is var(shared[-1])) - int(last is var(along))
     return score > 0
 
 
@@ -228,6 +254,8 @@ def _build(op: Operator, normal: Normal, parts: list[Part], **decisions: Decisio
         for n, p in enumerate(parts):
             label = _label(parts, n)
             own = {k[len(label) :]: v for k, v in decisions.items() if k.startswith(label)}
+            if p.strategy == "lanes":
+                own["mode"] = _modes(p.form)[mode]
             later = {x for q in parts[n + 1 :] for x in _read_names(q)}
             memory.kept = frozenset(kept & later)
             made, extra = _lower(f"k{n}", p, memory, own, normal)

@@ -142,16 +142,16 @@ def _saveable(
 
 @dataclass(frozen=True, slots=True)
 class LaneSchedule:
-    """Decisions. mode: row | column | flat; width lanes per step of `vec`-wide vectors; tail: lanes of
-    the narrow rest; save: keep costly row values; home: where they live; stream: bypass the cache on
-    output; block: elements or rows per program; level: rows per partial sum (column)."""
+    """Decisions. mode: row | column | pointwise; width lanes per step of `vec`-wide vectors; tail:
+    lanes of the narrow rest; save: keep costly row values (no, in scratch, or at home in the output
+    row); stream: bypass the cache on output; block: elements per program (pointwise); level: rows per
+    partial sum and unroll: copies of a row step (column)."""
 
     mode: str = "row"
     width: int = 32
     vec: int = 8
     tail: int = 8
-    save: bool = False
-    home: bool = False
+    save: str = "no"
     stream: bool = False
     block: int = 32768
     level: int = 0
@@ -192,8 +192,6 @@ class _Emitter:
         self.axes: dict[str, str | tuple[str, int]] = {}
         self.homes: dict[str, tuple[str, tuple[Expr, ...]]] = {}
         self.unrolled: list[str] = []
-        if s.save and not a.saveable:
-            raise Unsupported("nothing is worth saving")
         if s.width % s.vec or s.tail % min(s.vec, s.tail):
             raise Unsupported("the width is not a multiple of the vector")
 
@@ -213,7 +211,7 @@ class _Emitter:
 
     def kernel(self) -> Kernel:
         mode = self.s.mode
-        if mode == "flat":
+        if mode == "pointwise":
             return self.flat()
         if self.a.row is None:
             raise Unsupported("there is no folded axis")
@@ -247,7 +245,7 @@ class _Emitter:
         def program(point: list[Expr]) -> None:
             self.point = point
             self.now = _State()
-            if self.s.save:
+            if self.s.save != "no":
                 self.declare_saved()
             for n in range(self.a.passes):
                 self.one_pass(n)
@@ -259,10 +257,10 @@ class _Emitter:
         row = self.a.row
         assert row is not None
         if len(self.a.saveable) != 1:
-            raise Unsupported("more than one row value to save")
+            raise Unsupported("there is not exactly one row value to save")
         name = self.a.saveable[0]
         self.now.saved[name] = Buffer(f"{name}_row", "program", self.real, (row.hi,))
-        if self.s.home:
+        if self.s.save == "home":
             host = next(
                 (
                     t
