@@ -243,7 +243,9 @@ def _steps_by_column(a: lanes.Analysis) -> bool:
     return score > 0
 
 
-def _build(op: Operator, normal: Normal, parts: list[Part], **decisions: Decision) -> TileProgram:
+def _build(
+    op: Operator, normal: Normal, parts: list[Part], mode: int, **decisions: Decision
+) -> TileProgram:
     real = compute_dtype(op)
     memory = Memory(normal, False, real)
     kept = {n for t in normal.tensors for n in reads_of(t)}
