@@ -16,7 +16,7 @@ from opwright.grammar import syntax_errors as errors
 from opwright.grammar.ast import NO_SPAN, Span
 from opwright.grammar.builder import BYTE_ORDER_MARK, Builder, Lines
 from opwright.grammar.diagnostics import Diagnostic, DiagnosticError, diagnose, in_order
-from opwright.grammar.recovery import Run
+from opwright.grammar.engine import Run
 
 MAX_DEPTH = 200
 

@@ -63,10 +63,10 @@ OUTSIDE = register(
 NO_OPERATOR = register(
     "E0115", "the file defines no operator", "add one: `op name @ 1.0 {{ ... }}`"
 )
-BAD_OP_VERSION = register(
+BAD_VERSION = register(
     "E0116",
-    "{found} is not an operator version",
-    "write the version as major.minor, for example `op {name} @ 1.0`",
+    "`{found}` is not a version",
+    "write the version as major.minor, for example `@ 1.0`",
 )
 NOT_DTYPE = register("E0117", "`{found}` is not a dtype", "{cure}")
 TOO_DEEP = register(
@@ -87,6 +87,11 @@ UNQUOTED = register(
     "E0122", "the language version is written without quotes", 'write `opwright "{version}"`'
 )
 NOT_WORD = register("E0123", "`{found}` is not {kind}", "{hint}write one of: {words}")
+
+UNNAMED = register("E0125", "`{keyword}` needs a name", "write `{keyword} name: ...`")
+TRAILING_COMMA = register(
+    "E0124", "the list ends with a comma", "remove it, or write {expected} after it"
+)
 
 SECTIONS: Mapping[str, str] = {
     "dims": "DIMS",
@@ -169,19 +174,53 @@ DTYPE_HABITS = {
     **{f"int{bits}": f"i{bits}" for bits in (4, 8, 16, 32, 64)},
     **{f"uint{bits}": f"u{bits}" for bits in (4, 8, 16, 32, 64)},
 }
-FOREIGN = {
-    "&&": ("AND", "write `and`"),
-    "||": ("OR", "write `or`"),
-    "!": ("NOT", "write `not`"),
-    "**": (None, "there is no power operator: write `x * x` or `pow(x, y)`"),
-    "^": (None, "there is no power operator: write `x * x` or `pow(x, y)`"),
-    "'": (None, 'quoted text stands between `"`'),
-    ";": (None, "remove it: statements need no terminator"),
-    "\\": (None, "remove it: an expression may continue on the next line"),
-    "$": (None, "remove it"),
-    "&": ("AND", "write `and`"),
+WORD_HABITS = {
+    "time": "latency",
+    "speed": "latency",
+    "runtime": "latency",
+    "mem": "memory",
+    "power": "energy",
+    "accuracy": "error",
+    "size": "code_size",
+    "c++": "cpp",
+    "cpu": "cpp",
+    "gpu": "cuda",
+    "pallas": "jax",
+    "absolute": "abs",
+    "relative": "rel",
+    "atol": "abs",
+    "rtol": "rel",
+    "tests": "test",
+    "mb": "MiB",
+    "gb": "GiB",
+}
+# What other languages and keyboards offer: what is read instead, and the cure.
+POWER = "there is no power operator: write `x * x` or `pow(x, y)`"
+FOREIGN: Mapping[str, tuple[str, str]] = {
+    "&&": ("and", "write `and`"),
+    "||": ("or", "write `or`"),
+    ":=": ("=", "write `=`"),
+    "**": ("*", POWER),
+    "^": ("*", POWER),
+    "&": ("and", "write `and`"),
+    "!": ("not", "write `not`"),
+    "≤": ("<=", "write `<=`"),
+    "≥": (">=", "write `>=`"),
+    "≠": ("!=", "write `!=`"),
+    "≈": ("~=", "write `~=`"),
+    "×": ("*", "write `*`"),
+    "·": ("*", "write `*`"),
+    "÷": ("/", "write `/`"),
+    "−": ("-", "write `-`"),
+    "∞": ("inf", "write `inf`"),
+    "∈": ("in", "write `in`"),
+    "…": ("...", "write `...`"),
+    "'": ("", 'quoted text stands between `"`'),
+    ";": ("", "remove it: statements need no terminator"),
+    "\\": ("", "remove it: an expression may continue on the next line"),
 }
 EXPRESSION = frozenset("NAME NUMBER REDUCER DTYPE BOOL INF LPAR MINUS NOT IF ROUND LSQB".split())
+OPERAND = EXPRESSION - {"MINUS", "NOT", "IF"}
 OPERATORS = frozenset("PLUS MINUS STAR SLASH PERCENT CMP AND OR".split())
 CLASSES = {
     "NAME": "a name",
@@ -197,11 +236,11 @@ CLASSES = {
 }
 
 
-def describe_expected(expected: Iterable[str], fixed: Mapping[str, str]) -> str:
-    """Say in words which tokens could stand at a place."""
+def expected_words(expected: Iterable[str], fixed: Mapping[str, str]) -> list[str]:
+    """Return in words which tokens could stand at a place."""
     left = set(expected)
     parts = []
-    if left >= EXPRESSION:
+    if left >= OPERAND:
         parts.append("an expression")
         left -= EXPRESSION
     elif left >= OPERATORS:
@@ -215,8 +254,14 @@ def describe_expected(expected: Iterable[str], fixed: Mapping[str, str]) -> str:
         left -= sections
     named = [CLASSES[name] for name in CLASSES if name in left]
     quoted = sorted(f"`{fixed[name]}`" for name in left if name in fixed)
-    parts = [*named, *quoted, *parts] if parts[:1] == ["an operator"] else [*parts, *named, *quoted]
-    return one_of(parts)
+    if parts[:1] == ["an operator"]:
+        return [*named, *quoted, *parts]
+    return [*parts, *named, *quoted]
+
+
+def describe_expected(expected: Iterable[str], fixed: Mapping[str, str]) -> str:
+    """Say in words which tokens could stand at a place."""
+    return one_of(expected_words(expected, fixed))
 
 
 def one_of(parts: list[str]) -> str:
@@ -226,12 +271,17 @@ def one_of(parts: list[str]) -> str:
     return ", ".join(parts[:-1]) + " or " + parts[-1]
 
 
-def suggest(word: str, words: Iterable[str], habits: Mapping[str, str] | None = None) -> str | None:
+def suggest(
+    word: str,
+    words: Iterable[str],
+    habits: Mapping[str, str] | None = None,
+    cutoff: float = 0.72,
+) -> str | None:
     """Return the known word that a wrong one most likely stands for."""
     lower = word.lower()
     if habits and lower in habits:
         return habits[lower]
-    close = get_close_matches(lower, list(words), n=1, cutoff=0.72)
+    close = get_close_matches(lower, list(words), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
