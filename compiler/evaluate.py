@@ -112,7 +112,11 @@ class Evaluator:
             return self.b.cast(self.value(e.args[0], mask), self.real)
         if e.op == "select":
             return self._select(e, mask)
-        return self.b.ew(e.op, *(self.value(a, mask) for a in e.args))
+        args = [self.value(a, mask) for a in e.args]
+        if e.op == "div" and args[0].axes and not args[1].axes:
+            # one division per tile, not per lane: within an ulp, and out of the loop where it can be
+            return self.b.ew("mul", args[0], self.b.ew("div", 1.0, args[1]))
+        return self.b.ew(e.op, *args)
 
     def dtype(self, e: Expr) -> DType:
         return {"real": self.real, "int": I64, "bool": BOOL}[e.kind]
