@@ -1,0 +1,206 @@
+"""Test cases derived from an operator: legal sizes and params, stored values that obey `requires`.
+
+Everything follows from the operator and a seed. What could not be produced is said in `notes`,
+never left out silently. The verdict over the cases is in `verify/numeric.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from opwright.ir.dtypes import DType, decode, encode
+from opwright.ir.expr import Expr, ExprError, evaluate, show
+from opwright.ir.op import Operator, Workload
+from opwright.verify.draw import Array, Values, decoded, draw_inputs, holds
+from opwright.verify.sizes import (
+    TEST_LIMITS,
+    InputError,
+    Limits,
+    Params,
+    Sampler,
+    Scaled,
+    Sizes,
+    extent,
+)
+
+ORDINARY = ("normal", "uniform", "ties", "sorted", "constant")
+HARD = ("wide", "cancel", "extreme")
+SPECIALS = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "negative_inf": -math.inf,
+    "negative_zero": -0.0,
+    "denormal": 0.0,
+}
+OVERFLOW = 3.0e38  # intermediates beyond this leave f32, the narrowest accumulator of the printers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One call. Inputs are in stored form, dense in logical order; `family` names how they were
+    drawn.
+
+    `hard` inputs lose precision in any evaluation order, so that their error is judged by their
+    conditioning; `special` ones hold NaN, infinities, -0 or denormals at a few places.
+    """
+
+    name: str
+    family: str
+    sizes: Sizes
+    params: Params
+    inputs: Mapping[str, Array]
+    hard: bool = False
+    special: bool = False
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{k} = {v}" for k, v in self.sizes.items())
+        return f"{self.name} ({self.family}; {sizes})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """Generated cases and, in sentences, what could not be generated and why."""
+
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
+
+
+def overflows(op: Operator, case: Case) -> bool | None:
+    """Whether a finite intermediate of the definition, taken literally, leaves the range of f32.
+
+    None when the definition has a form that is not evaluated here (a recurrence, a derived fold).
+    """
+    values = Values(decoded(op, case.inputs), case.sizes, case.params)
+    try:
+        with np.errstate(all="ignore"):
+            for t in op.tensors:
+                if t.recurrence is not None or t.body is None:
+                    return None
+                env: dict[str, Any] = {}
+                shape = [extent(s, case.sizes, case.params) for s in t.shape]
+                for n, a in enumerate(t.axes):
+                    lo = int(evaluate(a.lo, values.scalars))
+                    grid = lo + np.arange(shape[n])
+                    env[a.name] = grid.reshape([-1 if i == n else 1 for i in range(len(shape))])
+                if any(a.lo.op != "const" or a.lo.attr != 0 for a in t.axes):
+                    return None
+                found = values(t.body, env)
+                values.arrays[t.name] = np.broadcast_to(found, shape)
+                if values.peak > OVERFLOW:
+                    return True
+    except (ExprError, MemoryError, KeyError):
+        return None
+    return values.peak > OVERFLOW
+
+
+def plant(op: Operator, case: Case, special: str, seed: int) -> Case | None:
+    """The case with one special value at a few places of its real inputs; None where none is
+    legal.
+    """
+    rng = np.random.default_rng([seed & 0xFFFFFFFF, 77])
+    inputs = dict(case.inputs)
+    planted = False
+    for t in op.inputs:
+        if t.kind != "real" or not inputs[t.name].size:
+            continue
+        value = SPECIALS[special]
+        if special == "denormal":
+            value = _denormal(t.dtype)
+        bits = encode(np.full(1, value), t.dtype)
+        back = float(decode(bits, t.dtype)[0])
+        if not (back == value or (math.isnan(value) and math.isnan(back))):
+            continue  # the type has no such value
+        changed = inputs[t.name].copy()
+        flat = changed.reshape(-1)
+        count = min(flat.size, 1 + int(rng.integers(3)))
+        flat[rng.choice(flat.size, count, replace=False)] = bits[0]
+        trial = {**inputs, t.name: changed}
+        if not holds(op, trial, case.sizes, case.params):
+            inputs, planted = trial, True
+            if rng.random() < 0.5:
+                break  # also leave cases where one input alone holds the value
+    if not planted:
+        return None
+    return Case(f"{case.name}.{special}", special, case.sizes, case.params, inputs, case.hard, True)
+
+
+def _denormal(d: DType) -> float:
+    return 3 * 2.0 ** (1 - d.bias - d.mantissa) if d.mantissa > 1 else 0.0
+
+
+def generate(
+    op: Operator,
+    seed: int = 0,
+    count: int = 12,
+    edges: Iterable[int] = (),
+    limits: Limits = TEST_LIMITS,
+    facts: Sequence[Expr] = (),
+    families: Sequence[str] = (*ORDINARY, *HARD),
+    specials: bool = True,
+) -> Cases:
+    """Cases over boundary sizes, value families and special values; the same for the same
+    arguments.
+
+    `edges` are tile extents and vector widths whose neighbours are worth trying, `facts` what a
+    variant assumes beyond the operator's own facts.
+    """
+    rng = Random(f"{seed}:{op.digest}:{op.name}")
+    sampler = Sampler(op, rng, edges, limits, facts)
+    drawn = sampler.many(count)
+    notes: dict[str, None] = {}
+    if not drawn:
+        shown = "; ".join(show(f) for f in sampler.facts) or "none"
+        return Cases((), (f"no sizes within {limits.elements} elements satisfy the facts {shown}",))
+    real = any(t.kind == "real" for t in op.inputs)
+    out: list[Case] = []
+    usable: list[str] = []
+    for family in families if real else [f for f in families if f not in ("cancel", "extreme")]:
+        usable.append(family)
+    for n, (sizes, params) in enumerate(drawn):
+        family = usable[n % len(usable)]
+        reason = ""
+        for _ in range(4):  # values may be impossible at some sizes: an index into nothing
+            try:
+                inputs = draw_inputs(op, sizes, params, family, rng.randrange(2**32))
+                break
+            except InputError as e:
+                reason = reason or f"{family} inputs at {_sizes_text(sizes)} left out: {e}"
+                sizes, params = sampler.draw({}) or (sizes, params)
+        else:
+            notes[reason] = None
+            continue
+        case = Case(f"case{n}", family, sizes, params, inputs, family in HARD)
+        if family in HARD and overflows(op, case):
+            notes[f"{family} inputs at {_sizes_text(sizes)} left out: the definition itself "
+                  "overflows f32"] = None  # fmt: skip
+            inputs = draw_inputs(op, sizes, params, "normal", rng.randrange(2**32))
+            case = Case(f"case{n}", "normal", sizes, params, inputs)
+        out.append(case)
+    if specials and real:
+        hosts = [c for c in out if not c.hard and any(x.size > 1 for x in c.inputs.values())]
+        for n, special in enumerate(SPECIALS):
+            made = (
+                plant(op, hosts[n % len(hosts)], special, rng.randrange(2**32)) if hosts else None
+            )
+            if made is not None:
+                out.append(made)
+            else:
+                notes[f"no input may hold {special.replace('_', ' ')}"] = None
+    return Cases(tuple(out), tuple(notes))
+
+
+def _sizes_text(sizes: Sizes) -> str:
+    return ", ".join(f"{k} = {v}" for k, v in sizes.items()) or "no sizes"
+
+
+def workload_case(op: Operator, workload: Workload | None, scaled: Scaled, seed: int) -> Case:
+    """Inputs of a workload at its (scaled) sizes, drawn from its distributions, else normal."""
+    values = workload.values if workload is not None else {}
+    inputs = draw_inputs(op, scaled.sizes, scaled.params, "normal", seed, values)
+    return Case(scaled.name, "workload", scaled.sizes, scaled.params, inputs)
