@@ -1,0 +1,1 @@
+../../api/code_examples.py

@@ -1,0 +1,170 @@
+"""The command line: arguments in, exit codes out. What a command does lives in its own module.
+
+Only what every command needs is imported here, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import opwright
+from opwright import outcome
+from opwright.outcome import HOLDS, NO, guarded, print_json
+
+app = typer.Typer(
+    name="opwright",
+    help="From a declarative operator spec to a proved and measured library.",
+    epilog="Exit codes: 0 it holds, 1 the answer is no, 2 usage, 3 internal error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a machine.")]
+Spec = Annotated[Path, typer.Argument(help="A spec file (.op).", show_default=False)]
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    # accepted anywhere before `--`, as people add it to the end of a command that failed
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" in arguments[:end]:
+        outcome.debug = True
+        arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
+    try:
+        app(arguments, prog_name="opwright")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else outcome.INTERNAL
+    return HOLDS
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"opwright {opwright.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of internal errors.")
+    ] = False,
+) -> None:
+    """From a declarative operator spec to a proved and measured library."""
+    outcome.debug = outcome.debug or debug
+
+
+@app.command()
+@guarded
+def explain(
+    name: Annotated[
+        str, typer.Argument(help="E0101, G2, G2.bounds.x, PROVED, or a candidate (3.17, 1f2e3d).")
+    ],
+    as_json: Json = False,
+) -> int:
+    """Explain a diagnostic code, a gate, a status, or a candidate of an archive."""
+    from opwright.explain import explain as look_up
+
+    facts = look_up(name)
+    if as_json:
+        print_json({"id": name, **facts})
+        return HOLDS
+    print(facts["title"])
+    print(f"  {facts['text']}")
+    if facts.get("cure"):
+        print(f"  cure: {facts['cure']}")
+    for kind, text in facts.get("example", {}).items():
+        print(f"\n  {kind}:")
+        print("\n".join(f"    {line}" for line in text.rstrip().splitlines()))
+    if "schedule" in facts:
+        print(f"  schedule: {facts['schedule']}")
+    for workload, values in facts.get("metrics", {}).items():
+        print(f"  {workload}: " + ", ".join(f"{k} {v:.6g}" for k, v in values.items()))
+    for record in facts.get("records", []):
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        print(f"  {record.get('id')}: {record.get('status')}{reason}")
+    return HOLDS
+
+
+@app.command()
+@guarded
+def doctor(as_json: Json = False) -> int:
+    """Say what this machine has, what is missing, and the cure."""
+    from opwright.doctor import examine
+
+    found = examine()
+    if as_json:
+        print_json({"findings": [vars_of(one) for one in found]})
+    else:
+        width = max(len(one.name) for one in found)
+        for one in found:
+            mark = "ok" if one.ok else "MISSING" if one.required else "absent"
+            print(f"{one.name:<{width}}  {mark:<7}  {one.value}")
+            if not one.ok and one.cure:
+                print(f"{'':<{width}}           cure: {one.cure}")
+    return NO if any(one.required and not one.ok for one in found) else HOLDS
+
+
+def vars_of(record: object) -> dict[str, object]:
+    """A slots dataclass as a dict."""
+    names: tuple[str, ...] = getattr(type(record), "__slots__", ())
+    return {name: getattr(record, name) for name in names}
+
+
+search_app = typer.Typer(
+    help="Look into what a search tried.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(search_app, name="search")
+Archived = Annotated[
+    Path | None,
+    typer.Argument(help="An archive file; the newest one if absent.", show_default=False),
+]
+
+
+@search_app.command("show")
+@guarded
+def search_show(
+    archive: Archived = None,
+    run_number: Annotated[
+        int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Print the table of what a run tried."""
+    from opwright.archives import show
+
+    return show(archive, run_number, as_json)
+
+
+@search_app.command("best")
+@guarded
+def search_best(
+    archive: Archived = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 3,
+    metric: Annotated[str, typer.Option(help="What counts.")] = "latency",
+    as_json: Json = False,
+) -> int:
+    """Print the best candidates of the last run."""
+    from opwright.archives import best
+
+    return best(archive, count, metric, as_json)
+
+
+@search_app.command("export")
+@guarded
+def search_export(
+    target: Annotated[Path, typer.Argument(help="The file of JSON lines to write.")],
+    archive: Archived = None,
+) -> int:
+    """Write everything an archive holds as JSON lines."""
+    from opwright.archives import export
+
+    return export(archive, target)
