@@ -41,17 +41,19 @@ SYNTAX: Mapping[str, Example] = {
     "E0109": pair("def { y[i] == x[i] + 1 }", "def { y[i] = x[i] + 1 }"),
     "E0110": pair("def { y[i] = (x[i] + 1 }", "def { y[i] = (x[i] + 1) }"),
     "E0111": pair("def { y[i] = x[i] + 1) }", "def { y[i] = x[i] + 1 }"),
-    "E0112": pair("def { y[i] = exp(x[i] }", "def { y[i] = exp(x[i]) }"),
+    "E0112": pair("def y[i] = x[i] + 1 }", "def { y[i] = x[i] + 1 }"),
     "E0113": pair("where N >= 1\n  compute y = x", "where N >= 1\n  def { y[i] = x[i] }"),
     "E0114": Example(f"{RIGHT}where N >= 1\n", RIGHT),
     "E0115": Example('opwright "0.1"\n', RIGHT),
     "E0116": Example(RIGHT.replace("@ 1.0", "@ 1", 1), RIGHT),
-    "E0117": Example(RIGHT.replace("y: f32", "y: float32"), RIGHT),
-    "E0118": pair(
-        f"def {{ y[i] = {'(1 + ' * 250}x[i]{')' * 250} }}", "def { y[i] = 250 + x[i] }"
-    ),
+    "E0117": pair("type T in {float32}", "type T in {f32}"),
+    "E0118": pair(f"def {{ y[i] = {'(1 + ' * 250}x[i]{')' * 250} }}", "def { y[i] = 250 + x[i] }"),
     "E0119": pair("def { y[i] = x[i].exp() }", "def { y[i] = exp(x[i]) }"),
     "E0120": pair("def { y[i] = x[i] + 1e999 }", "def { y[i] = x[i] + 1e9 }"),
     "E0121": pair("def { }", "def { y[i] = x[i] + 1 }"),
     "E0122": Example(RIGHT.replace('"0.1"', "0.1", 1), RIGHT),
+    "E0124": pair("def { y[i] = max(x[i], 0,) }", "def { y[i] = max(x[i], 0) }"),
+    "E0125": pair("ensures all[i: N](y[i] > 0)", "ensures positive: all[i: N](y[i] > 0)"),
+    "E0123": pair("minimize 1.0 * speed", "minimize 1.0 * latency"),
 }
+EXAMPLES: Mapping[str, Example] = {**SYNTAX}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -45,14 +44,6 @@ GATE = re.compile(r"G\d(\.[\w.\-\[\]]+)?")
 CODE = re.compile(r"[EWNewn]\d{4}")
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text that has the mistake, and the same text put right."""
-
-    wrong: str
-    right: str
-
-
 def explain(name: str) -> dict[str, Any]:
     """Facts about an identifier, as `title` and `text` with optional `example` and `records`.
 
@@ -90,6 +81,8 @@ def explain_code(code: str) -> dict[str, Any]:
         "text": readable(row.message),
         "cure": readable(row.cure),
     }
+    from opwright.code_examples import EXAMPLES
+
     example = EXAMPLES.get(code)
     if example is not None:
         out["example"] = {"wrong": example.wrong, "right": example.right}
@@ -160,10 +153,3 @@ def archives() -> list[Path]:
     """Every archive in the cache folder, newest first."""
     found = list(cache_folder().rglob("*.sqlite"))
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _body(text: str) -> str:
-    return 'opwright "0.1"\nop f @ 1.0 {\n  dims N\n  input x: f32[N]\n  output y: f32[N]\n' + text
-
-
-EXAMPLES: Mapping[str, Example] = {}

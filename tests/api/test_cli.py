@@ -1,0 +1,153 @@
+"""The command line from outside: exit codes, messages, JSON, start-up time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def opwright(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "opwright", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **{key: str(value) for key, value in environment.items()}},
+    )
+
+
+def test_help_starts_quickly() -> None:
+    assert opwright("--help").returncode == 0  # writes the byte code
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        opwright("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, opwright.cli as c; c.run(['--help']);"
+            "print(sorted({'numpy', 'torch', 'jax', 'z3', 'sympy', 'rich', 'lark'}"
+            "& set(sys.modules)))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version() -> None:
+    assert opwright("--version").stdout.startswith("opwright 0.")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["doctor", "--nonsense"], ["explain"]])
+def test_usage_errors(arguments: list[str]) -> None:
+    done = opwright(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor() -> None:
+    done = opwright("doctor", "--json")
+    names = {finding["name"] for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode in (0, 1)
+    assert {"python", "compiler", "z3-solver", "torch", "jax", "onnxruntime", "cache"} <= names
+
+
+def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
+    done = opwright("doctor", CXX="no-such-compiler", OPWRIGHT_CACHE="/proc/none")
+    assert done.returncode == 1
+    assert "no-such-compiler: not found" in done.stdout
+    assert "cure: make it writable" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["E0101", "e0101", "G2", "G2.bounds.ld_x", "PROVED"])
+def test_explain(name: str) -> None:
+    done = opwright("explain", name)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) >= 2
+
+
+def test_explain_as_json() -> None:
+    facts = json.loads(opwright("explain", "E0101", "--json").stdout)
+    assert facts["id"] == "E0101"
+    assert set(facts["example"]) == {"wrong", "right"}
+
+
+@pytest.mark.parametrize("name", ["E9999", "G12", "something", "77.1", "abcdef12"])
+def test_explain_nothing(name: str, tmp_path: Path) -> None:
+    done = opwright("explain", name, OPWRIGHT_CACHE=tmp_path)
+    assert done.returncode == 2
+    assert "cure:" in done.stderr
+
+
+def test_search_without_an_archive(tmp_path: Path) -> None:
+    done = opwright("search", "show", OPWRIGHT_CACHE=tmp_path)
+    assert done.returncode == 2
+    assert "no archive" in done.stderr
+
+
+def test_search_in_a_missing_file(tmp_path: Path) -> None:
+    done = opwright("search", "best", tmp_path / "a.sqlite")
+    assert done.returncode == 2
+    assert not (tmp_path / "a.sqlite").exists()
+
+
+def test_search_in_a_foreign_file(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+        database.execute("create table t (x)")
+    done = opwright("search", "show", tmp_path / "a.sqlite")
+    assert done.returncode == 2
+    assert "another program" in done.stderr
+
+
+def test_search_in_an_archive(tmp_path: Path) -> None:
+    from opwright.search.archive import Archive, Candidate
+
+    with Archive(tmp_path / "a.sqlite") as archive:
+        run = archive.run(0, {}, "here")
+        archive.add(run, Candidate(0, 0, "plain()", "ok", metrics={"w": {"latency": 2e-3}}), "here")
+        archive.add(run, Candidate(1, 0, "plain(x=2)", "refuted", "out of bounds"), "here")
+    done = opwright("search", "show", OPWRIGHT_CACHE=tmp_path)
+    assert "2 ms" in done.stdout
+    assert "out of bounds" in done.stdout
+    best = json.loads(opwright("search", "best", "--json", OPWRIGHT_CACHE=tmp_path).stdout)
+    assert [row["number"] for row in best["rows"]] == [0]
+    target = tmp_path / "all.jsonl"
+    assert opwright("search", "export", target, tmp_path / "a.sqlite").returncode == 0
+    assert len(target.read_text().splitlines()) == 4
+    assert "out of bounds" in opwright("explain", "1.1", OPWRIGHT_CACHE=tmp_path).stdout
+
+
+def test_a_defect_is_one_line_and_a_log(tmp_path: Path) -> None:
+    program = (
+        "import sys, opwright.doctor as d, opwright.cli as c;"
+        "d.examine = lambda: 1 / 0;"
+        "sys.exit(c.run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "doctor"]
+    environment = {**os.environ, "OPWRIGHT_CACHE": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 3
+    assert "internal error: ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+    (log,) = (tmp_path / "logs").iterdir()
+    assert "Traceback" in log.read_text()
+    command.append("--debug")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr

@@ -1,0 +1,34 @@
+"""Every diagnostic code is explained by an example that has the mistake and one that does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opwright.code_examples import EXAMPLES
+from opwright.explain import load_tables
+from opwright.grammar.diagnostics import codes
+from opwright.grammar.parser import analyse
+
+load_tables()
+
+
+def syntax_codes(text: str) -> set[str]:
+    return {found.code for found in analyse(text)[1]}
+
+
+def test_every_example_has_a_code() -> None:
+    assert set(EXAMPLES) - set(codes()) == set()
+
+
+@pytest.mark.parametrize("code", [code for code in EXAMPLES if code.startswith("E01")])
+def test_syntax_examples(code: str) -> None:
+    assert code in syntax_codes(EXAMPLES[code].wrong)
+    assert syntax_codes(EXAMPLES[code].right) == set()
+
+
+def test_every_api_file_is_seen_by_the_type_checker() -> None:
+    root = Path(__file__).resolve().parents[2]
+    linked = {path.name for path in (root / ".types" / "opwright").glob("*.py")}
+    assert linked == {path.name for path in (root / "api").glob("*.py")}
