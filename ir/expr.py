@@ -122,6 +122,8 @@ def _intern(op: str, args: tuple[Expr, ...], attr: Any, kind: str) -> Expr:
 
 def const(value: int | float | bool) -> Expr:
     """A literal; its Python type decides the kind."""
+    if not isinstance(value, bool | int | float):
+        raise ExprError(f"{value!r} is not a number")
     kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "real"
     return _intern("const", (), value, kind)
 
@@ -154,8 +156,9 @@ def stride(buffer: str, axis: int) -> Expr:
 
 
 def lift(x: ExprLike) -> Expr:
-    """An expression from a Python number or an expression."""
-    return x if isinstance(x, Expr) else const(x)
+    """An expression from a Python number, an expression, or a tile axis (its lane)."""
+    lane = getattr(x, "lane", None)
+    return x if isinstance(x, Expr) else lane if isinstance(lane, Expr) else const(x)
 
 
 TRUE, FALSE, ZERO, ONE = const(True), const(False), const(0), const(1)
@@ -601,6 +604,8 @@ def show(e: Expr, precedence: int = 0) -> str:
     if e.op == "select":
         c, a, b = (show(x) for x in e.args)
         return f"(if {c} then {a} else {b})"
+    if e.op == "neg" and e.args[0].op == "const":
+        return f"neg({show(e.args[0])})"  # `-2.0` is a literal
     if e.op == "neg":
         return _paren(f"-{show(e.args[0], 7)}", 7, precedence)
     if e.op == "not":

@@ -11,13 +11,24 @@ import re
 from collections.abc import Callable, Mapping
 
 from opwright.ir.dtypes import DTYPES
-from opwright.ir.expr import Expr, ExprError, call, cast, cdiv, const, leaf, stride, toreal
+from opwright.ir.expr import (
+    Expr,
+    ExprError,
+    call,
+    cast,
+    cdiv,
+    const,
+    leaf,
+    rounded,
+    stride,
+    toreal,
+)
 from opwright.ir.semantics import ROWS
 
 Resolve = Callable[[str], Expr | None]
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)"
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)"
     r"|(?P<symbol>//|==|!=|<=|>=|[-+*/%<>(),]))"
 )
 _INFIX = {r.symbol: r for r in ROWS.values() if r.symbol} | {">": ROWS["lt"], ">=": ROWS["le"]}
@@ -142,6 +153,8 @@ class _Parser:
                 return toreal(args[0])
             if name in DTYPES and len(args) == 1:
                 return cast(args[0], DTYPES[name])
+            if name.startswith("round.") and name[6:] in DTYPES and len(args) == 1:
+                return rounded(args[0], DTYPES[name[6:]])
             return call(name, *args)
         except ExprError as e:
             self.at = start

@@ -1,0 +1,555 @@
+"""Concrete reading of the semantics table: runs tile programs on numpy.
+
+Reals are float64, integers exact. Every element of memory carries what safety is about: whether it
+holds a value, which program of the running launch wrote it, which one read it, how often an output was written. What a
+correct program never does is a trap: an index out of bounds, a read before a write, poison that is
+stored, reduced, carried or used as an index, a second write of an output element, an output element
+without a write, an element that two programs of one launch touch (one of them writing), an integer
+that wraps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opwright.ir.dtypes import integer_range
+from opwright.ir.expr import LEAVES, ZERO, Expr, show
+from opwright.ir.semantics import MONOIDS, ROWS
+from opwright.ir.tile import (
+    Axis,
+    Buffer,
+    Def,
+    For,
+    Kernel,
+    Load,
+    Stmt,
+    Store,
+    TileProgram,
+    Value,
+    access_axes,
+)
+
+STEP_LIMIT = 2_000_000
+NOBODY, MANY = -1, -2
+_KIND: dict[str, Any] = {"real": np.float64, "int": np.int64, "bool": np.bool_}
+
+Tile = tuple[NDArray[Any], NDArray[np.bool_]]  # data and poison, one entry per lane
+
+
+class Trap(Exception):
+    """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison, twice,
+    race, missing, wrap, divisor, shape, home or limit."""
+
+    def __init__(
+        self,
+        kind: str,
+        what: str,
+        kernel: str = "",
+        statement: str = "",
+        program: tuple[int, ...] = (),
+        buffer: str = "",
+        index: tuple[int, ...] = (),
+        lane: Mapping[str, int] | None = None,
+    ) -> None:
+        place = [x for x in (statement, kernel and f"kernel {kernel}") if x]
+        if kernel:
+            place.append(f"program {program}")
+        super().__init__(f"{', '.join(place)}: {what}" if place else what)
+        self.kind, self.what, self.kernel, self.statement = kind, what, kernel, statement
+        self.program, self.buffer, self.index = program, buffer, index
+        self.lane = dict(lane or {})
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "trap": self.kind,
+            "message": self.what,
+            "kernel": self.kernel,
+            "statement": self.statement,
+            "program": list(self.program),
+            "buffer": self.buffer,
+            "index": list(self.index),
+            "lane": self.lane,
+        }
+
+
+def run(
+    program: TileProgram,
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, NDArray[Any]],
+    params: Mapping[str, float | int | bool] | None = None,
+    strides: Mapping[tuple[str, int], int] | None = None,
+    *,
+    order: int | None = None,
+    limit: int = STEP_LIMIT,
+) -> dict[str, NDArray[Any]]:
+    """Outputs (and state) of a program as float64, int64 or bool arrays; raises Trap.
+
+    `arrays` holds inputs and state; `strides` what `stride(x, n)` stands for, in elements (row-major
+    when absent); `order` is a seed that shuffles the programs of every launch; `limit` bounds the
+    number of executed statements.
+    """
+
+    def stop(trap: Trap) -> None:
+        raise trap
+
+    machine = _Machine(program, sizes, arrays, params or {}, strides or {}, stop, limit)
+    machine.run(order)
+    return machine.results()
+
+
+def traps(
+    program: TileProgram,
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, NDArray[Any]],
+    params: Mapping[str, float | int | bool] | None = None,
+    strides: Mapping[tuple[str, int], int] | None = None,
+    *,
+    homes: bool = True,
+    limit: int = STEP_LIMIT,
+    most: int = 64,
+) -> list[Trap]:
+    """Every trap of a run, which goes on with the guilty lanes left out; at most `most` of them.
+
+    With `homes`, scratch shares the memory of its host as the placement says.
+    """
+    found: list[Trap] = []
+    seen: set[tuple[str, str, str, str]] = set()
+
+    def note(trap: Trap) -> None:
+        key = (trap.kind, trap.kernel, trap.statement, trap.buffer)
+        if key not in seen:
+            seen.add(key)
+            found.append(trap)
+        if len(found) >= most or trap.kind == "limit":
+            raise _Stop
+
+    machine = _Machine(program, sizes, arrays, params or {}, strides or {}, note, limit, homes)
+    try:
+        machine.run(None)
+    except _Stop:
+        pass
+    return found
+
+
+class _Stop(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Memory:
+    """One buffer's elements and what is known of each."""
+
+    data: NDArray[Any]
+    ready: NDArray[np.bool_]  # holds a value
+    writes: NDArray[np.int64]  # by stores, over all launches
+    writer: NDArray[np.int64]  # program of the running launch, or NOBODY
+    reader: NDArray[np.int64]  # program of the running launch, NOBODY or MANY
+    owner: NDArray[np.int64] | None = None  # of a host: who wrote the memory last
+
+
+class _Machine:
+    def __init__(
+        self,
+        program: TileProgram,
+        sizes: Mapping[str, int],
+        arrays: Mapping[str, NDArray[Any]],
+        params: Mapping[str, float | int | bool],
+        strides: Mapping[tuple[str, int], int],
+        trap: Callable[[Trap], None],
+        limit: int,
+        homes: bool = False,
+    ) -> None:
+        self.program, self.trap, self.limit, self.homes = program, trap, limit, homes
+        self.env: dict[Any, Any] = {**{("size", n): int(v) for n, v in sizes.items()}}
+        self.env |= {("param", n): v for n, v in params.items()}
+        self.env |= {("stride", at): int(v) for at, v in strides.items()}
+        self.memory: dict[str, _Memory] = {}
+        self.kernel, self.number, self.statement = "", 0, ""
+        self.pid: tuple[int, ...] = ()
+        self.home: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.axes: tuple[Axis, ...] = ()
+        for b in program.buffers():
+            self.allocate(b, arrays)
+
+    # -- memory
+    def allocate(self, b: Buffer, arrays: Mapping[str, NDArray[Any]]) -> None:
+        shape = tuple(int(self.expr(s)) for s in b.shape)
+        if b.strides is None:  # what `stride` means of a dense buffer
+            step = 1
+            for n in reversed(range(len(shape))):
+                self.env.setdefault(("stride", (b.name, n)), step)
+                step *= max(shape[n], 1)
+        else:
+            for n, e in enumerate(b.strides):
+                if e.op != "stride":
+                    self.env.setdefault(("stride", (b.name, n)), int(self.expr(e)))
+        kind = _KIND[b.dtype.kind]
+        given = b.role in ("in", "state")
+        if any(n < 0 for n in shape):
+            self.trap(Trap("shape", f"{b.name} has the shape {shape}", buffer=b.name))
+            shape = tuple(max(n, 0) for n in shape)
+        if given:
+            if b.name not in arrays:
+                raise ValueError(f"no array for the {b.role} buffer {b.name}")
+            data = np.array(arrays[b.name]).astype(kind)
+            if data.shape != shape:
+                raise ValueError(f"{b.name} has the shape {data.shape}, the program says {shape}")
+        else:
+            data = np.zeros(shape, kind) if b.init == "zero" else _rubbish(shape, kind)
+        if not shape:  # one element of a buffer without axes
+            shape, data = (1,), data.reshape(1)
+        self.memory[b.name] = _Memory(
+            data,
+            np.full(shape, given or b.init == "zero"),
+            np.zeros(shape, np.int64),
+            np.full(shape, NOBODY),
+            np.full(shape, NOBODY),
+        )
+
+    def results(self) -> dict[str, NDArray[Any]]:
+        roles = ("out", "state")
+        found = [b for b in self.program.buffers() if b.role in roles]
+        data = [(b, self.memory[b.name].data) for b in found]
+        return {b.name: x if b.shape else x.reshape(()) for b, x in data}
+
+    # -- running
+    def run(self, order: int | None) -> None:
+        shuffle = None if order is None else random.Random(order)
+        for n, k in enumerate(self.program.kernels):
+            grid = [range(int(self.expr(g))) for g in k.grid]
+            programs: Iterable[tuple[int, ...]] = itertools.product(*grid)
+            if shuffle is not None:
+                programs = list(programs)
+                shuffle.shuffle(programs)
+            for m in self.memory.values():
+                m.writer.fill(NOBODY)
+                m.reader.fill(NOBODY)
+            for self.number, p in enumerate(programs):
+                self.one(k, p, self.program.placements[n].home if self.homes else {})
+            self.leave()
+        for b in self.program.buffers():
+            if b.role == "out":
+                self.finish(b)
+
+    def one(self, k: Kernel, p: tuple[int, ...], home: Mapping[str, Any]) -> None:
+        self.kernel, self.pid, self.statement = k.name, p, ""
+        for d, x in enumerate(p):
+            self.env["pid", d] = x
+        self.home = {}
+        for b in k.buffers:
+            if b.role == "program":
+                m = self.memory[b.name]
+                m.ready.fill(False)
+                m.writer.fill(NOBODY)
+                m.reader.fill(NOBODY)
+            if b.name in home:
+                host, lead = home[b.name]
+                self.home[b.name] = (host, tuple(int(self.expr(e)) for e in lead))
+                target = self.memory[host]
+                if target.owner is None:
+                    target.owner = np.full(target.data.shape, NOBODY)
+        self.block(k.body)
+
+    def leave(self) -> None:
+        self.kernel, self.pid, self.statement = "", (), ""
+
+    def finish(self, b: Buffer) -> None:
+        m = self.memory[b.name]
+        for at in np.argwhere(m.writes == 0)[:1]:
+            where, count = _ints(at), int((m.writes == 0).sum())
+            what = f"{b.name}{list(where)} is not written ({count} elements)"
+            self.trap(Trap("missing", what, buffer=b.name, index=where))
+        if m.owner is not None:
+            for at in np.argwhere(m.owner >= 0)[:1]:
+                where = _ints(at)
+                what = f"{b.name}{list(where)} holds scratch at the end"
+                self.trap(Trap("home", what, buffer=b.name, index=where))
+
+    def tick(self, name: str) -> None:
+        self.statement = name
+        self.limit -= 1
+        if self.limit < 0:
+            self.fail("limit", "the step limit is reached")
+
+    def fail(
+        self, kind: str, what: str, buffer: str = "", index: Any = (), lane: Any = None
+    ) -> None:
+        at = tuple(index)
+        self.trap(Trap(kind, what, self.kernel, self.statement, self.pid, buffer, at, lane))
+
+    def block(self, body: Iterable[Stmt]) -> None:
+        for s in body:
+            if isinstance(s, Def):
+                self.tick(s.value.name)
+                self.env[s.value] = self.define(s.value)
+            elif isinstance(s, Store):
+                self.tick(s.name)
+                self.store(s)
+            elif isinstance(s, For):
+                self.loop(s)
+            else:
+                self.tick("if")
+                self.block(s.then if self.uniform(s.cond) else s.other)
+
+    def loop(self, s: For) -> None:
+        self.tick(s.variable)
+        lo, hi = int(self.uniform(s.lo)), int(self.uniform(s.hi))
+        state = [self.carried(i, p) for i, p in zip(s.inits, s.params, strict=True)]
+        for n in range(lo, hi, s.step):
+            self.tick(s.variable)
+            self.env["var", s.variable] = n
+            self.env |= dict(zip(s.params, state, strict=True))
+            self.block(s.body)
+            self.statement = s.variable
+            state = [self.carried(y, p) for y, p in zip(s.yields, s.params, strict=True)]
+        self.env |= dict(zip(s.results, state, strict=True))
+
+    def carried(self, v: Value, p: Value) -> Tile:
+        data, poison = self.aligned(v, p.axes)
+        if poison.any():
+            self.fail("poison", f"{v.name} holds poison and is carried as {p.name}")
+        return data, np.zeros_like(poison)
+
+    # -- expressions
+    def expr(self, e: Expr) -> Any:
+        """A uniform expression as a Python number."""
+        out = self.index(e, ())
+        return out.item() if isinstance(out, np.ndarray | np.generic) else out
+
+    def uniform(self, e: Expr) -> Any:
+        return self.expr(e)
+
+    def index(self, e: Expr, axes: tuple[Axis, ...]) -> Any:
+        """An index expression at every lane of a tile with these axes."""
+        memo: dict[Expr, Any] = {}
+
+        def go(x: Expr) -> Any:
+            if x not in memo:
+                memo[x] = self.node(x, [go(a) for a in x.args], axes)
+            return memo[x]
+
+        return go(e)
+
+    def node(self, x: Expr, args: list[Any], axes: tuple[Axis, ...]) -> Any:
+        if x.op == "const":
+            return x.attr
+        if x.op == "lane":
+            at = axes.index(x.attr)
+            shape = [-1 if n == at else 1 for n in range(len(axes))]
+            return np.arange(x.attr.extent).reshape(shape)
+        if x.op == "value":
+            data, poison = self.aligned(x.attr, axes)
+            if poison.any():
+                self.fail("poison", f"{x.attr.name} holds poison and is used as an index or a mask")
+                data = np.where(poison, 0, data)
+            return data
+        if x.op in LEAVES:
+            found = self.env.get((x.op, x.attr))
+            if found is None:
+                raise ValueError(f"no value for {x.op} {show(x)}")
+            return found
+        if x.op == "cast":
+            return args[0]
+        return self.row(x.op, args, x.kind == "int", show(x))
+
+    def row(self, op: str, args: list[Any], exact: bool, text: str) -> Any:
+        if op in ("floordiv", "mod") and (np.asarray(args[1]) <= 0).any():
+            self.fail("divisor", f"{text}: the divisor is {int(np.min(args[1]))}")
+            args = [args[0], np.maximum(args[1], 1)]
+        if exact and op in ("add", "sub", "mul", "neg", "abs"):
+            small = all(isinstance(a, int | np.integer) for a in args)
+            if small:
+                out: Any = ROWS[op].concrete(*(int(a) for a in args))
+                if not -(2**63) <= out < 2**63:
+                    self.fail("wrap", f"{text} is {out}, which wraps")
+                    out = (out + 2**63) % 2**64 - 2**63
+                return int(out)
+            rough = ROWS[op].concrete(*(np.asarray(a, np.float64) for a in args))
+            if (np.abs(rough) >= 2.0**63).any():
+                self.fail("wrap", f"{text} wraps")
+        with np.errstate(all="ignore"):
+            return ROWS[op].concrete(*args)
+
+    # -- tiles
+    def aligned(self, v: Value, axes: tuple[Axis, ...]) -> Tile:
+        """A value transposed and expanded to these axes (extent 1 where it has none)."""
+        data, poison = self.env[v]
+        order = [v.axes.index(a) for a in axes if a in v.axes]
+        shape = [a.extent if a in v.axes else 1 for a in axes]
+        return data.transpose(order).reshape(shape), poison.transpose(order).reshape(shape)
+
+    def lanes(self, e: Expr, axes: tuple[Axis, ...]) -> NDArray[Any]:
+        return np.broadcast_to(np.asarray(self.index(e, axes)), [a.extent for a in axes])
+
+    def access(
+        self, b: Buffer, index: tuple[Expr, ...], mask: Expr, axes: tuple[Axis, ...]
+    ) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], ...]]:
+        """Lanes that touch memory, and the index of each; lanes out of bounds are dropped."""
+        on = self.lanes(mask, axes).astype(bool)
+        at = [self.lanes(i, axes) for i in index or (ZERO,)]
+        shape = self.memory[b.name].data.shape
+        for d, (i, n) in enumerate(zip(at, shape, strict=True)):
+            bad = on & ((i < 0) | (i >= n))
+            if bad.any():
+                lane = np.argwhere(bad)[0]
+                where = tuple(int(j[tuple(lane)]) for j in at)
+                named = {a.name: int(x) for a, x in zip(axes, lane, strict=True)}
+                what = f"{b.name}{list(where)}: {where[d]} is outside [0, {n}) of dimension {d}"
+                self.fail("bounds", what, b.name, where, named)
+                on = on & ~bad
+        return on, tuple(np.asarray(i[on], np.int64) for i in at)
+
+    def first(self, bad: NDArray[np.bool_], at: tuple[NDArray[np.int64], ...]) -> tuple[int, ...]:
+        n = int(np.flatnonzero(bad)[0])
+        return tuple(int(i[n]) for i in at)
+
+    def conflict(
+        self, b: Buffer, m: _Memory, at: tuple[NDArray[np.int64], ...], store: bool
+    ) -> None:
+        """Two programs of one launch at one element, at least one of them writing."""
+        if b.role in ("in", "program"):
+            return
+        other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
+        verb = "writes" if store else "reads"
+        if other.any():
+            where = self.first(other, at)
+            what = f"{verb} {b.name}{list(where)}, which another program of this launch wrote"
+            self.fail("race", what, b.name, where)
+        if store:
+            other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
+            if other.any():
+                where = self.first(other, at)
+                what = f"writes {b.name}{list(where)}, which another program of this launch read"
+                self.fail("race", what, b.name, where)
+
+    def store(self, s: Store) -> None:
+        b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
+        on, at = self.access(b, s.index, s.mask, axes)
+        shape = [a.extent for a in axes]
+        data, poison = (np.broadcast_to(t, shape) for t in self.aligned(s.value, axes))
+        if poison[on].any():
+            where = self.first(poison[on], at)
+            self.fail("poison", f"poison is stored to {b.name}{list(where)}", b.name, where)
+        flat = np.sort(np.ravel_multi_index(at, m.data.shape)) if on.any() else np.zeros(0, int)
+        if (flat[1:] == flat[:-1]).any():
+            where = self.first(flat[1:] == flat[:-1], np.unravel_index(flat[1:], m.data.shape))
+            self.fail("twice", f"two lanes write {b.name}{list(where)}", b.name, where)
+        again = m.writes[at] > 0
+        if b.role in ("out", "state") and again.any():
+            where = self.first(again, at)
+            self.fail("twice", f"{b.name}{list(where)} is written a second time", b.name, where)
+        self.conflict(b, m, at, True)
+        m.data[at] = self.fits(b, data[on])
+        m.ready[at] = True
+        m.writes[at] += 1
+        m.writer[at] = self.number
+        self.share(b, m, at)
+
+    def share(self, b: Buffer, m: _Memory, at: tuple[NDArray[np.int64], ...]) -> None:
+        """Keep track of who last wrote memory that scratch shares with an output."""
+        if m.owner is not None:
+            m.owner[at] = NOBODY
+        if b.name in self.home:
+            host, where = self.housed(b, at)
+            owner = self.memory[host].owner
+            assert owner is not None
+            owner[where] = self.number
+
+    def housed(self, b: Buffer, at: tuple[NDArray[np.int64], ...]) -> tuple[str, Any]:
+        host, lead = self.home[b.name]
+        shape = self.memory[host].data.shape
+        full = (*(np.full(at[0].shape if at else (), x) for x in lead), *at)
+        bad = np.zeros(full[0].shape, bool)
+        for i, n in zip(full, shape, strict=True):
+            bad |= (i < 0) | (i >= n)
+        if bad.any():
+            where = self.first(bad, tuple(np.atleast_1d(i) for i in full))
+            self.fail("home", f"{b.name} leaves {host}{list(where)}", host, where)
+            full = tuple(np.clip(i, 0, max(n - 1, 0)) for i, n in zip(full, shape, strict=True))
+        return host, full
+
+    def fits(self, b: Buffer, data: NDArray[Any]) -> NDArray[Any]:
+        if b.dtype.kind == "int" and data.size:
+            lo, hi = integer_range(b.dtype)
+            if int(data.min()) < lo or int(data.max()) > hi:
+                self.fail("wrap", f"an element of {b.name} does not fit {b.dtype}", b.name)
+        return data
+
+    def load(self, v: Value) -> Tile:
+        what: Load = v.attr
+        b, m = what.buffer, self.memory[what.buffer.name]
+        on, at = self.access(b, what.index, what.mask, v.axes)
+        unready = ~m.ready[at]
+        if unready.any():
+            where = self.first(unready, at)
+            self.fail(
+                "unwritten", f"{b.name}{list(where)} is read before it is written", b.name, where
+            )
+        if b.role not in ("in", "program"):
+            self.conflict(b, m, at, False)
+            free = m.reader[at] == NOBODY
+            m.reader[at] = np.where(free | (m.reader[at] == self.number), self.number, MANY)
+        if b.name in self.home:
+            host, full = self.housed(b, at)
+            owner = self.memory[host].owner
+            assert owner is not None
+            lost = np.atleast_1d(owner[full] != self.number)
+            if lost.any():
+                where = self.first(lost, tuple(np.atleast_1d(i) for i in at))
+                text = f"{b.name}{list(where)} was overwritten in its home {host}"
+                self.fail("home", text, b.name, where)
+        shape = [a.extent for a in v.axes]
+        data = np.full(shape, 0 if what.other is None else what.other, m.data.dtype)
+        data[on] = m.data[at]
+        return data, (~on if what.other is None else np.zeros(shape, bool))
+
+    def define(self, v: Value) -> Tile:
+        shape = [a.extent for a in v.axes]
+        kind = _KIND[v.dtype.kind]
+        clean = np.zeros(shape, bool)
+        if v.op == "full":
+            return np.full(shape, v.attr, kind), clean
+        if v.op == "index":
+            return self.lanes(v.attr, v.axes).astype(kind), clean
+        if v.op == "load":
+            return self.load(v)
+        if v.op == "reduce":
+            monoid, axis = v.attr
+            data, poison = self.env[v.args[0]]
+            if poison.any():
+                self.fail("poison", f"{v.args[0].name} holds poison and is reduced")
+            with np.errstate(all="ignore"):
+                out = MONOIDS[monoid].concrete(data, axis=v.args[0].axes.index(axis))
+            rest = tuple(a for a in v.args[0].axes if a != axis)
+            order = [rest.index(a) for a in v.axes]
+            return np.asarray(out, kind).transpose(order), clean
+        args = [self.aligned(a, v.axes) for a in v.args]
+        poison = clean
+        if v.op == "select":
+            (c, pc), (_, pa), (_, pb) = args
+            poison = np.broadcast_to(pc | np.where(c, pa, pb), shape)
+        else:
+            for _, p in args:
+                poison = poison | p
+        if v.op == "cast":
+            return np.broadcast_to(args[0][0], shape).astype(kind), poison
+        if v.op in ("floordiv", "mod"):  # lanes of poison divide by nothing in particular
+            args[1] = (np.where(args[1][1], 1, args[1][0]), args[1][1])
+        out = self.row(v.op, [a for a, _ in args], v.dtype.kind == "int", v.name)
+        return np.broadcast_to(out, shape).astype(kind), poison
+
+
+def _rubbish(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """What memory holds before anything is written; never looked at without a trap."""
+    return np.full(shape, np.nan if kind is np.float64 else 1, kind)
+
+
+def _ints(at: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(int(x) for x in at)
