@@ -111,7 +111,7 @@ def repair_stray(run: Run, failure: Failure) -> Repair | None:
         if meant and token:
             return run.insert(failure.frame, token.type, position, meant) or failure.frame, end
         return failure.frame, end
-    if run.text.startswith(("//", "/*"), position):
+    if run.text.startswith(("//", "/*"), position) and innermost_open(failure.frame) is None:
         run.report(
             errors.STRAY,
             position,
