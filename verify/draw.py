@@ -333,8 +333,8 @@ def _real_values(
         v = rng.normal(0, 1, n) * np.where(np.arange(n) % 7 == 0, 256.0, 1.0)
         v[1::2] = -v[: len(v[1::2]) * 2 : 2] * (1 + 2.0**-9 * rng.normal(0, 1, len(v[1::2])))
     elif family == "extreme":
-        largest = min(1e4, _largest(d) / 8)
-        v = rng.choice([-1.0, 1.0, 1e-3, -1e-3], n) * largest * rng.uniform(0.5, 1, n)
+        top = min(1e4, largest(d) / 8)
+        v = rng.choice([-1.0, 1.0, 1e-3, -1e-3], n) * top * rng.uniform(0.5, 1, n)
     else:
         v = rng.normal(0, 1, n)
         if family == "sorted":
@@ -344,7 +344,8 @@ def _real_values(
     return np.ascontiguousarray(v, np.float64).reshape(shape)
 
 
-def _largest(d: DType) -> float:
+def largest(d: DType) -> float:
+    """The largest finite value of a real type."""
     if d.finite == "ieee":
         return float((2 - 2.0**-d.mantissa) * 2.0 ** (2**d.exponent - 2 - d.bias))
     probe = decode(np.arange(2**d.bits, dtype=d.storage), d)

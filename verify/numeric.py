@@ -1,0 +1,405 @@
+"""Gate G6: outputs against the float64 reference, corner values, untouched memory, determinism.
+
+The caller runs the candidate (in another process) and hands observations in; nothing here executes
+it. A record says on how many cases of what kind, or names the first failing case with sizes, index,
+expected and found value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opwright.ir.dtypes import DType, decode
+from opwright.ir.expr import Fold, evaluate, walk
+from opwright.ir.op import Operator, Tensor
+from opwright.ir.record import Record
+from opwright.ir.semantics import ROWS
+from opwright.verify.draw import largest
+from opwright.verify.inputs import Case
+from opwright.verify.sizes import Params, Sizes
+
+Array = NDArray[Any]
+# decoded inputs, sizes, params -> decoded outputs (float64, int64, bool)
+Reference = Callable[[Mapping[str, Array], Sizes, Params], Mapping[str, Array]]
+
+NUDGE = 2.0**-26  # relative change of inputs that measures conditioning
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """What one output may be: `reference` +- `allowed`; None means exactly.
+
+    `unclear` elements depend on rounding in a discrete way and are not compared.
+    """
+
+    reference: Array
+    allowed: Array | None
+    unclear: Array
+    basis: str  # "written" or why a default is used
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What a run of a candidate did; outputs in stored form.
+
+    `again` is a second run with other garbage in outputs, scratch and canaries. `failure` says why
+    there is no result (crash, time limit), `mutated` and `damage` are sentences.
+    """
+
+    outputs: Mapping[str, Array] = field(default_factory=dict)
+    again: Mapping[str, Array] | None = None
+    mutated: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
+    failure: str = ""
+
+
+# (case, layout) -> observation, or None when the candidate's facts exclude this call
+Run = Callable[[Case, str], Observation | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Numeric:
+    """Records of the gate and the largest error found, in units of the tolerance."""
+
+    records: tuple[Record, ...]
+    error: float = 0.0
+
+    @property
+    def refuted(self) -> Record | None:
+        return next((r for r in self.records if r.status == "REFUTED"), None)
+
+
+# -- tolerances ---------------------------------------------------------------------------------
+
+
+def _precision(op: Operator) -> float:
+    """Epsilon of the accumulation: f64 where any tensor or mark asks for it, else f32."""
+    names = {t.dtype.name for t in (*op.inputs, *op.tensors)}
+    for t in op.tensors:
+        assert t.body is not None
+        names |= {x.attr.name for x in walk(t.body) if x.op in ("cast", "round")}
+    return 2.0**-52 if "f64" in names else 2.0**-23
+
+
+def _roundings(op: Operator, case: Case) -> float:
+    """How many units of rounding a sensible evaluation collects: one per operation, root of length
+    per reduction."""
+    total = 4.0
+    env: dict[str, Any] = {**case.params, **case.sizes}
+    for t in op.tensors:
+        assert t.body is not None
+        inner = {**env, **{a.name: 0 for a in t.axes}}
+        if t.recurrence is not None:
+            axis = next(a for a in t.axes if a.name == t.recurrence.axis)
+            total += 2 * math.sqrt(max(int(evaluate(axis.hi, env)), 1))
+        for x in walk(t.body):
+            if x.op in ROWS and x.kind == "real":
+                total += ROWS[x.op].ulp
+            elif x.op == "fold":
+                total += 2 * math.sqrt(_length(x, inner))
+    return total
+
+
+def _length(fold: Any, env: Mapping[str, Any]) -> int:
+    count = 1
+    for lo, hi in Fold(fold).ranges:
+        try:
+            count *= max(int(evaluate(hi, env)) - int(evaluate(lo, env)), 1)
+        except (ValueError, KeyError):
+            count *= 64  # a range that depends on data or on an outer index
+    return max(count, 64) if count == 1 else count
+
+
+def _nudged(op: Operator, inputs: Mapping[str, Array], up: bool) -> dict[str, Array]:
+    """Real inputs moved by a tiny share that is a function of the value, so that ties stay ties."""
+    out = {}
+    for t in op.inputs:
+        x = inputs[t.name]
+        if t.kind == "real":
+            bits = np.ascontiguousarray(x, np.float64).view(np.uint64)
+            with np.errstate(over="ignore"):
+                mixed = (bits ^ (bits >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+            share = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            factor = 1 + NUDGE * (0.25 + 0.75 * share) * (1 if up else -1)
+            with np.errstate(invalid="ignore", over="ignore"):
+                x = np.where(np.isfinite(x), x * factor.reshape(x.shape), x)
+        out[t.name] = x
+    return out
+
+
+def _spacing(reference: Array, d: DType) -> Array:
+    with np.errstate(all="ignore"):
+        exponent = np.floor(np.log2(np.abs(reference)))
+    exponent = np.where(np.isfinite(exponent), exponent, 1 - d.bias)
+    return np.asarray(2.0 ** (np.maximum(exponent, 1 - d.bias) - d.mantissa))
+
+
+def bounds(op: Operator, case: Case, reference: Reference) -> dict[str, Bound]:
+    """Reference values and tolerances of a case; independent of any candidate, so compute it once.
+
+    Written tolerances are taken as they are; on `hard` inputs the error that the case's own
+    conditioning explains is added. Without one, the default follows the type, the magnitude of the
+    output, the number of roundings and the conditioning.
+    """
+    plain = {t.name: decode(case.inputs[t.name], t.dtype) for t in op.inputs}
+    exact = {n: np.asarray(v) for n, v in reference(plain, case.sizes, case.params).items()}
+    moved: list[Mapping[str, Array]] = []
+    unwritten = any(t.kind == "real" and t.dtype.name not in op.tolerance for t in op.outputs)
+    discrete = any(t.kind != "real" for t in op.outputs)
+    if any(t.kind == "real" for t in op.inputs) and (case.hard or unwritten or discrete):
+        for up in (True, False):
+            moved.append(reference(_nudged(op, plain, up), case.sizes, case.params))
+    roundings = _roundings(op, case)
+    epsilon = _precision(op)
+    return {
+        t.name: _bound(op, t, case, exact[t.name], [m[t.name] for m in moved], roundings, epsilon)
+        for t in op.outputs
+    }
+
+
+def _bound(
+    op: Operator,
+    t: Tensor,
+    case: Case,
+    exact: Array,
+    moved: Sequence[Array],
+    roundings: float,
+    epsilon: float,
+) -> Bound:
+    if t.kind != "real":
+        unclear = np.zeros(exact.shape, bool)
+        for m in moved:
+            unclear |= np.asarray(m) != exact
+        return Bound(exact, None, unclear, "exact")
+    spread = np.zeros(exact.shape)
+    with np.errstate(invalid="ignore"):
+        for m in moved:
+            step = np.abs(np.asarray(m, np.float64) - exact)
+            spread = np.maximum(spread, np.where(np.isfinite(step), step, 0))
+    conditioned = spread * (epsilon / NUDGE) * roundings
+    finite = np.abs(exact[np.isfinite(exact)])
+    magnitude = float(finite.max()) if finite.size else 0.0
+    size = np.where(np.isfinite(exact), np.abs(exact), 0)
+    written = op.tolerance.get(t.dtype.name)
+    if written is not None:
+        allowed = written.get("abs", 0.0) + written.get("rel", 0.0) * size
+        if "ulp" in written:
+            allowed = allowed + written["ulp"] * _spacing(exact, t.dtype)
+        text = " ".join(f"{k} {v:g}" for k, v in written.items())
+        basis = f"the written tolerance {text}"
+        if case.hard:
+            allowed = allowed + conditioned
+    else:
+        tiny = 2.0 ** (1 - t.dtype.bias)  # results below the smallest normal number may be flushed
+        allowed = 4 * t.dtype.epsilon * size + epsilon * roundings * magnitude + conditioned + tiny
+        basis = f"a default tolerance, since none is written for {t.dtype.name}"
+    return Bound(exact, np.asarray(allowed), np.zeros(exact.shape, bool), basis)
+
+
+# -- comparing ----------------------------------------------------------------------------------
+
+
+def _saturated(found: Array, reference: Array, d: DType) -> Array:
+    """Where the exact value exceeds the type and the result stands for that: infinity of its sign,
+    or NaN or the largest number in a type that has no infinity."""
+    top = largest(d)
+    beyond = np.abs(reference) > top
+    same = np.sign(found) == np.sign(reference)
+    if d.finite == "ieee":
+        return np.asarray(beyond & np.isinf(found) & same)
+    return np.asarray(beyond & (np.isnan(found) | (same & (np.abs(found) == top))))
+
+
+def wrong(t: Tensor, stored: Array, bound: Bound) -> tuple[Array, float]:
+    """Elements that are not what the bound allows, and the largest error in units of tolerance."""
+    found = decode(stored, t.dtype)
+    if found.shape != bound.reference.shape:
+        raise ValueError(f"{t.name} has shape {found.shape}, wanted {bound.reference.shape}")
+    ref = bound.reference
+    if bound.allowed is None:
+        return (found != ref) & ~bound.unclear, 0.0
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        error = np.abs(found - ref)
+        plain = np.isfinite(ref) & np.isfinite(found)
+        bad = plain & ~(error <= bound.allowed)
+        bad |= np.isnan(ref) != np.isnan(found)
+        bad |= np.isinf(ref) & (found != ref)
+        bad |= np.isinf(found) & np.isfinite(ref)
+        bad &= ~_saturated(found, ref, t.dtype)
+        share = np.where(plain & (bound.allowed > 0), error / bound.allowed, 0.0)
+    return bad & ~bound.unclear, float(share.max(initial=0.0))
+
+
+def _number(v: Any) -> Any:
+    if isinstance(v, bool | np.bool_):
+        return bool(v)
+    if isinstance(v, int | np.integer):
+        return int(v)
+    return float(v) if math.isfinite(v) else str(float(v))
+
+
+def _counterexample(
+    t: Tensor, case: Case, layout: str, stored: Array, bound: Bound, bad: Array
+) -> dict[str, Any]:
+    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    out: dict[str, Any] = {
+        "case": case.name,
+        "family": case.family,
+        "layout": layout,
+        "sizes": dict(case.sizes),
+        "params": {k: _number(v) for k, v in case.params.items()},
+        "output": t.name,
+        "index": list(at),
+        "expected": _number(bound.reference[at]),
+        "found": _number(decode(stored, t.dtype)[at]),
+        "wrong": int(bad.sum()),
+        "of": int(bad.size),
+    }
+    if bound.allowed is not None:
+        out["allowed"] = _number(bound.allowed[at])
+    return out
+
+
+def _sizes(cases: Iterable[Case]) -> str:
+    spans: dict[str, tuple[int, int]] = {}
+    for c in cases:
+        for k, v in c.sizes.items():
+            low, high = spans.get(k, (v, v))
+            spans[k] = (min(low, v), max(high, v))
+    return ", ".join(f"{k} {a}..{b}" for k, (a, b) in spans.items())
+
+
+def _families(cases: Iterable[Case]) -> str:
+    return ", ".join(f"{n} {f}" for f, n in sorted(Counter(c.family for c in cases).items()))
+
+
+def elements(case: Case) -> int:
+    """Elements of all inputs: small cases come first, so that a counterexample is small."""
+    return sum(int(x.size) for x in case.inputs.values())
+
+
+class _Gate:
+    def __init__(self, op: Operator, subject: str) -> None:
+        self.op, self.subject = op, subject
+        self.done: list[tuple[Case, str]] = []
+        self.error = {t.name: 0.0 for t in op.outputs}
+        self.basis = {t.name: "" for t in op.outputs}
+        self.unclear = 0
+        self.runs_twice = 0
+        self.failed: list[Record] = []
+
+    def refute(self, name: str, reason: str, example: Mapping[str, Any]) -> None:
+        self.failed.append(Record(f"G6.{name}", "G6", "REFUTED", reason, self.subject, (), example))
+
+    def see(self, case: Case, layout: str, seen: Observation, bound: Mapping[str, Bound]) -> None:
+        where: dict[str, Any] = {"case": case.name, "family": case.family, "layout": layout}
+        where["sizes"] = dict(case.sizes)
+        where["params"] = {k: _number(v) for k, v in case.params.items()}
+        if seen.failure:
+            self.refute("runs", f"{seen.failure} on {case}", where)
+            return
+        if seen.mutated:
+            self.refute("inputs", f"{seen.mutated[0]} on {case}", where)
+        if seen.damage:
+            self.refute("memory", f"{seen.damage[0]} on {case}", where)
+        for t in self.op.outputs:
+            b = bound[t.name]
+            bad, share = wrong(t, seen.outputs[t.name], b)
+            self.error[t.name] = max(self.error[t.name], share)
+            self.basis[t.name] = self.basis[t.name] or b.basis
+            self.unclear += int(b.unclear.sum())
+            if bad.any():
+                example = _counterexample(t, case, layout, seen.outputs[t.name], b, bad)
+                kind = "corners" if case.special else "error" if b.allowed is not None else "exact"
+                at = ", ".join(map(str, example["index"]))
+                self.refute(
+                    f"{kind}.{t.name}",
+                    f"{t.name}[{at}] is {example['found']}, expected {example['expected']}"
+                    f" ({example['wrong']} of {example['of']} elements wrong) on {case}",
+                    example,
+                )
+            elif seen.again is not None and _bits(seen.again[t.name]) != _bits(
+                seen.outputs[t.name]
+            ):
+                self.refute(
+                    "determined",
+                    f"{t.name} differs between two runs on the same inputs, {case}",
+                    {**where, "output": t.name},
+                )
+        self.runs_twice += seen.again is not None
+        self.done.append((case, layout))
+
+    def records(self, notes: Sequence[str]) -> list[Record]:
+        if self.failed:
+            return self.failed
+        if not self.done:
+            why = notes[0] if notes else "no case satisfies the candidate's facts"
+            return [Record("G6.error", "G6", "UNKNOWN", f"nothing was run: {why}", self.subject)]
+        cases = list({id(c): c for c, _ in self.done}.values())
+        ordinary = [c for c in cases if not c.special]
+        special = [c for c in cases if c.special]
+        layouts = Counter(layout for _, layout in self.done)
+        what = f"{len(cases)} cases ({_families(cases)}; {_sizes(cases)})"
+        found: list[tuple[str, str]] = []
+        for t in self.op.outputs:
+            if self.basis[t.name] == "exact":
+                reason = f"equal on {what}"
+                if self.unclear:
+                    reason += f"; {self.unclear} elements hang on rounding and were left out"
+                found.append((f"exact.{t.name}", reason))
+            else:
+                share = f"largest error {self.error[t.name]:.2g} of {self.basis[t.name]}"
+                found.append((f"error.{t.name}", f"{what}, {share}"))
+        if special:
+            found.append(("corners", f"as the reference on {_families(special)}"))
+        found.append(
+            ("memory", "nothing but outputs was written, layouts " + ", ".join(sorted(layouts)))
+        )
+        found.append(("inputs", f"unchanged on {len(self.done)} calls"))
+        if self.runs_twice:
+            found.append(("determined", f"equal bits with other garbage, {self.runs_twice} cases"))
+        if not ordinary:
+            return [Record("G6.error", "G6", "UNKNOWN", "only corner values ran", self.subject)]
+        return [Record(f"G6.{n}", "G6", "TESTED", r, self.subject) for n, r in found]
+
+
+def _bits(a: Array) -> bytes:
+    return np.ascontiguousarray(a).tobytes()
+
+
+def numeric(
+    op: Operator,
+    cases: Sequence[Case],
+    run: Run,
+    bound: Callable[[Case], Mapping[str, Bound]],
+    subject: str = "",
+    notes: Sequence[str] = (),
+    layouts: Sequence[str] = ("offset", "rows", "gapped", "aliased"),
+) -> Numeric:
+    """Run all cases dense, two of them in every other layout, small ones first; stop at a failure.
+
+    `bound` gives a case's reference values (see `bounds`, best cached). A layout that the
+    candidate's facts exclude is left out. What could not be generated is passed as `notes`.
+    """
+    gate = _Gate(op, subject)
+    ordered = sorted(cases, key=elements)
+    plain = [c for c in ordered if not c.special and elements(c) > 1]
+    updates = any(t.updates for t in op.outputs)
+    calls = [(c, "dense") for c in ordered]
+    for layout in layouts:
+        if layout != "aliased" or updates:
+            calls += [(c, layout) for c in plain[len(plain) // 2 :][:2]]
+    for case, layout in calls:
+        seen = run(case, layout)
+        if seen is not None:
+            gate.see(case, layout, seen, {} if seen.failure else bound(case))
+        if gate.failed:
+            break
+    return Numeric(tuple(gate.records(notes)), max(gate.error.values(), default=0.0))
