@@ -130,6 +130,7 @@ class Operator:
     objective: Objective = Objective()
     targets: tuple[Target, ...] = ()
     gradients: tuple[tuple[str, str], ...] = ()  # (input, auto | none | def)
+    variadic: tuple[str, ...] = ()  # sizes that stand for any number of leading axes, flattened
     source: str = ""  # canonical text of the spec's operator
     digest: str = ""  # sha256:... of the canonical text
 

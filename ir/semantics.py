@@ -156,6 +156,8 @@ ROWS: dict[str, Row] = {
         Row(
             "ne", "nn:b", lambda a, b: np.not_equal(a, b), lambda a, b: a != b, 1, 0, "!=", 4, True
         ),
+        # over the reals `a ~= b` is equality; a tolerance widens it where floats are compared
+        Row("approx", "nn:b", lambda a, b: np.equal(a, b), lambda a, b: a == b, 1, 0, "~=", 4),
         Row("and", "bb:b", np.logical_and, _z(lambda z3, a, b: z3.And(a, b)), 0, 0, "and", 2, True),
         Row("or", "bb:b", np.logical_or, _z(lambda z3, a, b: z3.Or(a, b)), 0, 0, "or", 1, True),
         Row("not", "b:b", np.logical_not, _z(lambda z3, a: z3.Not(a)), 0, 0),
