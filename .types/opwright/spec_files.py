@@ -1,0 +1,1 @@
+../../api/spec_files.py
