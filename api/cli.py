@@ -25,6 +25,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a machine.")]
+Specs = Annotated[
+    list[Path], typer.Argument(help="Spec files (.op).", show_default=False, metavar="SPEC...")
+]
 Spec = Annotated[Path, typer.Argument(help="A spec file (.op).", show_default=False)]
 
 
@@ -60,6 +63,20 @@ def options(
 ) -> None:
     """From a declarative operator spec to a proved and measured library."""
     outcome.debug = outcome.debug or debug
+
+
+@app.command()
+@guarded
+def fmt(
+    specs: Specs,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 if a file would change.")
+    ] = False,
+) -> int:
+    """Format specs in place."""
+    from opwright.formatting import fmt as format_files
+
+    return format_files(specs, check_only)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from opwright.outcome import USAGE, Problem, file_problem
 
@@ -67,8 +67,8 @@ def read_text(path: Path) -> str:
         raise Problem(found.headline, found.cure, USAGE) from None
 
 
-def print_diagnostics(found: Iterable[Diagnostic]) -> None:
-    """Render diagnostics with their source lines on standard error, a blank line between two."""
+def print_diagnostics(found: Iterable[Diagnostic], file: TextIO | None = None) -> None:
+    """Render diagnostics with their source lines (on standard error), a blank line between two."""
     from opwright.grammar.diagnostics import in_order, render
 
     sources: dict[str, str] = {}
@@ -80,5 +80,5 @@ def print_diagnostics(found: Iterable[Diagnostic]) -> None:
                 raw = b""
             sources[one.filename] = raw.decode("utf-8", errors="replace")
         if number:
-            print(file=sys.stderr)
-        print(render(one, sources[one.filename]), file=sys.stderr)
+            print(file=file or sys.stderr)
+        print(render(one, sources[one.filename]), file=file or sys.stderr)

@@ -151,3 +151,64 @@ def test_a_defect_is_one_line_and_a_log(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 3
     assert "Traceback" in done.stderr
+
+
+SPEC = 'opwright "0.1"\nop f @ 1.0 {\n dims N\n input x: f32[N]\n output y: f32[N]\n'
+UGLY = SPEC + " def { y[i]=x[i]+1 } # one more\n}\n"
+BROKEN = SPEC + " def { y[i] = x[i] + }\n}\n"
+
+
+def test_fmt(tmp_path: Path) -> None:
+    path = tmp_path / "f.op"
+    path.write_text(UGLY)
+    path.chmod(0o640)
+    assert opwright("fmt", "--check", path).returncode == 1
+    assert path.read_text() == UGLY
+    assert opwright("fmt", path).returncode == 0
+    assert "# one more" in path.read_text()
+    assert path.read_text() != UGLY
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert opwright("fmt", "--check", path).returncode == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fmt_leaves_a_broken_file_and_goes_on(tmp_path: Path) -> None:
+    broken, ugly = tmp_path / "a.op", tmp_path / "b.op"
+    broken.write_text(BROKEN)
+    ugly.write_text(UGLY)
+    done = opwright("fmt", broken, ugly)
+    assert done.returncode == 1
+    assert "a.op:6:" in done.stderr
+    assert broken.read_text() == BROKEN
+    assert ugly.read_text() != UGLY
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
+def test_fmt_in_a_read_only_folder(tmp_path: Path) -> None:
+    (tmp_path / "f.op").write_text(UGLY)
+    tmp_path.chmod(0o500)
+    done = opwright("fmt", tmp_path / "f.op")
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2
+    assert "permission denied" in done.stderr
+
+
+COMMANDS = [["fmt"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
+def test_bad_paths(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "latin.op").write_bytes(b'opwright "0.1"\n# \xe9t\xe9\n')
+    (tmp_path / "softmax.op").write_text(UGLY)
+    for name, words in {
+        "softmacks.op": "did you mean",
+        "folder": "no such file",
+        ".": "is a folder, not a spec",
+        "softmax.op/x.op": "a part of the path is a file",
+        "latin.op": "not UTF-8",
+    }.items():
+        done = opwright(*command, tmp_path / name)
+        assert done.returncode == 2, name
+        assert words in done.stderr, name
+        assert "cure:" in done.stderr, name
+        assert "Traceback" not in done.stderr
