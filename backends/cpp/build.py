@@ -1,0 +1,139 @@
+"""Builds shared libraries from C++ text with g++: flags, time limit, atomic results, a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from opwright.backends.cpp.vocabulary import isa
+
+FLAGS = (
+    "-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+    "-fopenmp-simd", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-shared", "-fPIC",
+    "-w", "-Wl,--build-id=none",
+)  # fmt: skip
+TIME_LIMIT = 120.0
+
+
+class BuildError(RuntimeError):
+    """No compiler, or the compiler refused; `log` holds what it said."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A shared library; `seconds` of compiling (0 when it was cached), `size` in bytes."""
+
+    path: Path
+    seconds: float
+    size: int
+    log: str
+
+
+@cache
+def _version(compiler: str) -> str:
+    try:
+        done = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        raise BuildError(f"{compiler} does not run: {e}") from None
+    return done.stdout.splitlines()[0]
+
+
+def compiler() -> str:
+    """The C++ compiler: $CXX, else g++ on the path. BuildError says how to get one."""
+    wanted = os.environ.get("CXX", "g++")
+    found = shutil.which(wanted)
+    if found is None:
+        cure = "install g++ 12 or newer (Debian: apt install g++), or set CXX to its path"
+        raise BuildError(f"no C++ compiler: {wanted!r} is not on the path; {cure}")
+    return found
+
+
+def host_isa() -> str:
+    """The highest instruction-set level that this machine runs."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "portable"
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "portable"
+    line = re.search(r"^flags\s*:(.*)$", text, re.M)
+    flags = set(line[1].split()) if line else set()
+    if not {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"} <= flags:
+        return "portable"
+    wide = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags
+    return "x86-64-v4" if wide else "x86-64-v3"
+
+
+def build(
+    source: str, driver: str, out: Path, isa_name: str, limit: float = TIME_LIMIT
+) -> BuildResult:
+    """Compile and link kernel and driver text.
+
+    `out` ending in .so is written as such; otherwise it is a cache folder, in which equal text,
+    flags and compiler find their library again. Raises BuildError with the compiler's first error.
+    """
+    level = isa(isa_name)
+    command = [compiler(), *FLAGS, *level.flags]
+    if out.suffix == ".so":
+        target = out
+    else:
+        parts = [_version(command[0]), *command[1:], source, driver]
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        target = out / f"{key[:32]}.so"
+        if target.exists():
+            return BuildResult(target, 0.0, target.stat().st_size, "")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
+        kernel, launch, made = (Path(folder) / n for n in ("kernel.cpp", "driver.cpp", "made.so"))
+        kernel.write_text(source)
+        launch.write_text(driver)
+        begin = time.perf_counter()
+        log = _run([*command, kernel.name, launch.name, "-o", made.name, "-ldl"], folder, limit)
+        seconds = time.perf_counter() - begin
+        size = made.stat().st_size
+        os.replace(made, target)
+    return BuildResult(target, seconds, size, log)
+
+
+def _run(command: list[str], folder: str, limit: float) -> str:
+    """Run in a process group of its own, which is killed as a whole at the limit."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "LC_ALL": "C"},
+    ) as process:
+        try:
+            log, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise BuildError(f"the compiler was stopped after {limit:g} s") from None
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        first = next(
+            (x for x in log.splitlines() if "error" in x or "undefined reference" in x), ""
+        )
+        raise BuildError(f"the compiler failed: {first or log.strip()[:300]}", log)
+    return log
