@@ -24,7 +24,7 @@ from opwright.grammar.layout import (
 )
 from opwright.grammar.parser import parse
 
-__all__ = ["WIDTH", "format_expr", "format_module"]
+__all__ = ["WIDTH", "format_expr", "format_module", "format_tree"]
 
 WIDTH = 100
 # Equations whose left sides differ more than this in length are not aligned.
@@ -33,6 +33,8 @@ ALIGNED = 16
 COLUMN = 5
 # A comment that moves may change where lines break; the second pass settles it.
 PASSES = 5
+# In place of the line before the first one, which has no blank line before it.
+NO_LINE = 1 << 60
 
 
 def format_module(text: str, filename: str = "<string>") -> str:
@@ -41,7 +43,7 @@ def format_module(text: str, filename: str = "<string>") -> str:
     Formatting the result again changes nothing.
     """
     for _ in range(PASSES):
-        formatted = ModulePrinter(parse(text, filename)).text()
+        formatted = format_tree(parse(text, filename))
         if formatted == text:
             break
         text = formatted
@@ -49,6 +51,11 @@ def format_module(text: str, filename: str = "<string>") -> str:
 
 
 NodeT = TypeVar("NodeT", bound=ast.Node)
+
+
+def format_tree(module: ast.Module) -> str:
+    """Return the text of a tree, which may come from anywhere; parsing it gives the same tree."""
+    return ModulePrinter(module).text()
 
 
 def scalar(node: ast.ScalarType) -> str:
@@ -66,7 +73,7 @@ class ModulePrinter(ExprPrinter):
 
     def text(self) -> str:
         """Return the file as text."""
-        parts: list[Doc] = [*self._own_lines(self.module.span.start)]
+        parts = self._between(self.module, NO_LINE)
         parts += [f'opwright "{self.module.version}"', *self._remarks(self.module.span.start)]
         line = self.module.span.line
         for node in (*self.module.imports, *self.module.ops):
@@ -96,12 +103,6 @@ class ModulePrinter(ExprPrinter):
         if node.span.line > line + 1 or (apart and not comments):
             parts.append(HARD)
         return parts
-
-    def _own_lines(self, before: int) -> list[Doc]:
-        """Return the comments at the start of the file."""
-        comments = self.pending(before)
-        self.take(len(comments))
-        return [part for comment in comments for part in (comment.text, HARD)]
 
     def _remarks(self, end: int, node: ast.Node | None = None) -> list[Doc]:
         """Return the comments inside a node that no part of it took, and the one behind it."""
@@ -167,8 +168,7 @@ class ModulePrinter(ExprPrinter):
             remarks.append(Remark(comment.text))
         self.take(len(remarks))
         self._align(nodes)
-        # The first line has no blank line before it.
-        line = 1 << 60
+        line = NO_LINE
         for node in nodes:
             parts += [HARD, *self._between(node, line), show(node)]
             parts += self._remarks(node.span.end, node)

@@ -178,7 +178,7 @@ def repair_keyword(run: Run, failure: Failure) -> Repair | None:
     if not words:
         return None
     meant = errors.suggest(failure.token.text, words, cutoff=0.6)
-    if meant is None and len(failure.expected) <= 2 and "OP" in failure.expected:
+    if meant is None and "OP" in failure.expected <= {"OP", "IMPORT", "FROM", END}:
         meant = "op"
     if meant is None:
         return None
