@@ -10,8 +10,8 @@ from opwright.ir.tile import Buffer, row_major
 
 
 class Memory:
-    """Declares each tensor's buffer once. `strided`: inputs and outputs with any strides (symbolic);
-    otherwise row-major, which becomes a fact."""
+    """Declares each tensor's buffer once. `strided`: inputs and outputs with any strides
+    (symbolic); otherwise row-major, which becomes a fact."""
 
     def __init__(self, normal: Normal, strided: bool, real: DType) -> None:
         self.normal, self.strided, self.real = normal, strided, real

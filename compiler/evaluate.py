@@ -1,7 +1,9 @@
-"""Scalar expressions of OpIR as TileIR: at a point (variables replaced by tile indices), under a mask.
+"""Scalar expressions of OpIR as TileIR: at a point (variables replaced by tile indices), under a
+mask.
 
-The evaluator knows no schedule: a strategy decides where variables go (program ids, loops, lanes) and
-what a read of a tensor means (load, recompute, a value at hand); this file emits the operations.
+The evaluator knows no schedule: a strategy decides where variables go (program ids, loops, lanes)
+and what a read of a tensor means (load, recompute, a value at hand); this file emits the
+operations.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from opwright.ir.op import OpAxis, Operator
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Buffer, Builder, Value
 
-# what a strategy says about a read: a value, an expression to evaluate instead, or a buffer to load from
+# what a strategy says about a read: a value, an expression to evaluate instead, or a buffer to
+# load from
 Resolved = Value | Expr | Buffer
 Resolve = Callable[[str, tuple[Expr, ...], Expr], Resolved]
 
@@ -55,7 +58,7 @@ class Evaluator:
         self.states: dict[Expr, Value] = {}
         self.memo: list[dict[tuple[Expr, Expr], Value]] = [{}]
 
-    # -- scopes: a value made inside a loop is not visible after it ------------------------------------
+    # -- scopes: a value made inside a loop is not visible after it --------------------------------
 
     def enter(self) -> None:
         self.memo.append({})
@@ -63,7 +66,7 @@ class Evaluator:
     def leave(self) -> None:
         self.memo.pop()
 
-    # -- the two readings ---------------------------------------------------------------------------------
+    # -- the two readings --------------------------------------------------------------------------
 
     def value(self, e: Expr, mask: Expr = TRUE) -> Value:
         """The expression as a tile in its compute type (real type, i64 or bool)."""
@@ -114,7 +117,8 @@ class Evaluator:
             return self._select(e, mask)
         args = [self.value(a, mask) for a in e.args]
         if e.op == "div" and args[0].axes and not args[1].axes:
-            # one division per tile, not per lane: within an ulp, and out of the loop where it can be
+            # one division per tile, not per lane: within an ulp, and out of the loop where it can
+            # be
             return self.b.ew("mul", args[0], self.b.ew("div", 1.0, args[1]))
         return self.b.ew(e.op, *args)
 
@@ -138,7 +142,7 @@ class Evaluator:
             )
         return self.b.ew("select", c, *sides)
 
-    # -- reads ------------------------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------
 
     def _read(self, e: Expr, mask: Expr) -> Value:
         name, raw, fill = read_parts(e)
@@ -169,7 +173,7 @@ class Evaluator:
             raise Unsupported("a fill of a truth value")
         return self.b.ew("select", here, out, self.value(fill, mask))
 
-    # -- folds, as loops with carried scalars or tiles ------------------------------------------------------------
+    # -- folds, as loops with carried scalars or tiles ---------------------------------------------
 
     def fold(self, e: Expr, mask: Expr) -> Value:
         f = Fold(e)

@@ -1,4 +1,5 @@
-"""A pointwise operator over dense arrays as one over a single axis, where every access is the element itself."""
+"""A pointwise operator over dense arrays as one over a single axis, where every access is the
+element itself."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from opwright.ir.tile import element_count
 
 
 def flatten(op: Operator) -> Operator | None:
-    """The flat operator, or None when some access is not the element itself or the rank is below 2."""
+    """The flat operator, or None when some access is not the element itself or the rank is below
+    2."""
     first = op.outputs[0]
     if len(first.axes) < 2:
         return None

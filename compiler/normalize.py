@@ -1,8 +1,10 @@
-"""Normal form of an operator for lowering: every tensor's body is pointwise, or one fold of a pointwise term.
+"""Normal form of an operator for lowering: every tensor's body is pointwise, or one fold of a
+pointwise term.
 
-Folds inside larger expressions become locals over exactly the indices they depend on, so that no strategy
-recomputes a reduction per element. A fold whose range depends on another index, or that stands under a
-condition its reads may need, stays where it is. Index identity across tensors is explicit in the reads.
+Folds inside larger expressions become locals over exactly the indices they depend on, so that no
+strategy recomputes a reduction per element. A fold whose range depends on another index, or that
+stands under a condition its reads may need, stays where it is. Index identity across tensors is
+explicit in the reads.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from opwright.ir.op import OpAxis, Operator, Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normal:
-    """An operator in normal form: its tensors with folds extracted; `op` is the operator it came from."""
+    """An operator in normal form: its tensors with folds extracted; `op` is the operator it came
+    from."""
 
     op: Operator
     tensors: tuple[Tensor, ...]
@@ -64,8 +67,8 @@ def normalize(op: Operator) -> Normal:
 
 
 def _separate_outputs(op: Operator, used: set[str]) -> list[Tensor]:
-    """An output that others read and that is not pointwise becomes a local and a copy of it, so that
-    readers see the value before it is rounded to the output's type."""
+    """An output that others read and that is not pointwise becomes a local and a copy of it, so
+    that readers see the value before it is rounded to the output's type."""
     read_by_others = {n for t in op.tensors for n in reads_of(t) if n != t.name}
     renamed: dict[str, str] = {}
     out: list[Tensor] = []
@@ -217,7 +220,8 @@ def _own_states(e: Expr) -> set[Expr]:
 
 
 def value_dtype(e: Expr) -> DType:
-    """Type of a local that holds this value: the widest one of its kind that costs nothing in meaning."""
+    """Type of a local that holds this value: the widest one of its kind that costs nothing in
+    meaning."""
     if e.kind == "real":
         marks = {x.attr for x in walk(e) if x.op == "cast" and isinstance(x.attr, DType)}
         marks |= {x.attr.acc for x in walk(e) if x.op == "fold" and x.attr.acc is not None}
@@ -226,7 +230,8 @@ def value_dtype(e: Expr) -> DType:
 
 
 def always_in_range(e: Expr, scope: _Extractor) -> bool:
-    """Whether every read below is in range whatever conditions hold, by inspection of plain indices."""
+    """Whether every read below is in range whatever conditions hold, by inspection of plain
+    indices."""
     ranges = dict(scope.scope)
     for x in walk(e):
         if x.op == "fold":
@@ -240,7 +245,8 @@ def always_in_range(e: Expr, scope: _Extractor) -> bool:
 
 
 def plain_read(x: Expr, op: Operator, ranges: dict[str, OpAxis]) -> bool:
-    """Every index is a variable that runs exactly over that axis of the tensor, from 0 to its extent."""
+    """Every index is a variable that runs exactly over that axis of the tensor, from 0 to its
+    extent."""
     name, index, fill = read_parts(x)
     if fill is not None:
         return True

@@ -1,4 +1,5 @@
-"""The spaces of schedules that an operator has: its definitions in groups, each group a strategy with holes.
+"""The spaces of schedules that an operator has: its definitions in groups, each group a strategy
+with holes.
 
 Candidate 0 is the fallback over the whole operator. Everything else lowers dense arrays.
 """
@@ -92,7 +93,8 @@ def _kept(t: Tensor) -> bool:
 
 
 def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
-    """The searchable spaces; the first one is candidate 0's. `lanes_native`: f32 lanes of a vector."""
+    """The searchable spaces; the first one is candidate 0's. `lanes_native`: f32 lanes of a
+    vector."""
     normal = normalize(op)
     out: list[Space] = [
         ChoiceSpace("fallback", {"schedule": ("plain",)}, lambda schedule: fallback.lower(normal))

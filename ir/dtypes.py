@@ -17,7 +17,8 @@ Kind = str  # "real" | "int" | "bool"
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One element type; `mantissa` counts stored fraction bits, `storage` is the numpy type of its bits."""
+    """One element type; `mantissa` counts stored fraction bits, `storage` is the numpy type of its
+    bits."""
 
     name: str
     kind: Kind

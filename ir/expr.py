@@ -1,8 +1,9 @@
-"""Scalar and index expressions: frozen, interned nodes, checked when they are built; equality is identity.
+"""Scalar and index expressions: frozen, interned nodes, checked when they are built; equality is
+identity.
 
-One node class serves OpIR bodies, size formulas, masks, plan arguments and guards, so that a mask or a
-guard is a term of the same language as the index it protects. Elementwise operations are rows of the
-semantics table; what remains are leaves and two structured nodes, `read` and `fold`.
+One node class serves OpIR bodies, size formulas, masks, plan arguments and guards, so that a mask
+or a guard is a term of the same language as the index it protects. Elementwise operations are rows
+of the semantics table; what remains are leaves and two structured nodes, `read` and `fold`.
 """
 
 from __future__ import annotations
@@ -165,14 +166,15 @@ TRUE, FALSE, ZERO, ONE = const(True), const(False), const(0), const(1)
 INF = const(math.inf)
 
 
-# -- elementwise operations --------------------------------------------------------------------------
+# -- elementwise operations ------------------------------------------------------------------------
 
 
 def call(name: str, *operands: ExprLike) -> Expr:
-    """Apply a row of the semantics table; an integer operand of a real operation is converted exactly.
+    """Apply a row of the semantics table; an integer operand of a real operation is converted
+    exactly.
 
-    Folds constants of integers and predicates and neutral elements only, so that text and proofs show
-    what was written. Raises ExprError for a wrong number or kind of operands.
+    Folds constants of integers and predicates and neutral elements only, so that text and proofs
+    show what was written. Raises ExprError for a wrong number or kind of operands.
     """
     row = ROWS.get(name)
     if row is None:
@@ -301,11 +303,12 @@ def rounded(e: Expr, to: DType) -> Expr:
     return _intern("round", (toreal(e),), to, "real")
 
 
-# -- read and fold -------------------------------------------------------------------------------------
+# -- read and fold ---------------------------------------------------------------------------------
 
 
 def read(tensor: str, index: tuple[Expr, ...], kind: str, fill: Expr | None = None) -> Expr:
-    """Element of a tensor; with `fill`, the value of an index out of range. attr: (tensor, rank)."""
+    """Element of a tensor; with `fill`, the value of an index out of range. attr: (tensor,
+    rank)."""
     for i in index:
         if i.kind != "int":
             raise ExprError(f"{show(i)} is not an integer index of {tensor}")
@@ -339,7 +342,8 @@ class FoldAttr:
 @dataclass(frozen=True, slots=True)
 class Fold:
     """A view of a `fold` node: state runs from `init` through `step` over the guarded index range;
-    `merge` combines two partial states (the second one's entries are named `name~`), `finish` reads out.
+    `merge` combines two partial states (the second one's entries are named `name~`), `finish`
+    reads out.
 
     For a plain reduction `term` is the element that is combined.
     """
@@ -478,7 +482,7 @@ def fold(
     return _intern("fold", args, FoldAttr(None, binders, states, acc), finish.kind)
 
 
-# -- traversals --------------------------------------------------------------------------------------------
+# -- traversals ------------------------------------------------------------------------------------
 
 
 def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -495,7 +499,8 @@ def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
 def transform(
     e: Expr, rule: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None
 ) -> Expr:
-    """Bottom-up rewriting: `rule` sees each node after its operands and returns a replacement or None."""
+    """Bottom-up rewriting: `rule` sees each node after its operands and returns a replacement or
+    None."""
     memo = {} if memo is None else memo
     if e in memo:
         return memo[e]
@@ -539,7 +544,8 @@ def leaves(e: Expr, *ops: str) -> list[Expr]:
 
 
 def free_vars(e: Expr) -> set[str]:
-    """Names of index variables that no fold inside binds (a fold's own ranges are outside its scope)."""
+    """Names of index variables that no fold inside binds (a fold's own ranges are outside its
+    scope)."""
     if e.op == "var":
         return {e.attr}
     out: set[str] = set()
@@ -555,7 +561,8 @@ def free_vars(e: Expr) -> set[str]:
 
 
 def affine(e: Expr) -> dict[Expr | None, int] | None:
-    """Integer-affine form {leaf: coefficient, None: constant} over opaque leaves; None if not affine."""
+    """Integer-affine form {leaf: coefficient, None: constant} over opaque leaves; None if not
+    affine."""
     if e.op == "const":
         return {None: e.attr} if e.kind == "int" else None
     if e.op in LEAVES or e.op in ("read", "floordiv", "mod", "min", "max", "select", "cast"):
@@ -581,7 +588,7 @@ def affine(e: Expr) -> dict[Expr | None, int] | None:
     return None
 
 
-# -- text ----------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 def show(e: Expr, precedence: int = 0) -> str:
@@ -653,8 +660,8 @@ def _show_fold(e: Expr) -> str:
 
 
 def evaluate(e: Expr, env: Mapping[Any, Any]) -> Any:
-    """Concrete value of a closed expression; `env` maps names of sizes, params, vars and `(buffer, axis)`
-    strides, or leaf nodes themselves, to numbers or numpy arrays."""
+    """Concrete value of a closed expression; `env` maps names of sizes, params, vars and `(buffer,
+    axis)` strides, or leaf nodes themselves, to numbers or numpy arrays."""
     if e.op == "const":
         return e.attr
     if e.op in LEAVES:

@@ -1,7 +1,7 @@
 """OpIR: what is computed. A graph of tensor definitions in index notation over symbolic sizes.
 
-An `Operator` is monomorphic: type variables of the spec are bound before it is built. Every tensor is
-defined once; definitions stand in dependency order. Checked at construction.
+An `Operator` is monomorphic: type variables of the spec are bound before it is built. Every tensor
+is defined once; definitions stand in dependency order. Checked at construction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class OpAxis:
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """`t` is the axis that runs in order; reads of the group's tensors at t-1 see `init` at t = lo."""
+    """`t` is the axis that runs in order; reads of the group's tensors at t-1 see `init` at t =
+    lo."""
 
     axis: str
     init: Expr
@@ -73,7 +74,8 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A named statement of the contract: requires, ensures or a law (laws keep their AST in `source`)."""
+    """A named statement of the contract: requires, ensures or a law (laws keep their AST in
+    `source`)."""
 
     name: str
     kind: str  # requires | ensures | law
@@ -97,7 +99,8 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Weighted terms (metric, weight) and hard bounds (metric, comparison, value in SI base units)."""
+    """Weighted terms (metric, weight) and hard bounds (metric, comparison, value in SI base
+    units)."""
 
     terms: tuple[tuple[str, float], ...] = (("latency", 1.0),)
     bounds: tuple[tuple[str, str, float], ...] = ()

@@ -18,7 +18,8 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A buffer that the driver provides. scope plan: lives across launches; program: one per worker."""
+    """A buffer that the driver provides. scope plan: lives across launches; program: one per
+    worker."""
 
     dtype: str
     shape: tuple[str, ...]

@@ -1,8 +1,10 @@
-"""The semantics table: one row per elementwise operation, shared by OpIR expressions and TileIR values.
+"""The semantics table: one row per elementwise operation, shared by OpIR expressions and TileIR
+values.
 
-A row holds the kind rule, the concrete meaning (numpy, float64 or exact integers), the z3 meaning over
-integers and reals, the cost and the error of the target's implementation. Interpreters, the z3 encoder
-and the traffic counter are readings of this table; nothing else defines what an operation means.
+A row holds the kind rule, the concrete meaning (numpy, float64 or exact integers), the z3 meaning
+over integers and reals, the cost and the error of the target's implementation. Interpreters, the
+z3 encoder and the traffic counter are readings of this table; nothing else defines what an
+operation means.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One operation: `kinds` is the signature, e.g. "nn:n" (n: int or real alike), "rr:r", "ii:i", "bnn:n"."""
+    """One operation: `kinds` is the signature, e.g. "nn:n" (n: int or real alike), "rr:r", "ii:i",
+    "bnn:n"."""
 
     name: str
     kinds: str
@@ -50,7 +53,8 @@ def _z(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _erf(x: Any) -> Any:
-    """erf by Abramowitz-Stegun-free means: the C library's erf on every element (exact to 1 ulp)."""
+    """erf by Abramowitz-Stegun-free means: the C library's erf on every element (exact to 1
+    ulp)."""
     return _vector_erf(np.asarray(x, np.float64))
 
 
@@ -168,7 +172,8 @@ ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True, slots=True)
 class Monoid:
-    """A plain reduction: neutral element, the row that combines two partial results, numpy reducer."""
+    """A plain reduction: neutral element, the row that combines two partial results, numpy
+    reducer."""
 
     name: str
     row: str

@@ -164,8 +164,8 @@ class _Parser:
 def parse_expr(text: str, names: Mapping[str, Expr] | Resolve) -> Expr:
     """The expression of a text; TextError names the column of a mistake.
 
-    `names` resolves identifiers. `stride(x, 0)`, `aligned(x, 32)`, `cdiv(a, b)`, `real(n)`, casts such
-    as `i32(n)` and every row of the semantics table are understood.
+    `names` resolves identifiers. `stride(x, 0)`, `aligned(x, 32)`, `cdiv(a, b)`, `real(n)`, casts
+    such as `i32(n)` and every row of the semantics table are understood.
     """
     resolve = names if callable(names) else names.get
     parser = _Parser(text, resolve)

@@ -1,9 +1,10 @@
-"""TileIR: how one program instance computes its share. Buffers, SSA tiles over named axes, statements,
-Placement and the builder. Nothing here knows vectors, registers or threads, nor any operator.
+"""TileIR: how one program instance computes its share. Buffers, SSA tiles over named axes,
+statements, Placement and the builder. Nothing here knows vectors, registers or threads, nor any
+operator.
 
-A kernel is one program; the grid and loops are statements or data of the kernel. Elementwise values take
-the union of their operands' named axes; there is no broadcast or expand. Raggedness is a mask.
-Text form and its parser are in `ir/tiletext.py`, structural checks in `ir/tilecheck.py`.
+A kernel is one program; the grid and loops are statements or data of the kernel. Elementwise
+values take the union of their operands' named axes; there is no broadcast or expand. Raggedness is
+a mask. Text form and its parser are in `ir/tiletext.py`, structural checks in `ir/tilecheck.py`.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class Axis:
 class Buffer:
     """Memory with a logical shape. role: in | out | state | plan | program.
 
-    `plan` scratch is written in one launch and read in later ones; `program` scratch is poison when a
-    program starts, one per worker. `strides` (in elements) default to row-major over the shape.
-    `init` "zero" is a plan scratch that the driver clears.
+    `plan` scratch is written in one launch and read in later ones; `program` scratch is poison
+    when a program starts, one per worker. `strides` (in elements) default to row-major over the
+    shape. `init` "zero" is a plan scratch that the driver clears.
     """
 
     name: str
@@ -68,9 +69,9 @@ class Buffer:
 class Value:
     """An SSA tile. op: full | index | load | cast | reduce | param | result | a row of the table.
 
-    full: attr is the number. index: attr is an int, real or bool expression over sizes, params, loop
-    variables, program ids and lanes (its lanes are the value's axes). load: attr is a Load. cast: to
-    `dtype`. reduce: attr is (monoid, Axis). param/result: state of a loop.
+    full: attr is the number. index: attr is an int, real or bool expression over sizes, params,
+    loop variables, program ids and lanes (its lanes are the value's axes). load: attr is a Load.
+    cast: to `dtype`. reduce: attr is (monoid, Axis). param/result: state of a loop.
     """
 
     name: str
@@ -110,7 +111,8 @@ class Store:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class For:
-    """variable = lo, lo + step, ... below hi; `params` are the carried state inside, `results` after."""
+    """variable = lo, lo + step, ... below hi; `params` are the carried state inside, `results`
+    after."""
 
     variable: str
     lo: Expr
@@ -151,11 +153,12 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What tile axes become and all hints; chosen by a schedule, obeyed by printers, ignored by meaning.
+    """What tile axes become and all hints; chosen by a schedule, obeyed by printers, ignored by
+    meaning.
 
-    axes: name -> "unroll" | ("vec", width). Hints name a value, store or loop; a final `*` matches a
-    prefix. home: program scratch -> (buffer, leading index) whose memory it lives in (an obligation);
-    stream: stores that bypass the cache (alignment is an obligation).
+    axes: name -> "unroll" | ("vec", width). Hints name a value, store or loop; a final `*` matches
+    a prefix. home: program scratch -> (buffer, leading index) whose memory it lives in (an
+    obligation); stream: stores that bypass the cache (alignment is an obligation).
     """
 
     axes: Mapping[str, str | tuple[str, int]] = field(default_factory=dict)
@@ -238,7 +241,8 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
 
 
 def scalar_arguments(kernel: Kernel, placement: Placement) -> tuple[Expr, ...]:
-    """Sizes, params and strides that a kernel's text needs, in a fixed order: its scalar arguments."""
+    """Sizes, params and strides that a kernel's text needs, in a fixed order: its scalar
+    arguments."""
     found: dict[Expr, None] = {}
     roots = list(expressions(kernel.body))
     for b in kernel.buffers:
@@ -256,13 +260,14 @@ def pointer_arguments(kernel: Kernel, placement: Placement) -> tuple[Buffer, ...
     return tuple(b for b in kernel.buffers if b.name not in placement.home)
 
 
-# -- builder ------------------------------------------------------------------------------------------------
+# -- builder ---------------------------------------------------------------------------------------
 
 Operand = Value | float | int
 
 
 class Builder:
-    """Builds one kernel. Values get unique readable names; every value is checked when it is made."""
+    """Builds one kernel. Values get unique readable names; every value is checked when it is
+    made."""
 
     def __init__(self, name: str, grid: tuple[ExprLike, ...]) -> None:
         self.name, self.grid = name, tuple(lift(g) for g in grid)
@@ -274,7 +279,8 @@ class Builder:
         return Kernel(self.name, self.grid, tuple(self._buffers.values()), tuple(self._stack[0]))
 
     def fresh(self, hint: str) -> str:
-        """A name no value, store or loop of this kernel has (no double underscore: printers use it)."""
+        """A name no value, store or loop of this kernel has (no double underscore: printers use
+        it)."""
         hint = hint.replace("__", "_").strip("_") or "t"
         name, n = hint, 0
         while name in self._used:
@@ -331,7 +337,8 @@ class Builder:
         return v if v.dtype == dtype else self.define("cast", (v,), v.axes, dtype, None, name)
 
     def ew(self, op: str, *operands: Operand, name: str | None = None) -> Value:
-        """An elementwise row over values of one dtype (a Python number takes its neighbours' dtype)."""
+        """An elementwise row over values of one dtype (a Python number takes its neighbours'
+        dtype)."""
         row = ROWS[op]
         like = next(
             (
@@ -429,7 +436,8 @@ class Builder:
         inits: Iterable[Value],
         body: Callable[..., Iterable[Value] | None],
     ) -> tuple[Value, ...]:
-        """A loop over full tiles without mask, then over the rest with one: body(start, mask, *state)."""
+        """A loop over full tiles without mask, then over the rest with one: body(start, mask,
+        *state)."""
         lo, hi = lift(lo), lift(hi)
         end = lo + (hi - lo) // axis.extent * axis.extent
         state = self.loop(name, lo, end, axis.extent, inits, lambda v, *s: body(v, TRUE, *s))

@@ -1,8 +1,9 @@
-"""Sums of products as blocked contractions: packed panels, register tiles, a prologue and an epilogue.
+"""Sums of products as blocked contractions: packed panels, register tiles, a prologue and an
+epilogue.
 
-A fold `sum[k](f * g)` where f varies over one result index (the rows), g over another (the columns) and
-both over k. Factors are evaluated while packing, so any pointwise prologue is free of temporaries;
-pointwise readers of the result are evaluated on the register tile.
+A fold `sum[k](f * g)` where f varies over one result index (the rows), g over another (the
+columns) and both over k. Factors are evaluated while packing, so any pointwise prologue is free of
+temporaries; pointwise readers of the result are evaluated on the register tile.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, Value
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The recognised form. `rows` and `columns` are positions in the result's axes, `batch` the others;
-    `left` varies over rows, `right` over columns (both may vary over k and the batch)."""
+    """The recognised form. `rows` and `columns` are positions in the result's axes, `batch` the
+    others; `left` varies over rows, `right` over columns (both may vary over k and the batch)."""
 
     group: Group
     result: Tensor
@@ -53,7 +54,8 @@ class Form:
 
 
 def recognise(group: Group) -> Form:
-    """Raises Unsupported with the reason when the group is not one contraction with pointwise readers."""
+    """Raises Unsupported with the reason when the group is not one contraction with pointwise
+    readers."""
     t, *rest = group.members
     assert t.body is not None
     if not is_fold(t):

@@ -1,7 +1,7 @@
 """The fallback: lowers everything the language can express. Slow, right, candidate 0.
 
-One launch per tensor that is kept in memory, scalar code, any strides, f64 inside. A prefix reduction
-becomes a loop that carries its state; a recurrence runs its axis in order.
+One launch per tensor that is kept in memory, scalar code, any strides, f64 inside. A prefix
+reduction becomes a loop that carries its state; a recurrence runs its axis in order.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def launch(
 
 
 class _Scan:
-    """A fold whose range grows or shrinks with the last axis by one: `first` is the first index folded
-    at that position, in the direction of travel."""
+    """A fold whose range grows or shrinks with the last axis by one: `first` is the first index
+    folded at that position, in the direction of travel."""
 
     def __init__(self, axis: int, reverse: bool, inclusive: bool) -> None:
         self.axis, self.reverse, self.inclusive = axis, reverse, inclusive
@@ -173,7 +173,8 @@ class _Launch(_Base):
         self.store(self.t, tuple(at[var(a.name)] for a in self.t.axes), v)
 
     def prefix(self, at: dict[Expr, Expr], scan: _Scan) -> None:
-        """One pass along the axis: the carried state is stored after (inclusive) or before its step."""
+        """One pass along the axis: the carried state is stored after (inclusive) or before its
+        step."""
         t, axis = self.t, self.t.axes[scan.axis]
         assert t.body is not None
         f = Fold(substitute(t.body, at))

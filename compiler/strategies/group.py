@@ -1,7 +1,7 @@
 """What strategies share: a group of definitions lowered together, and what its reads mean.
 
-Pointwise definitions are recomputed where they are read; folds, recurrences and outputs have memory.
-A group's folds run over one axis each; the indices all its members share are the program's.
+Pointwise definitions are recomputed where they are read; folds, recurrences and outputs have
+memory. A group's folds run over one axis each; the indices all its members share are the program's.
 """
 
 from __future__ import annotations
@@ -29,20 +29,23 @@ def is_pointwise(t: Tensor) -> bool:
 
 
 def members(normal: Normal) -> list[Tensor]:
-    """Definitions that must be computed and kept; local pointwise ones are recomputed by their readers."""
+    """Definitions that must be computed and kept; local pointwise ones are recomputed by their
+    readers."""
     return [t for t in normal.tensors if t.role == "output" or not is_pointwise(t)]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Members lowered together. `earlier` are kept tensors of groups before this one, read from memory."""
+    """Members lowered together. `earlier` are kept tensors of groups before this one, read from
+    memory."""
 
     normal: Normal
     members: tuple[Tensor, ...]
     earlier: frozenset[str]
 
     def expand(self, e: Expr, stop: Iterable[str] = ()) -> Expr:
-        """The expression with pointwise definitions replaced by their bodies, except those in `stop`."""
+        """The expression with pointwise definitions replaced by their bodies, except those in
+        `stop`."""
         keep = {t.name for t in self.members if is_fold(t)} | self.earlier | set(stop)
         memo: dict[Expr, Expr] = {}
 

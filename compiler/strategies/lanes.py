@@ -1,9 +1,10 @@
-"""Folds and pointwise definitions over one shared index space, with lanes along a row or across columns.
+"""Folds and pointwise definitions over one shared index space, with lanes along a row or across
+columns.
 
-`row` lanes run along the folded axis: each pass over the row is a loop over full tiles and one over the
-rest; what a pass establishes (a reduction) the next may use. `column` lanes run along the last shared
-axis: every lane carries its own state down the folded axis. Which passes there are follows from what
-reads what; nothing here knows what is computed.
+`row` lanes run along the folded axis: each pass over the row is a loop over full tiles and one
+over the rest; what a pass establishes (a reduction) the next may use. `column` lanes run along the
+last shared axis: every lane carries its own state down the folded axis. Which passes there are
+follows from what reads what; nothing here knows what is computed.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ def _saveable(
 class LaneSchedule:
     """Decisions. mode: row | column | pointwise; width lanes per step of `vec`-wide vectors; tail:
     lanes of the narrow rest; save: keep costly row values (no, in scratch, or at home in the output
-    row); stream: bypass the cache on output; block: elements per program (pointwise); level: rows per
-    partial sum and unroll: copies of a row step (column)."""
+    row); stream: bypass the cache on output; block: elements per program (pointwise); level: rows
+    per partial sum and unroll: copies of a row step (column)."""
 
     mode: str = "row"
     width: int = 32
@@ -207,7 +208,7 @@ class _Emitter:
             axes=self.axes, stream=stream, unroll=unroll, home=self.homes, threads=self.s.threads
         )
 
-    # -- programs --------------------------------------------------------------------------------------
+    # -- programs ----------------------------------------------------------------------------------
 
     def kernel(self) -> Kernel:
         mode = self.s.mode
@@ -220,7 +221,8 @@ class _Emitter:
         return self.rows()
 
     def open(self, axes: Sequence[OpAxis], extra: Sequence[Expr] = ()) -> list[Expr]:
-        """A builder whose grid is the leading axes and `extra`; returns the program's own indices."""
+        """A builder whose grid is the leading axes and `extra`; returns the program's own
+        indices."""
         room = 3 - len(extra)
         grid = [*(x.hi for x in axes[:room]), *extra]
         self.b = Builder(self.name, tuple(grid) or (ONE,))
@@ -362,7 +364,8 @@ class _Emitter:
         return [self.spread(a, b) for a, b in zip(new, state, strict=True)]
 
     def spread(self, new: Value, like: Value) -> Value:
-        """A next state has the axes of the carried one even where the term does not vary over lanes."""
+        """A next state has the axes of the carried one even where the term does not vary over
+        lanes."""
         missing = [a for a in like.axes if a not in new.axes]
         if not missing:
             return new
@@ -409,7 +412,7 @@ class _Emitter:
         take = b.ew("and", take, b.ew("le", 0, b_at))
         return b.ew("select", take, b_best, a_best), b.ew("select", take, b_at, a_at)
 
-    # -- columns -------------------------------------------------------------------------------------------
+    # -- columns -----------------------------------------------------------------------------------
 
     def column(self) -> Kernel:
         if not self.a.shared:
@@ -437,7 +440,8 @@ class _Emitter:
         return self.b.kernel()
 
     def strip(self, outer: list[Expr], at: Expr, axis: Axis, mask: Expr) -> None:
-        """All passes for the lanes at `at`: each lane carries its own state down the folded axis."""
+        """All passes for the lanes at `at`: each lane carries its own state down the folded
+        axis."""
         row = self.a.row
         assert row is not None
         self.e.enter()
@@ -465,7 +469,8 @@ class _Emitter:
     def descend(
         self, n: int, views: Sequence[Fold], rows: Sequence[Tensor], axis: Axis, mask: Expr
     ) -> list[tuple[Value, ...]]:
-        """Down the folded axis; with `level`, sums go by blocks of that many rows into a second sum."""
+        """Down the folded axis; with `level`, sums go by blocks of that many rows into a second
+        sum."""
         row = self.a.row
         assert row is not None
         counts = [len(f.init) for f in views]
@@ -509,7 +514,7 @@ class _Emitter:
             out.append(own)
         return out
 
-    # -- pointwise -------------------------------------------------------------------------------------------
+    # -- pointwise ---------------------------------------------------------------------------------
 
     def flat(self) -> Kernel:
         """No folds: blocks of the last axis, lanes along it."""
@@ -550,7 +555,7 @@ class _Emitter:
         self.over(outer, start, program)
         return self.b.kernel()
 
-    # -- reads and writes ----------------------------------------------------------------------------------------
+    # -- reads and writes --------------------------------------------------------------------------
 
     def is_kept(self, t: Tensor) -> bool:
         """Whether a later group reads this fold from memory."""
@@ -567,7 +572,8 @@ class _Emitter:
         return inline(t, read(name, index, t.kind))
 
     def saved(self, t: Tensor, index: tuple[Expr, ...], mask: Expr) -> Resolved:
-        """A row value: computed and stored in the first pass that needs it, loaded in later ones."""
+        """A row value: computed and stored in the first pass that needs it, loaded in later
+        ones."""
         buffer = self.now.saved[t.name]
         assert t.body is not None
         reads = [x for x in walk(self.a.group.expand(t.body)) if x.op == "read"]
