@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.ir.binding import InputError
+from opwright.ir.clauses import evaluate_clause
 from opwright.ir.dtypes import DType, decode, encode, integer_range
 from opwright.ir.expr import Expr, ExprError, Fold, free_vars, read_parts, show, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
-from opwright.verify.sizes import InputError, Params, Sizes, shape_of
+from opwright.verify.sizes import Params, Sizes, shape_of
 
 Array = NDArray[Any]
 
@@ -139,11 +141,17 @@ def decoded(op: Operator, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 def holds(op: Operator, inputs: Mapping[str, Array], sizes: Sizes, params: Params) -> list[str]:
     """The `requires` clauses that stored inputs break, as text; none when they are legal."""
-    values = Values(decoded(op, inputs), sizes, params)
+    plain = decoded(op, inputs)
     out = []
-    with np.errstate(all="ignore"):
-        for c in op.requires:
-            if c.expr is not None and not bool(np.all(values(c.expr))):
+    for c in op.requires:
+        if c.expr is None:
+            continue
+        try:
+            judged = evaluate_clause(op, c, plain, None, params, sizes)
+        except InputError as e:
+            out.append(str(e))
+        else:
+            if not judged.holds:
                 out.append(f"{c.name}: {show(c.expr)}")
     return out
 
@@ -187,7 +195,7 @@ def _collect(op: Operator, e: Expr, rules: dict[str, _Rule]) -> None:
                 _collect(op, a, rules)
     elif e.op == "not" and e.args[0].op == "eq":
         _pair(e.args[0].args, "ne", rules)
-    elif e.op in ("lt", "le", "eq", "ne"):
+    elif e.op in ("lt", "le", "eq", "ne", "approx"):
         if not _pair(e.args, e.op, rules):
             _bound(e, rules)
 
@@ -228,7 +236,7 @@ def _bound(e: Expr, rules: dict[str, _Rule]) -> None:
         if mine.op == "abs" and not is_low:
             _isolate(mine.args[0], other, False, strict, rules)
             _isolate(mine.args[0], -other, True, strict, rules)
-        elif e.op == "eq":
+        elif e.op in ("eq", "approx"):
             if mine.op == "read" and not free_vars(mine):
                 name, index, _ = read_parts(mine)
                 if name in rules:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DType, decode, encode
 from opwright.ir.expr import Expr, ExprError, evaluate, show
 from opwright.ir.op import Operator, Workload
 from opwright.verify.draw import Array, Values, decoded, draw_inputs, holds
 from opwright.verify.sizes import (
     TEST_LIMITS,
-    InputError,
     Limits,
     Params,
     Sampler,

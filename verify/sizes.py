@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DType, decode, encode
 from opwright.ir.expr import Expr, ExprError, Fold, conjuncts, evaluate, leaves, walk
 from opwright.ir.op import Operator, Tensor, Workload
@@ -26,10 +27,6 @@ Params = Mapping[str, Number]
 # zero, one, primes, powers of two and their neighbours: where tails, masks and empty loops live
 POOL = (0, 1, 2, 3, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 127, 128, 129,
         251, 255, 256, 257, 509, 1000)  # fmt: skip
-
-
-class InputError(ValueError):
-    """No legal sizes or values were found; the message says which fact stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)

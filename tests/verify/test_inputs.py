@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from support import operators as ops
 
+from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, dtype
 from opwright.ir.expr import call, const, evaluate, param, size, var
 from opwright.ir.op import Operator, Param, Workload
 from opwright.verify.draw import draw_inputs, holds
 from opwright.verify.inputs import Cases, generate, plant, workload_case
-from opwright.verify.sizes import InputError, Limits, memory_of, scale, work
+from opwright.verify.sizes import Limits, memory_of, scale, work
 
 ALL = [
     ops.scaled,

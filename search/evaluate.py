@@ -1,0 +1,603 @@
+"""Evaluating candidates: safety gate, build, numeric gate, timing; each in its own process or
+killed.
+
+The order is cheap first and stops at the first failure. Builds and tests run two at a time, timing
+runs alone. Inputs, references and verdicts stay in this process; a worker sees buffers only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from opwright.ir.binding import InputError
+from opwright.ir.dtypes import DTYPES, decode
+from opwright.ir.expr import evaluate as value_of
+from opwright.ir.expr import param, size
+from opwright.ir.op import Operator, Workload
+from opwright.ir.plan import Plan
+from opwright.ir.record import ORDER, weakest
+from opwright.ir.text import parse_expr
+from opwright.ir.tile import TileProgram
+from opwright.search import quiet
+from opwright.search.measure import Timing, timings
+from opwright.search.results import (
+    Built,
+    Confirmation,
+    Emitted,
+    Evaluation,
+    Incumbent,
+    Job,
+    Options,
+    Tools,
+)
+from opwright.search.sandbox import Died, Shared, Worker
+from opwright.verify.inputs import Case, generate, workload_case
+from opwright.verify.memory import Frame, slots
+from opwright.verify.numeric import (
+    Bound,
+    Numeric,
+    Observation,
+    bounds,
+    numeric,
+    wrong,
+)
+from opwright.verify.sizes import Scaled, default_workload, scale, work
+
+
+def host() -> str:
+    """The processor by its model name, and how many of them."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name} x{os.cpu_count()}"
+
+
+def memory_limit() -> int:
+    """Bytes of one workload's buffers that this machine can hold several times."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        total = 4 << 30
+    return min(512 << 20, total // 24)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Load:
+    """A workload ready to measure: timed inputs, other inputs of the same shape to check with."""
+
+    scaled: Scaled
+    timed: Case
+    check: Case
+
+
+class CandidateEvaluator:
+    """The evaluator for C++ candidates on this machine; use it as a context manager.
+
+    `edges` are tile extents and vector widths that test sizes should straddle. What could not be
+    tested or measured as declared is in `notes`.
+    """
+
+    def __init__(
+        self,
+        op: Operator,
+        tools: Tools,
+        options: Options | None = None,
+        edges: Sequence[int] = (8, 16, 32, 64),
+    ) -> None:
+        self.op, self.tools = op, tools
+        options = options or Options()
+        self.options = replace(
+            options,
+            threads=options.threads or os.cpu_count() or 1,
+            bytes_limit=options.bytes_limit or memory_limit(),
+        )
+        made = generate(op, self.options.seed, self.options.cases, edges)
+        self.cases, self._notes = list(made.cases), list(made.notes)
+        self.edges = edges
+        self._bounds: dict[int, Mapping[str, Bound]] = {}
+        self._expected: dict[str, Mapping[str, Bound]] = {}
+        self._variants: dict[tuple[str, ...], tuple[Case, ...]] = {}
+        self._built: dict[str, tuple[Emitted, Built]] = {}
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._arenas: list[Shared] = []
+        self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
+        self.cases = [c for c in self.cases if self._has_reference(c)]
+        self.loads = [self._load(w) for w in self._workloads()]
+
+    def __enter__(self) -> CandidateEvaluator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for a in self._arenas:
+            a.close()
+        self._arenas.clear()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(self._notes))
+
+    @property
+    def context(self) -> str:
+        o = self.options
+        judged = f"{o.threads} {o.require} {o.cases} {o.seed} {o.bytes_limit} {o.work_limit}"
+        parts = (self.op.digest, sorted(self.op.types.items()), self.tools.identity, host(), judged)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {x.scaled.name: x.scaled.weight for x in self.loads}
+
+    def _has_reference(self, case: Case) -> bool:
+        try:
+            self.bound(case)
+        except InputError as e:
+            self._notes.append(f"{case} left out: {e}")
+            return False
+        return True
+
+    # -- workloads --------------------------------------------------------------------------------
+
+    def _workloads(self) -> list[tuple[Workload | None, Scaled]]:
+        out: list[tuple[Workload | None, Scaled]] = []
+        for w in self.op.workloads:
+            if any(self.op.types.get(k, v) != v for k, v in w.types.items()):
+                continue  # it belongs to another binding of the types
+            try:
+                scaled = scale(self.op, w, self.options.bytes_limit, self.options.work_limit)
+            except InputError as e:
+                self._notes.append(str(e))
+                continue
+            out.append((w, scaled))
+        if not out:
+            out.append((None, default_workload(self.op)))
+        self._notes += [s.note for _, s in out if s.note]
+        return out
+
+    def _load(self, found: tuple[Workload | None, Scaled]) -> _Load:
+        w, scaled = found
+        timed, check = (
+            workload_case(self.op, w, scaled, self.options.seed * 1009 + n) for n in (1, 2)
+        )
+        return _Load(scaled, timed, check)
+
+    # -- the cascade ------------------------------------------------------------------------------
+
+    def evaluate(
+        self, jobs: Sequence[Job], incumbent: Incumbent | None
+    ) -> Iterator[tuple[Job, Evaluation]]:
+        """Evaluations as they come: failures of gates and builds first, then timed candidates."""
+        if incumbent is not None:
+            self._library(incumbent.job)
+        passed: list[tuple[Job, Evaluation]] = []
+        futures: dict[Future[Evaluation], Job] = {}
+        try:
+            with quiet.busy():
+                for job in jobs:
+                    futures[self._pool.submit(self._gates, job)] = job
+                for done in as_completed(futures):
+                    job, result = futures[done], done.result()
+                    if result.status == "ok":
+                        passed.append((job, result))
+                    else:
+                        yield job, result
+        finally:
+            for f in futures:
+                f.cancel()
+        for job, result in sorted(passed, key=lambda p: p[0].number):
+            yield job, self._timed(job, result, incumbent)
+
+    def _gates(self, job: Job) -> Evaluation:
+        """Everything but timing."""
+        with self._lock:  # the prover's terms belong to one thread at a time
+            try:
+                records = tuple(self.tools.safety(job.program))
+            except (ValueError, RuntimeError) as e:
+                return Evaluation("unproved", f"the safety gate failed: {e}")
+        bad = next((r for r in records if r.status == "REFUTED"), None)
+        if bad is not None:
+            return Evaluation("refuted", f"{bad.id}: {bad.reason}", "", records)
+        reached = weakest(r.status for r in records)
+        if self.options.require == "PROVED" and ORDER.index(reached) < ORDER.index("PROVED"):
+            weak = next((r for r in records if r.status == reached), None)
+            why = f"{weak.id}: {weak.reason}" if weak else "no safety record"
+            return Evaluation("unproved", f"safety is {reached}: {why}", "", records)
+        try:
+            emitted, built = self._library(job)
+        except (ValueError, RuntimeError, OSError) as e:
+            return Evaluation("unbuilt", str(e).splitlines()[0][:500], "", records)
+        source = hashlib.sha256(emitted.source.encode()).hexdigest()
+        facts = {"seconds": built.seconds, "size": built.size}
+        found = self._numeric(job, built, f"sha256:{source}")
+        records = (*records, *found.records)
+        base = Evaluation("ok", "", source, records, {**facts, "error": found.error})
+        failed = found.refuted
+        if failed is not None:
+            kind = "wrong"
+            if failed.id == "G6.runs":
+                kind = "timeout" if "no answer" in failed.reason else "crashed"
+            return replace(base, status=kind, reason=failed.reason)
+        if any(r.kind == "G6" and r.status == "UNKNOWN" for r in found.records):
+            return replace(base, status="unproved", reason=found.records[0].reason)
+        return base
+
+    def _library(self, job: Job) -> tuple[Emitted, Built]:
+        """The built candidate, from memory or by building it (the builder has a cache of its
+        own).
+        """
+        with self._lock:
+            known = self._built.get(job.digest)
+            if known is not None:
+                return known
+            emitted = self.tools.emit(job.program)
+        built = self.tools.build(emitted)
+        with self._lock:
+            return self._built.setdefault(job.digest, (emitted, built))
+
+    # -- numeric gate -----------------------------------------------------------------------------
+
+    def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
+        cases = [*self.cases, *self._special_sizes(job.program)]
+        need = max((slots(self.op, c, k)[1] for c in cases for k in ("rows", "gapped")), default=0)
+        shared = self._arena(need)
+        run = _Runner(self, job.program, built, shared)
+        try:
+            return numeric(self.op, cases, run, self.bound, subject, self._notes)
+        finally:
+            run.close()
+
+    def _special_sizes(self, program: TileProgram) -> tuple[Case, ...]:
+        """Cases under the facts of a variant, when ordinary ones rarely satisfy them."""
+        facts = [f for f in program.facts if not _strided(f)]
+        if not facts:
+            return ()
+        key = tuple(sorted(map(repr, facts)))
+        with self._lock:
+            if key not in self._variants:
+                o = self.options
+                made = generate(self.op, o.seed + 1, max(4, o.cases // 2), self.edges, facts=facts)
+                self._variants[key] = tuple(c for c in made.cases if self._has_reference(c))
+            return self._variants[key]
+
+    def bound(self, case: Case) -> Mapping[str, Bound]:
+        """Reference values of a case, computed once."""
+        with self._lock:
+            if id(case) not in self._bounds:
+                self._bounds[id(case)] = bounds(self.op, case, self.tools.reference)
+            return self._bounds[id(case)]
+
+    def _arena(self, size: int) -> Shared:
+        """This thread's block of shared memory, large enough."""
+        shared: Shared | None = getattr(self._local, "shared", None)
+        if shared is None:
+            shared = Shared(size)
+            self._local.shared = shared
+            self._arenas.append(shared)
+        shared.grow(size)
+        return shared
+
+    def arguments(self, frame: Frame) -> tuple[list[int], list[float]]:
+        """Integers and reals of a call: sizes, params, then strides, as the driver takes them."""
+        case = frame.case
+        ints = [case.sizes[s] for s in self.op.sizes]
+        ints += [int(case.params[p.name]) for p in self.op.params if p.dtype.kind != "real"]
+        reals = [float(case.params[p.name]) for p in self.op.params if p.dtype.kind == "real"]
+        for s in frame.slots:
+            ints += s.strides
+        return ints, reals
+
+    # -- timing -----------------------------------------------------------------------------------
+
+    def _timed(self, job: Job, result: Evaluation, incumbent: Incumbent | None) -> Evaluation:
+        emitted, built = self._built[job.digest]
+        metrics: dict[str, dict[str, float]] = {}
+        notes: list[str] = []
+        for load in self.loads:
+            name = load.scaled.name
+            contenders = {"candidate": built.path}
+            stop = None
+            if incumbent is not None:
+                contenders["incumbent"] = self._library(incumbent.job)[1].path
+                stop = ("candidate", "incumbent", self.options.slower)
+            try:
+                self._expect(load, incumbent)
+                found = self._measure(load, contenders, self.options.rounds, "candidate", stop)
+            except Died as e:
+                status = e.kind if e.kind in ("timeout", "crashed") else "crashed"
+                return replace(result, status=status, reason=f"while timing {name}: {e}")
+            if found.wrong:
+                return replace(result, status="wrong", reason=f"workload {name}: {found.wrong}")
+            mine = found.timings["candidate"]
+            latency = mine.median
+            if incumbent is not None:  # in units of the incumbent's own number: drift cancels
+                rival = found.timings["incumbent"].median
+                latency = incumbent.metrics[name]["latency"] * mine.median / rival
+                if mine.median > self.options.slower * rival:
+                    notes.append(f"{mine.median / rival:.2f}x the incumbent's time on {name}")
+            metrics[name] = {
+                "latency": latency,
+                "spread": mine.spread,
+                "memory": float(scratch_bytes(emitted.plan, self.op, load.timed, self.threads)),
+                "error": float(result.build.get("error", 0.0)),
+                "compile_time": built.seconds or float(result.build.get("seconds", 0.0)),
+                "code_size": float(built.size),
+            }
+            notes += mine.notes
+        return replace(result, metrics=metrics, reason="; ".join(dict.fromkeys(notes)))
+
+    @property
+    def threads(self) -> int:
+        return self.options.threads
+
+    def _measure(
+        self,
+        load: _Load,
+        libraries: Mapping[str, Path],
+        rounds: int,
+        check: str | None,
+        stop: tuple[str, str, float] | None = None,
+        rare: Sequence[str] = (),
+        mode: str = "out",
+    ) -> _Measured:
+        """Rounds in a fresh worker; `check` names the contender whose timed results are
+        compared.
+        """
+        _, timed_bytes = slots(self.op, load.timed)
+        _, check_bytes = slots(self.op, load.check)
+        shared = self._arena(timed_bytes + check_bytes)
+        timed = Frame(self.op, load.timed, "dense", shared.bytes)
+        timed.fill(self.options.seed, "nan")
+        other = Frame(self.op, load.check, "dense", shared.bytes[timed_bytes:])
+        other.fill(self.options.seed, "a5")
+        ints, reals = self.arguments(timed)
+        o = self.options
+        settings = {
+            "rounds": rounds,
+            "block": o.block,
+            "limit": o.time_limit,
+            "threads": o.threads,
+            "rare": list(rare),
+            "stop": list(stop) if stop else None,
+        }
+        contenders: list[dict[str, Any]] = []
+        patience = o.call_limit * 6 + o.time_limit * 3
+        with quiet.alone() as quiet_enough, Worker(shared, o.threads, o.limits) as worker:
+            for name, path in libraries.items():
+                loaded = worker.request("load", o.call_limit, path=str(path))
+                entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
+                if name == check:
+                    more_ints, more_reals = self.arguments(other)
+                    buffers = _buffers(other, timed_bytes)
+                    entry["check"] = {"buffers": buffers, "ints": more_ints, "reals": more_reals}
+                contenders.append(entry)
+            reply = worker.request(
+                "time",
+                patience,
+                buffers=_buffers(timed, 0),
+                ints=ints,
+                reals=reals,
+                threads=o.threads,
+                contenders=contenders,
+                settings=settings,
+                mode=mode,
+            )
+        found = timings(reply, o.threads)
+        if not quiet_enough:
+            self._notes.append("others of ours were busy while something was timed")
+        floor = _floor(timed, o.threads)
+        for t in found.values():
+            if t.median < floor:
+                return _Measured(found, f"{t.median:.3g} s is below what the hardware can write")
+        problem = ""
+        if check is not None:
+            problem = self._compare(load, other)
+        return _Measured(found, problem)
+
+    def _compare(self, load: _Load, frame: Frame) -> str:
+        """What is wrong with the outputs of a timed call."""
+        stored = frame.outputs()
+        name = load.scaled.name
+        if name not in self._expected:  # the first candidate, tested on small sizes, sets the rule
+            self._expected[name] = self._as_reference(load.check, stored)
+        for t in self.op.outputs:
+            bound = self._expected[name][t.name]
+            bad, _ = wrong(t, stored[t.name], bound)
+            if bad.any():
+                at = tuple(int(i) for i in np.argwhere(bad)[0])
+                found = decode(stored[t.name][at], t.dtype)
+                return (
+                    f"{t.name}[{', '.join(map(str, at))}] is {found}, expected "
+                    f"{bound.reference[at]} ({int(bad.sum())} of {bad.size} elements wrong)"
+                )
+        return ""
+
+    def _expect(self, load: _Load, incumbent: Incumbent | None) -> None:
+        """Expected results of a workload: the reference's, or the incumbent's where that takes too
+        long."""
+        name, case = load.scaled.name, load.check
+        if name in self._expected:
+            return
+        if work(self.op, case.sizes, case.params) <= self.options.reference_limit:
+            self._expected[name] = bounds(self.op, case, self.tools.reference)
+            return
+        self._notes.append(
+            f"results on {name} are compared with another candidate's: the reference takes too long"
+        )
+        if incumbent is None:
+            return
+        shared = self._arena(slots(self.op, case)[1])
+        frame = Frame(self.op, case, "dense", shared.bytes)
+        frame.fill(self.options.seed)
+        path = self._library(incumbent.job)[1].path
+        ints, reals = self.arguments(frame)
+        limit = self.options.call_limit
+        with Worker(shared, self.threads, self.options.limits) as worker:
+            worker.request("load", limit, path=str(path))
+            offsets = [s.offset for s in frame.slots]
+            worker.request(
+                "call",
+                6 * limit,
+                library=0,
+                offsets=offsets,
+                ints=ints,
+                reals=reals,
+                threads=self.threads,
+                perturb=0,
+            )
+        self._expected[name] = self._as_reference(case, frame.outputs())
+
+    def _as_reference(self, case: Case, stored: Mapping[str, Any]) -> Mapping[str, Bound]:
+        """Bounds around a tested candidate's results: twice the tolerance, since both may be
+        off.
+        """
+        exact = {t.name: decode(stored[t.name], t.dtype) for t in self.op.outputs}
+        base = bounds(self.op, case, lambda i, s, p: exact)
+        return {
+            n: b if b.allowed is None else replace(b, allowed=2 * b.allowed)
+            for n, b in base.items()
+        }
+
+    def confirm(self, jobs: Sequence[Job], baseline: Job | None) -> Confirmation:
+        """Measure finalists and the baseline side by side in fresh processes, the first one
+        twice.
+        """
+        metrics: dict[int, dict[str, dict[str, float]]] = {j.number: {} for j in jobs}
+        notes: list[str] = []
+        noise = 0.0
+        everyone = {f"c{j.number}": j for j in jobs}
+        if baseline is not None and baseline.number not in metrics:
+            everyone["baseline"] = baseline
+            metrics[baseline.number] = {}
+        twin = f"c{jobs[0].number}"
+        for load in self.loads:
+            paths = {n: self._library(j)[1].path for n, j in everyone.items()}
+            paths["twin"] = paths[twin]
+            rare = ["baseline"] if "baseline" in paths else []
+            rounds = self.options.confirm_rounds
+            try:
+                found = self._measure(load, paths, rounds, None, rare=rare)
+                fresh = self._measure(load, {twin: paths[twin]}, 3, None, mode="fresh")
+            except Died as e:
+                notes.append(f"confirmation on {load.scaled.name} failed: {e}")
+                continue
+            a, b = found.timings[twin].median, found.timings["twin"].median
+            noise = max(noise, abs(math.log(a / b)))
+            for name, j in everyone.items():
+                t = found.timings[name]
+                metrics[j.number][load.scaled.name] = {"latency": t.median, "spread": t.spread}
+                notes += t.notes
+            metrics[jobs[0].number][load.scaled.name]["latency_fresh"] = fresh.timings[twin].median
+        return Confirmation(metrics, noise, tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    timings: Mapping[str, Timing]
+    wrong: str
+
+
+def _buffers(frame: Frame, base: int) -> list[dict[str, Any]]:
+    return [
+        {"name": s.name, "role": s.role, "offset": base + s.offset, "bytes": max(s.span, s.item)}
+        for s in frame.slots
+    ]
+
+
+def _floor(frame: Frame, threads: int) -> float:
+    """Seconds that writing the outputs takes at 64 bytes a cycle and 6 GHz on every thread."""
+    written = sum(s.span for s in frame.slots if s.role == "out")
+    return written / (64 * 6e9 * threads)
+
+
+def _strided(f: Any) -> bool:
+    from opwright.ir.expr import leaves
+
+    if leaves(f, "stride"):
+        return True
+    return any(str(x.attr).startswith("aligned(") for x in leaves(f, "param"))
+
+
+def scratch_bytes(plan: Plan, op: Operator, case: Case, threads: int) -> int:
+    """Bytes of scratch that a call allocates."""
+    names = {s: size(s) for s in op.sizes} | dict(op.lets)
+    names |= {p.name: param(p.name, p.dtype.kind) for p in op.params}
+    env: dict[str, Any] = {**case.params, **case.sizes}
+    total = 0
+    for s in plan.scratch.values():
+        count = math.prod(int(value_of(parse_expr(t, names), env)) for t in s.shape)
+        total += count * DTYPES[s.dtype].bytes * (threads if s.scope == "program" else 1)
+    return total
+
+
+class _Runner:
+    """Runs a candidate's test calls in a worker, twice each with different garbage."""
+
+    def __init__(
+        self, evaluator: CandidateEvaluator, program: TileProgram, built: Built, shared: Shared
+    ) -> None:
+        self.owner, self.program, self.built, self.shared = evaluator, program, built, shared
+        self.worker: Worker | None = None
+        self.rng = Random(evaluator.options.seed)
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+
+    def __call__(self, case: Case, layout: str) -> Observation | None:
+        owner = self.owner
+        frame = Frame(owner.op, case, layout, self.shared.bytes)
+        if not frame.satisfies(self.program.facts):
+            return None
+        ints, reals = owner.arguments(frame)
+        limit = owner.options.call_limit
+        outputs = []
+        mutated: list[str] = []
+        damage: list[str] = []
+        try:
+            if self.worker is None:
+                self.worker = Worker(self.shared, owner.threads, owner.options.limits)
+                self.worker.request("load", limit, path=str(self.built.path))
+            # fresh heap memory holds the complement: 0x7f (huge numbers), 0xc0 (around -6)
+            for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):
+                frame.fill(self.rng.randrange(2**32), poison)
+                reply = self.worker.request(
+                    "call",
+                    limit,
+                    library=0,
+                    offsets=[s.offset for s in frame.slots],
+                    ints=ints,
+                    reals=reals,
+                    threads=owner.threads,
+                    perturb=perturb,
+                )
+                if reply["status"] != 0:
+                    return Observation(failure=f"returned status {reply['status']}")
+                outputs.append(frame.outputs())
+                more_mutated, more_damage = frame.damage()
+                mutated += more_mutated
+                damage += more_damage
+        except Died as e:
+            self.worker = None
+            return Observation(failure=str(e))
+        return Observation(outputs[0], outputs[1], tuple(mutated), tuple(damage))
