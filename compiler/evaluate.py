@@ -25,7 +25,7 @@ from opwright.ir.expr import (
 )
 from opwright.ir.op import OpAxis, Operator
 from opwright.ir.semantics import ROWS
-from opwright.ir.tile import Buffer, Builder, Value
+from opwright.ir.tile import Axis, Buffer, Builder, Value, lanes
 
 # what a strategy says about a read: a value, an expression to evaluate instead, or a buffer to
 # load from
@@ -56,6 +56,7 @@ class Evaluator:
     def __init__(self, builder: Builder, op: Operator, resolve: Resolve, real: DType) -> None:
         self.b, self.op, self.resolve, self.real = builder, op, resolve, real
         self.states: dict[Expr, Value] = {}
+        self.lanes: tuple[Axis, ...] = ()  # axes that the state of a fold has, one state per lane
         self.memo: list[dict[tuple[Expr, Expr], Value]] = [{}]
 
     # -- scopes: a value made inside a loop is not visible after it --------------------------------
@@ -177,7 +178,7 @@ class Evaluator:
 
     def fold(self, e: Expr, mask: Expr) -> Value:
         f = Fold(e)
-        start = tuple(self.value(i, mask) for i in f.init)
+        start = tuple(self.spread(self.value(i, mask), self.lanes) for i in f.init)
 
         def nest(
             depth: int, bound: dict[Expr, Expr], state: tuple[Value, ...]
@@ -185,6 +186,8 @@ class Evaluator:
             if depth == len(f.binders):
                 return self.step(f, bound, state, mask)
             lo, hi = (self.index(substitute(x, bound), mask) for x in f.ranges[depth])
+            if lanes(lo, hi):
+                raise Unsupported("a range differs from lane to lane")
 
             def body(v: Expr, *carried: Value) -> tuple[Value, ...]:
                 self.enter()
@@ -221,7 +224,18 @@ class Evaluator:
         if keep is not None:
             new = tuple(self.pick(keep, n, s) for n, s in zip(new, state, strict=True))
         self.states = saved
-        return new
+        return tuple(self.spread(n, s.axes) for n, s in zip(new, state, strict=True))
+
+    def spread(self, v: Value, axes: Sequence[Axis]) -> Value:
+        """The value over all of these axes, also where it does not vary."""
+        missing = tuple(a for a in axes if a not in v.axes)
+        if not missing:
+            return v
+        if v.op == "full":
+            return self.b.full(v.attr, v.dtype, *axes)
+        if v.dtype is BOOL:
+            return self.b.ew("and", v, self.b.full(True, BOOL, *missing))
+        return self.b.ew("add", v, self.b.full(0, v.dtype, *missing))
 
     def pick(self, cond: Value, a: Value, b: Value) -> Value:
         """select for values of any type, truth values included."""

@@ -6,7 +6,7 @@ Candidate 0 is the fallback over the whole operator. Everything else lowers dens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -34,6 +34,18 @@ class Part:
     strategy: str  # contraction | lanes | scalar
     form: Any = None
 
+    @property
+    def kind(self) -> str:
+        """Strategy, with folds inside the lanes told from folds along or across them."""
+        return "inner" if self.strategy == "lanes" and self.form.inner else self.strategy
+
+
+_STRATEGIES: tuple[tuple[str, Callable[[Group], Any]], ...] = (
+    ("contraction", contraction.recognise),
+    ("lanes", lanes.analyse),
+    ("lanes", lanes.analyse_inner),
+)
+
 
 def partition(normal: Normal) -> list[Part]:
     """Consecutive definitions that one strategy lowers together, in dependency order."""
@@ -43,7 +55,7 @@ def partition(normal: Normal) -> list[Part]:
 
     def fit(tensors: list[Tensor]) -> Part | None:
         group = Group(normal, tuple(tensors), earlier)
-        for strategy, test in (("contraction", contraction.recognise), ("lanes", lanes.analyse)):
+        for strategy, test in _STRATEGIES:
             try:
                 return Part(group, strategy, test(group))
             except Unsupported:
@@ -58,7 +70,7 @@ def partition(normal: Normal) -> list[Part]:
         alone = _joint(normal, t)
         if current and len(alone) == 1 and _stays(found, fit([t])):
             more = fit([*current, t])
-            if more is not None and (found is None or more.strategy == found.strategy):
+            if more is not None and found is not None and more.kind == found.kind:
                 current.append(t)
                 found = more
                 continue
@@ -141,7 +153,9 @@ def _label(parts: list[Part], n: int) -> str:
 
 
 def _kind(p: Part, mode: int) -> str:
-    return _modes(p.form)[mode] if p.strategy == "lanes" else p.strategy
+    if p.strategy != "lanes":
+        return p.strategy
+    return "inner" if p.form.inner else _modes(p.form)[mode]
 
 
 def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:

@@ -62,9 +62,9 @@ class Group:
         return go(e)
 
 
-def inline(t: Tensor, reading: Expr) -> Expr:
-    """The body of a pointwise definition at the indices of a read of it."""
-    if not is_pointwise(t):
+def inline(t: Tensor, reading: Expr, folds: bool = False) -> Expr:
+    """The body of a pointwise definition (with `folds`, of any) at the indices of a read of it."""
+    if not is_pointwise(t) and not (folds and t.recurrence is None):
         raise Unsupported(f"{t.name} is not at hand")
     assert t.body is not None
     _, index, _ = read_parts(reading)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
+from opwright.compiler.strategies.fallback import scan_of
 from opwright.compiler.strategies.group import (
     Group,
     fold_axis,
@@ -32,6 +33,7 @@ from opwright.ir.expr import (
     Fold,
     call,
     cdiv,
+    free_vars,
     minimum,
     pid,
     read,
@@ -58,6 +60,30 @@ class Analysis:
     phase: Mapping[str, int]  # fold -> pass that reduces it; output -> pass that writes it
     passes: int
     saveable: tuple[str, ...]  # costly row values that later passes use again
+    inner: bool = False  # folds run inside every lane
+
+
+def analyse_inner(group: Group) -> Analysis:
+    """Folds of any kind as loops inside every lane, with lanes along the last axis of the result."""
+    first = group.members[0]
+    if not first.axes or any(a.lo is not ZERO or _dependent(a) for a in first.axes):
+        raise Unsupported("an axis does not start at 0 or depends on another")
+    seen: set[str] = set()
+    for t in group.members:
+        assert t.body is not None
+        if t.recurrence is not None or without_row(t, first.axes, None) != -1:
+            raise Unsupported(f"{t.name} has another index space")
+        if scan_of(t) is not None:
+            raise Unsupported(f"{t.name} is a scan")
+        last = t.axes[-1].name
+        for x in walk(group.expand(t.body)):
+            own = tuple(var(a.name) for a in t.axes)
+            if x.op == "read" and x.attr[0] in seen and read_parts(x)[1] != own:
+                raise Unsupported(f"{t.name} reads {x.attr[0]} of another lane")
+            if x.op == "fold" and any(last in free_vars(e) for r in Fold(x).ranges for e in r):
+                raise Unsupported(f"{t.name} has a range that differs from lane to lane")
+        seen.add(t.name)
+    return Analysis(group, first.axes, None, dict.fromkeys(seen, -1), {}, 1, (), True)
 
 
 def analyse(group: Group) -> Analysis:
@@ -187,8 +213,10 @@ class _Emitter:
     ) -> None:
         self.name, self.a, self.memory, self.s, self.real = name, a, memory, s, real
         self.normal = a.group.normal
-        self.folds = [t for t in a.group.members if is_fold(t)]
-        self.outs = [t for t in a.group.members if not is_fold(t)]
+        self.folds = [t for t in a.group.members if is_fold(t) and not a.inner]
+        self.outs = [t for t in a.group.members if t not in self.folds]
+        if a.inner:
+            self.outs = [t for t in self.outs if t.role == "output" or t.name in memory.kept]
         self.now = _State()
         self.axes: dict[str, str | tuple[str, int]] = {}
         self.homes: dict[str, tuple[str, tuple[Expr, ...]]] = {}
@@ -361,18 +389,7 @@ class _Emitter:
         if mask is not TRUE:
             live = self.b.index(mask)
             new = tuple(self.e.pick(live, a, b) for a, b in zip(new, state, strict=True))
-        return [self.spread(a, b) for a, b in zip(new, state, strict=True)]
-
-    def spread(self, new: Value, like: Value) -> Value:
-        """A next state has the axes of the carried one even where the term does not vary over
-        lanes."""
-        missing = [a for a in like.axes if a not in new.axes]
-        if not missing:
-            return new
-        if new.dtype is BOOL:
-            return self.b.ew("and", new, self.b.full(True, BOOL, *missing))
-        zero = self.b.full(0, new.dtype, *missing)
-        return self.b.ew("add", new, zero)
+        return list(new)
 
     def across(self, f: Fold, state: Sequence[Value], axis: Axis) -> tuple[Value, ...]:
         """Partial states of the lanes combined into one."""
@@ -484,8 +501,7 @@ class _Emitter:
             state = list(flat)
             for f, count in zip(views, counts, strict=True):
                 own, state = tuple(state[:count]), state[count:]
-                new = self.e.step(f, {var(f.binders[0]): v}, own, mask)
-                out += [self.spread(a, b) for a, b in zip(new, own, strict=True)]
+                out += self.e.step(f, {var(f.binders[0]): v}, own, mask)
             for t in rows:
                 index = list(self.point)
                 index.insert(self.a.position[t.name], v)
@@ -541,6 +557,7 @@ class _Emitter:
                 mask = call("lt", at, hi) if ragged else TRUE
                 self.now.mask = mask
                 self.point = [*point, at]
+                self.e.lanes = (axis,)
                 for t in self.outs:
                     self.write(t, self.point, mask)
                 self.e.leave()
@@ -569,7 +586,7 @@ class _Emitter:
             return self.saved(t, index, mask)
         if t.role == "input" or name in self.a.group.earlier:
             return self.memory.of(name)
-        return inline(t, read(name, index, t.kind))
+        return inline(t, read(name, index, t.kind), self.a.inner)
 
     def saved(self, t: Tensor, index: tuple[Expr, ...], mask: Expr) -> Resolved:
         """A row value: computed and stored in the first pass that needs it, loaded in later
