@@ -1,0 +1,533 @@
+"""Emission of a package: what goes in, the files it consists of, and the atomic write.
+
+The Python text of tables comes from `package_code`, prose from `package_docs`, the archive from
+`wheel`, the write from `package_folder`; `runtime/` is copied verbatim.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+import opwright.runtime
+from opwright.compiler import package_code as code
+from opwright.compiler import package_docs as docs
+from opwright.compiler.package_folder import PACKAGE_KIND, EmitError, write_folder
+from opwright.compiler.wheel import build_wheel, metadata, wheel_name
+from opwright.ir.op import Operator, Tensor
+from opwright.ir.plan import Plan
+from opwright.ir.record import Record
+from opwright.runtime.describe import argument
+
+ISA_LEVELS = ("x86-64-v4", "x86-64-v3", "portable")
+EXTRAS = {"numpy": ["numpy>=1.22"], "torch": ["torch>=2.4"]}
+OLDEST_PYTHON = (3, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedVariant:
+    """One kernel: its plan, a native library per instruction-set level, its texts and its verdicts.
+
+    A library exports `int32_t opwright_run(void *const *buffers, const int64_t *ints, const double
+    *reals, int32_t threads)`. `facts` are guards beyond those of the plan.
+    """
+
+    name: str
+    plan: Plan
+    libraries: Mapping[str, Path]
+    source: str
+    tile: str = ""
+    facts: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.plan.facts, *self.facts)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferenceCase:
+    """Small inputs (in storage types) with float64 results and (absolute, relative) tolerances."""
+
+    name: str
+    sizes: Mapping[str, int]
+    params: Mapping[str, float | int | bool]
+    inputs: Mapping[str, NDArray[Any]]
+    outputs: Mapping[str, NDArray[Any]]
+    tolerance: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedOperator:
+    """The operator at one binding of its type variables; variants in order of dispatch, the last
+    one without guards (candidate 0)."""
+
+    operator: Operator
+    variants: tuple[PackagedVariant, ...]
+    cases: tuple[ReferenceCase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Median seconds of what dispatch takes for a workload, and of what it is compared with."""
+
+    workload: str
+    types: Mapping[str, str]
+    variant: str
+    seconds: float
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSpec:
+    """Everything that a package is made of. `source` is the spec as written; `certificate` and
+    `certificate_text` ship as they are (without a text, one is made from the records)."""
+
+    source: str
+    operators: tuple[PackagedOperator, ...]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    certificate_text: str = ""
+    benchmarks: tuple[Measurement, ...] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    platform: str = "linux_x86_64"
+
+    @property
+    def operator(self) -> Operator:
+        return self.operators[0].operator
+
+    @property
+    def package(self) -> str:
+        """The import name."""
+        return f"{self.operator.name}_k"
+
+    @property
+    def distribution(self) -> str:
+        return self.package.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class EmitResult:
+    """The source folder and the wheel inside it."""
+
+    folder: Path
+    wheel: Path
+
+
+def emit(spec: PackageSpec, out: Path) -> EmitResult:
+    """Write the package into `out/<distribution>`, replacing an older one as a whole.
+
+    EmitError when the parts do not fit together or the folder cannot be written; then nothing in
+    `out` has changed.
+    """
+    check(spec)
+    package = package_files(spec)
+    tag = f"py3-none-{spec.platform}"
+    version, summary = spec.operator.version, docs.title(spec.operator)
+    archive = build_wheel(
+        {f"{spec.package}/{name}": data for name, data in package.items()},
+        spec.distribution,
+        version,
+        tag,
+        metadata(
+            spec.distribution,
+            version,
+            summary,
+            package["README.md"].decode(),
+            EXTRAS,
+            spec.license,
+        ),
+        f"opwright ({_opwright_version()})",
+    )
+    wheel = wheel_name(spec.distribution, version, tag)
+    tree = {f"src/{spec.package}/{name}": data for name, data in package.items()}
+    for name in ("README.md", "CERTIFICATE.txt", "certificate.json", "metadata.json"):
+        tree[name] = package[name]
+    tree[f"spec/{spec.operator.name}.op"] = package[f"spec/{spec.operator.name}.op"]
+    environment = _templates()
+    values = {
+        "package": spec.package,
+        "distribution": spec.distribution,
+        "version": version,
+        "summary": json.dumps(summary, ensure_ascii=False),
+        "extras": {k: json.dumps(v) for k, v in EXTRAS.items()},
+        "wheel": wheel,
+    }
+    for template, name in (
+        ("pyproject.toml", "pyproject.toml"),
+        ("prebuilt.py", "prebuilt.py"),
+        ("test_package.py", f"tests/test_{spec.package}.py"),
+    ):
+        tree[name] = environment.get_template(f"{template}.jinja").render(values).encode()
+    tree[f"dist/{wheel}"] = archive
+    folder = out / spec.distribution
+    write_folder(folder, tree)
+    return EmitResult(folder, folder / "dist" / wheel)
+
+
+def check(spec: PackageSpec) -> None:
+    """EmitError for the first part that is missing or contradicts another."""
+    if not spec.operators:
+        raise EmitError("a package needs at least one operator")
+    first = code.interface(spec.operator)
+    if not spec.operator.outputs:
+        raise EmitError(f"{spec.operator.name} has no output")
+    for t in (*spec.operator.inputs, *spec.operator.outputs):
+        if t.dtype.bits < 8:
+            raise EmitError(
+                f"{t.name} is {t.dtype}: packages pass whole bytes", "give it an 8-bit type"
+            )
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for packaged in spec.operators:
+        op = packaged.operator
+        if code.interface(op) != first:
+            raise EmitError(
+                f"{op.name} with {dict(op.types)} has another interface than its siblings"
+            )
+        key = tuple(sorted(op.types.items()))
+        if key in seen:
+            raise EmitError(f"{op.name} is given twice with {dict(op.types)}")
+        seen.add(key)
+        _check_variants(packaged)
+
+
+def _check_variants(packaged: PackagedOperator) -> None:
+    op = packaged.operator
+    names = [v.name for v in packaged.variants]
+    if not names or len(set(names)) != len(names):
+        raise EmitError(f"{op.name} needs variants with names of their own, not {names}")
+    if packaged.variants[-1].guards:
+        raise EmitError(
+            f"the last variant {names[-1]} of {op.name} has guards",
+            "end with candidate 0, which takes every call",
+        )
+    for v in packaged.variants:
+        if not v.name.replace("_", "").replace("-", "").isalnum():
+            raise EmitError(f"{v.name!r} cannot name a variant", "use letters, digits, - and _")
+        if not v.libraries:
+            raise EmitError(f"variant {v.name} of {op.name} has no library")
+        unknown = sorted(set(v.libraries) - set(ISA_LEVELS))
+        if unknown:
+            raise EmitError(f"unknown instruction-set level {unknown[0]}", f"use {ISA_LEVELS}")
+        for text in v.guards:
+            try:
+                code.formula(code.fact(op, text))
+            except code.CodeError as error:
+                raise EmitError(f"variant {v.name} of {op.name}: {error}") from None
+    for case in packaged.cases:
+        lacking = [t.name for t in op.inputs if t.name not in case.inputs]
+        lacking += [t.name for t in op.outputs if t.name not in case.outputs]
+        if lacking:
+            raise EmitError(f"reference case {case.name} lacks {lacking[0]}")
+
+
+def package_files(spec: PackageSpec) -> dict[str, bytes]:
+    """The files of the import package by path; the same bytes for the same spec."""
+    files: dict[str, bytes] = {"py.typed": b"", **_runtime_files()}
+    for packaged in spec.operators:
+        for v in packaged.variants:
+            files |= _variant_files(packaged.operator, v)
+    files[f"spec/{spec.operator.name}.op"] = spec.source.encode()
+    files["reference.json"] = _json(_reference(spec))
+    certificate = spec.certificate or docs.certificate(spec)
+    files["certificate.json"] = _json(certificate)
+    files["CERTIFICATE.txt"] = (spec.certificate_text or docs.certificate_text(spec)).encode()
+    files["README.md"] = docs.readme(spec).encode()
+    files |= _python_files(spec)
+    for name, data in files.items():
+        if name.endswith(".py"):
+            ast.parse(data, name, feature_version=OLDEST_PYTHON)
+    files["metadata.json"] = _json(_metadata(spec, files))
+    return files
+
+
+def _runtime_files() -> dict[str, bytes]:
+    folder = Path(opwright.runtime.__file__).parent
+    try:
+        return {f"_runtime/{p.name}": p.read_bytes() for p in sorted(folder.glob("*.py"))}
+    except OSError as error:
+        raise EmitError(
+            f"{folder} cannot be read: {error.strerror}", "reinstall opwright"
+        ) from None
+
+
+def types_label(op: Operator) -> str:
+    """A path component for a binding: its element types, or `all`."""
+    return "-".join(op.types.values()) or "all"
+
+
+def library_path(op: Operator, v: PackagedVariant, level: str) -> str:
+    return f"_native/{types_label(op)}.{v.name}.{level.replace('-', '_')}.so"
+
+
+def source_path(op: Operator, v: PackagedVariant) -> str:
+    return f"sources/{types_label(op)}/{v.name}/{v.plan.source}"
+
+
+def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
+    folder = f"sources/{types_label(op)}/{v.name}"
+    files = {
+        source_path(op, v): v.source.encode(),
+        f"{folder}/candidate.json": _json(v.plan.to_json()),
+        f"{folder}/verdict.json": _json([r.to_json() for r in v.records]),
+    }
+    if v.tile:
+        files[f"{folder}/tile.txt"] = v.tile.encode()
+    for level, path in v.libraries.items():
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise EmitError(
+                f"the library {path} of {v.name} cannot be read: {error.strerror}"
+            ) from None
+        if not data.startswith(b"\x7fELF") or b"opwright_run\0" not in data:
+            raise EmitError(f"{path} is no shared library with the entry opwright_run")
+        files[library_path(op, v, level)] = data
+    return files
+
+
+def _python_files(spec: PackageSpec) -> dict[str, bytes]:
+    op = spec.operator
+    environment = _templates()
+    values = {
+        "package": spec.package,
+        "operator": op.name,
+        "function": docs.function_name(op),
+        "opwright": _opwright_version(),
+        "version": repr(op.version),
+        "digest": op.digest or "sha256:" + hashlib.sha256(spec.source.encode()).hexdigest(),
+        "title": docs.title(op).replace("\\", "\\\\").replace('"""', "'''"),
+    }
+    results = docs.results_name(op) if len(op.outputs) > 1 else ""
+    public = [docs.function_name(op), "explain", "selftest", "Explanation", "__version__"]
+    inputs = [argument(t.name) for t in op.inputs]
+    given = [argument(n) for n in docs.given_names(spec)]
+    initial = values | {
+        "public": repr(sorted([*public, *([results] if results else [])])),
+        "results": results,
+        "outputs": [argument(t.name) for t in op.outputs],
+        "parameters": docs.parameters(spec),
+        "documentation": docs.documentation(spec),
+        "inputs": _tuple(inputs),
+        "given": _tuple(given),
+    }
+    names = ("_traced", "torch", "__main__")
+    files = {
+        "__init__.py": environment.get_template("init.py.jinja").render(initial),
+        "_op.py": environment.get_template("op.py.jinja").render(_tables(spec)),
+    }
+    for name in names:
+        template = environment.get_template(f"{name.strip('_')}.py.jinja")
+        files[f"{name}.py"] = template.render(values)
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def _tables(spec: PackageSpec) -> dict[str, Any]:
+    """Texts of the tables of `_op.py`."""
+    op, indent = spec.operator, "    "
+    conditions = code.preconditions(op)
+    where = [code.formula(f) for f in op.facts]
+    where += [code.formula(e, text) for text, e in conditions.scalar]
+    requires = [
+        f"Requirement({c.name!r}, {docs.clause_text(c)!r}, {tensors!r}, {source.split('(')[0][4:]})"
+        for c, source, tensors in conditions.functions
+    ]
+    solved = code.solved_sizes(op)
+    return {
+        "operator": op.name,
+        "op_version": op.version,
+        "package": repr(spec.package),
+        "name": repr(op.name),
+        "function": repr(docs.function_name(op)),
+        "version": repr(op.version),
+        "types": repr(tuple(op.types)),
+        "sizes": repr(tuple(op.sizes)),
+        "free": "{" + ", ".join(f"{k!r}: {v}" for k, v in solved.items()) + "}",
+        "params": code.tuple_text(code.param_table(op), indent),
+        "where": code.tuple_text(where, indent),
+        "inputs": code.tuple_text((code.tensor_table(op, t) for t in op.inputs), indent),
+        "outputs": code.tuple_text((code.tensor_table(op, t) for t in op.outputs), indent),
+        "functions": [source for _, source, _ in conditions.functions],
+        "requires": code.tuple_text(requires, indent),
+        "bindings": [_binding_tables(p) for p in spec.operators],
+    }
+
+
+def _binding_tables(packaged: PackagedOperator) -> dict[str, Any]:
+    op = packaged.operator
+    return {
+        "types": repr(dict(op.types)),
+        "inputs": repr(tuple(code.storage(t) for t in op.inputs)),
+        "outputs": repr(tuple(code.storage(t) for t in op.outputs)),
+        "variants": [
+            {
+                "name": repr(v.name),
+                "facts": code.tuple_text(
+                    (code.formula(code.fact(op, text), text) for text in v.guards), " " * 20
+                ),
+                "libraries": repr(
+                    {
+                        level: library_path(op, v, level)
+                        for level in ISA_LEVELS
+                        if level in v.libraries
+                    }
+                ),
+                "source": repr(source_path(op, v)),
+            }
+            for v in packaged.variants
+        ],
+    }
+
+
+def _reference(spec: PackageSpec) -> dict[str, Any]:
+    cases = []
+    for packaged in spec.operators:
+        op = packaged.operator
+        for case in packaged.cases:
+            given = {
+                **dict(case.params),
+                **{s: case.sizes[s] for s in op.free_sizes if s in case.sizes},
+            }
+            cases.append(
+                {
+                    "name": case.name,
+                    "types": dict(op.types),
+                    "given": given,
+                    "inputs": {t.name: _stored(t, case.inputs[t.name]) for t in op.inputs},
+                    "outputs": {
+                        t.name: _expected(
+                            case.outputs[t.name], case.tolerance.get(t.name, (0.0, 0.0))
+                        )
+                        for t in op.outputs
+                    },
+                }
+            )
+    return {"format": 1, "cases": cases}
+
+
+def _number(value: Any) -> Any:
+    """A JSON number, or text for what JSON has no number for."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return repr(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _stored(t: Tensor, array: NDArray[Any]) -> dict[str, Any]:
+    """Numbers of a native type, bits of any other."""
+    wanted = np.dtype(t.dtype.storage)
+    if array.dtype != wanted:
+        raise EmitError(f"reference input {t.name} is {array.dtype}; it must be stored as {wanted}")
+    return {"shape": list(array.shape), "data": [_number(v) for v in array.reshape(-1)]}
+
+
+def _expected(array: NDArray[Any], tolerance: tuple[float, float]) -> dict[str, Any]:
+    values = np.asarray(array)
+    return {
+        "shape": list(values.shape),
+        "data": [_number(v) for v in values.reshape(-1)],
+        "abs": tolerance[0],
+        "rel": tolerance[1],
+    }
+
+
+def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
+    op = spec.operator
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    spec_path = f"spec/{op.name}.op"
+    return {
+        "format": 1,
+        "kind": PACKAGE_KIND,
+        "id": spec.package,
+        "name": spec.distribution,
+        "version": op.version,
+        "license": spec.license,
+        "generator": {"name": "opwright", "version": _opwright_version()},
+        "operator": f"{op.name}@{op.version}",
+        "spec": {"path": spec_path, "digest": op.digest, "sha256": digests[spec_path]},
+        "platform": spec.platform,
+        "backend": {"type": "cpu", "archs": list(ISA_LEVELS)},
+        "python-depends": [],
+        "bindings": [
+            {
+                "types": dict(p.operator.types),
+                "variants": [
+                    {
+                        "name": v.name,
+                        "guards": list(v.guards),
+                        "source": source_path(p.operator, v),
+                        "verdict": docs.verdict(v.records),
+                        "libraries": {
+                            level: {"path": path, "sha256": digests[path]}
+                            for level in ISA_LEVELS
+                            if level in v.libraries
+                            for path in [library_path(p.operator, v, level)]
+                        },
+                    }
+                    for v in p.variants
+                ],
+            }
+            for p in spec.operators
+        ],
+        "assumed": list(code.preconditions(op).assumed),
+        "workloads": [
+            {
+                "name": w.name,
+                "weight": w.weight,
+                "sizes": dict(w.sizes),
+                "params": dict(w.params),
+                "types": dict(w.types),
+            }
+            for w in op.workloads
+        ],
+        "benchmarks": {
+            "machine": dict(spec.machine),
+            "rows": [
+                {
+                    "workload": m.workload,
+                    "types": dict(m.types),
+                    "variant": m.variant,
+                    "seconds": m.seconds,
+                    "baselines": dict(m.baselines),
+                }
+                for m in spec.benchmarks
+            ],
+        },
+        "provenance": dict(spec.provenance),
+        "files": digests,
+    }
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _opwright_version() -> str:
+    try:
+        return importlib.metadata.version("opwright")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )

@@ -1,0 +1,327 @@
+"""Prose of an emitted package: signatures, docstrings, README, certificate text.
+
+Every sentence is computed from the spec, the plans and the verdict records; nothing is claimed that
+a record does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from opwright.compiler import package_code as code
+from opwright.ir.expr import show
+from opwright.ir.op import Clause, Operator, Tensor
+from opwright.ir.record import ORDER, Record, weakest
+from opwright.runtime.describe import argument
+
+if TYPE_CHECKING:
+    from opwright.compiler.package import PackagedVariant, PackageSpec
+
+GATES = {
+    "G0": "policy: allow-lists and precision audit",
+    "G1": "import: the source was read back",
+    "G2": "memory safety for all shapes",
+    "G3": "determined result for all shapes: coverage, no races",
+    "G4": "equal in a finite field at adversarial small shapes",
+    "G5": "equal to the spec over the reals for all shapes",
+    "G6": "numeric error against the float64 reference",
+    "G7": "laws and ranges of the spec",
+    "G8": "sanitizers",
+    "G9": "mutation score of the gates",
+}
+# names of an emitted module that an operator's function may not take
+_TAKEN = {"explain", "selftest", "Explanation", "torch", "annotations"}
+_BITS_TYPES = ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz")
+
+
+def function_name(op: Operator) -> str:
+    name = argument(op.name)
+    return name + "_" if name in _TAKEN else name
+
+
+def results_name(op: Operator) -> str:
+    """The class of several outputs, `RowStatsResult` for `row_stats`."""
+    return "".join(part.capitalize() for part in op.name.split("_")) + "Result"
+
+
+def title(op: Operator) -> str:
+    """One sentence: the doc of the spec, else name and version."""
+    text = " ".join((op.doc or f"The operator {op.name} @ {op.version}").split())
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def given_names(spec: PackageSpec) -> list[str]:
+    """Keywords in the order of the runtime's `Spec.given_names`."""
+    op = spec.operator
+    chosen = list(op.types) if len(spec.operators) > 1 else []
+    return [*(p.name for p in op.params), *op.free_sizes, *chosen]
+
+
+def parameters(spec: PackageSpec) -> list[str]:
+    """Python parameters of the function but the three that every one has."""
+    op, kinds = spec.operator, {"real": "float", "int": "int", "bool": "bool"}
+    named = [f"{argument(t.name)}: Any" for t in op.inputs]
+    named.append("*")
+    for p in op.params:
+        kind = kinds[p.dtype.kind]
+        named.append(f"{argument(p.name)}: {kind} | None = None")
+    named += [f"{argument(s)}: int | None = None" for s in op.free_sizes]
+    if len(spec.operators) > 1:
+        named += [f"{argument(t)}: str | None = None" for t in op.types]
+    return named
+
+
+def tensor_text(spec: PackageSpec, t: Tensor) -> str:
+    """`x: f32, bf16 [B, N]`."""
+    found = dict.fromkeys(code.storage(p.operator.tensor(t.name)) for p in spec.operators)
+    several = spec.operator.variadic
+    axes = [show(a.hi) + ("..." if show(a.hi) in several else "") for a in t.axes]
+    return f"{argument(t.name)}: {' or '.join(found)}" + (f" [{', '.join(axes)}]" if axes else "")
+
+
+def documentation(spec: PackageSpec) -> list[str]:
+    """The docstring of the function after its first line."""
+    op = spec.operator
+    lines = [
+        "Inputs are numpy arrays or torch CPU tensors, all of one library; so are the results."
+    ]
+    lines += ["", "Inputs:"]
+    lines += [f"    {tensor_text(spec, t)}" for t in op.inputs] or ["    none"]
+    if op.params or op.free_sizes:
+        lines += ["", "Keywords:"]
+        for p in op.params:
+            default = "required" if p.default is None else f"default {show(p.default)}"
+            lines.append(f"    {argument(p.name)}: {p.dtype}, {default}")
+        solved = code.solved_sizes(op)
+        for s in op.free_sizes:
+            how = "required" if solved[s] == "None" else "taken from the inputs when left out"
+            lines.append(f"    {argument(s)}: size, {how}")
+    if len(spec.operators) > 1 and op.types:
+        names = ", ".join(argument(t) for t in op.types)
+        lines.append(f"    {names}: element type by name, only where the inputs leave it open")
+    lines += ["", "Results:"]
+    lines += [f"    {tensor_text(spec, t)}" for t in op.outputs]
+    lines += [
+        "",
+        "`out` takes the result: an array, or a tuple or dict for several outputs.",
+        "`implementation` forces a variant by name, or the first that fits of several names; it is",
+        "refused when its guards do not hold. `check=False` leaves out the checks of values.",
+        "ValueError or TypeError names what a call violates.",
+    ]
+    return [line.replace("\\", "\\\\").replace('"""', "'''") for line in lines]
+
+
+def clause_text(c: Clause) -> str:
+    return show(c.expr) if c.expr is not None else c.name
+
+
+# -- verdicts -------------------------------------------------------------------------------------
+
+
+def verdict(records: Sequence[Record]) -> dict[str, str]:
+    """The weakest status of each gate that has a record."""
+    kinds = sorted({r.kind for r in records})
+    return {k: weakest(r.status for r in records if r.kind == k) for k in kinds}
+
+
+def certificate(spec: PackageSpec) -> dict[str, Any]:
+    """A certificate made of the records alone, for a package that was given none."""
+    op = spec.operator
+    return {
+        "format": 1,
+        "operator": f"{op.name}@{op.version}",
+        "spec": op.digest,
+        "variants": [
+            {
+                "types": dict(p.operator.types),
+                "name": v.name,
+                "guards": list(v.guards),
+                "verdict": verdict(v.records),
+                "records": [r.to_json() for r in v.records],
+            }
+            for p in spec.operators
+            for v in p.variants
+        ],
+        "assumed": list(code.preconditions(op).assumed),
+    }
+
+
+def certificate_text(spec: PackageSpec) -> str:
+    """The records in words, one line each, grouped by variant and status."""
+    op = spec.operator
+    lines = [f"{op.name} @ {op.version}", f"spec {op.digest}", ""]
+    for p in spec.operators:
+        for v in p.variants:
+            types = ", ".join(f"{k} = {t}" for k, t in p.operator.types.items())
+            lines.append(f"variant {v.name}" + (f" ({types})" if types else ""))
+            lines.append(f"  guards: {'; '.join(v.guards) or 'none, it takes every call'}")
+            for status in reversed(ORDER):
+                for r in (r for r in v.records if r.status == status):
+                    lines.append(f"  {status} {r.id}: {r.reason}".rstrip(": "))
+                    lines += [f"    assuming {a}" for a in r.assumptions]
+            if not v.records:
+                lines.append("  UNKNOWN: nothing was recorded about this variant")
+            lines.append("")
+    assumed = code.preconditions(op).assumed
+    lines.append("assumed of the inputs and not checked at run time:")
+    lines += [f"  {text}" for text in assumed] or ["  nothing"]
+    return "\n".join(lines) + "\n"
+
+
+# -- README ---------------------------------------------------------------------------------------
+
+
+def readme(spec: PackageSpec) -> str:
+    op = spec.operator
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    ).get_template("README.md.jinja")
+    conditions = code.preconditions(op)
+    gates = [g for g in GATES if any(r.kind == g for v in _variants(spec) for r in v.records)]
+    return template.render(
+        title=title(op),
+        package=spec.package,
+        prefix=spec.package.upper(),
+        distribution=spec.distribution,
+        function=function_name(op),
+        operator=f"{op.name} @ {op.version}",
+        digest=op.digest,
+        spec_file=f"spec/{op.name}.op",
+        example=_example(spec),
+        inputs=[tensor_text(spec, t) for t in op.inputs],
+        outputs=[tensor_text(spec, t) for t in op.outputs],
+        matrix=_matrix(spec),
+        bits=[n for n in _element_types(spec) if n in _BITS_TYPES],
+        tolerance=_tolerance(spec),
+        gates=[f"{g} {GATES[g]}" for g in gates],
+        verdict_head=["variant", *gates],
+        verdicts=_verdict_rows(spec, gates),
+        assumptions=_assumptions(spec),
+        unknown=_statements(spec, ("UNKNOWN", "REFUTED")),
+        where=[show(f) for f in op.facts] + [text for text, _ in conditions.scalar],
+        checked=[f"{c.name}: {clause_text(c)}" for c, _, _ in conditions.functions],
+        assumed=conditions.assumed,
+        guards=_guards(spec),
+        machine=", ".join(f"{k} {v}" for k, v in spec.machine.items()),
+        benchmark_head=_benchmark_head(spec),
+        benchmarks=_benchmark_rows(spec),
+        several=op.variadic,
+        updates=[(argument(t.name), argument(t.updates)) for t in op.outputs if t.updates],
+        license=spec.license,
+        provenance={k: v for k, v in spec.provenance.items() if isinstance(v, str | int | float)},
+    )
+
+
+def _variants(spec: PackageSpec) -> Iterable[PackagedVariant]:
+    return (v for p in spec.operators for v in p.variants)
+
+
+def _element_types(spec: PackageSpec) -> list[str]:
+    tensors = (t for p in spec.operators for t in (*p.operator.inputs, *p.operator.outputs))
+    return sorted({code.storage(t) for t in tensors})
+
+
+def _label(types: Any) -> str:
+    return ", ".join(f"{k} = {v}" for k, v in types.items()) or "-"
+
+
+def _example(spec: PackageSpec) -> str:
+    op = spec.operator
+    words = [argument(t.name) for t in op.inputs]
+    solved = code.solved_sizes(op)
+    words += [f"{argument(s)}=..." for s in op.free_sizes if solved[s] == "None"]
+    words += [f"{argument(p.name)}=..." for p in op.params if p.default is None]
+    results = ", ".join(argument(t.name) for t in op.outputs)
+    return f"{results} = {function_name(op)}({', '.join(words)})"
+
+
+def _matrix(spec: PackageSpec) -> list[list[str]]:
+    rows = []
+    for p in spec.operators:
+        for v in p.variants:
+            levels = ", ".join(v.libraries)
+            rows.append(
+                [_label(p.operator.types), v.name, levels, "; ".join(v.guards) or "every call"]
+            )
+    return rows
+
+
+def _guards(spec: PackageSpec) -> bool:
+    return any(v.guards for v in _variants(spec))
+
+
+def _tolerance(spec: PackageSpec) -> list[str]:
+    out: dict[str, None] = {}
+    for p in spec.operators:
+        for t in p.operator.outputs:
+            written = p.operator.tolerance.get(code.storage(t))
+            text = (
+                " ".join(f"{k} {v:g}" for k, v in written.items()) + ", written in the spec"
+                if written
+                else "the error bound derived from the spec"
+            )
+            out[f"{argument(t.name)} in {code.storage(t)}: {text}"] = None
+    return list(out)
+
+
+def _verdict_rows(spec: PackageSpec, gates: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for p in spec.operators:
+        for v in p.variants:
+            found = verdict(v.records)
+            name = v.name if not p.operator.types else f"{v.name} ({_label(p.operator.types)})"
+            rows.append([name, *(found.get(g, "UNKNOWN") for g in gates)])
+    return rows
+
+
+def _statements(spec: PackageSpec, statuses: Sequence[str]) -> list[str]:
+    out: dict[str, None] = {}
+    for v in _variants(spec):
+        for r in v.records:
+            if r.status in statuses:
+                out[f"{v.name}: {r.id} {r.status}" + (f" ({r.reason})" if r.reason else "")] = None
+        if not v.records:
+            out[f"{v.name}: nothing was recorded"] = None
+    return list(out)
+
+
+def _assumptions(spec: PackageSpec) -> list[str]:
+    out: dict[str, None] = {}
+    for v in _variants(spec):
+        for r in v.records:
+            out |= dict.fromkeys(r.assumptions)
+            if r.status == "ASSUMED":
+                out[f"{r.id}: {r.reason}"] = None
+    return list(out)
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e6:.1f} us" if value < 1e-3 else f"{value * 1e3:.3f} ms"
+
+
+def _benchmark_head(spec: PackageSpec) -> list[str]:
+    names = dict.fromkeys(n for m in spec.benchmarks for n in m.baselines)
+    return ["workload", "types", "variant", "this package", *names]
+
+
+def _benchmark_rows(spec: PackageSpec) -> list[list[str]]:
+    names = _benchmark_head(spec)[4:]
+    return [
+        [
+            m.workload,
+            _label(m.types),
+            m.variant,
+            _seconds(m.seconds),
+            *(_seconds(m.baselines[n]) if n in m.baselines else "-" for n in names),
+        ]
+        for m in spec.benchmarks
+    ]

@@ -1,0 +1,202 @@
+"""The operator as `torch.ops.<package>.<name>`: schema, CPU kernel, shapes for tracing, refusals.
+
+Registered with the low-level `define` and `impl` at the first use that needs the dispatcher, or on
+`import <package>.torch`. Needs torch 2.4 or later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .arrays import ELEMENTS, family
+from .binding import ordered_strides
+from .describe import argument
+from .engine import Engine
+
+_REGISTERED: dict[str, TorchOperator] = {}
+_SCALARS = {"int": "int", "real": "float", "bool": "bool"}
+
+
+class TorchOperator:
+    """The registered overloads of one engine; `functional` and `out` are OpOverloads."""
+
+    def __init__(self, engine: Engine) -> None:
+        import torch as module
+
+        torch: Any = module
+        self.torch, self.engine, self.spec = torch, engine, engine.spec
+        spec = self.spec
+        self.names = tuple(argument(name) for name in spec.given_names())
+        inputs = "".join(f"Tensor {argument(t.name)}, " for t in spec.inputs)
+        keywords = self._keywords()
+        single = len(spec.outputs) == 1
+        returns = "Tensor" if single else f"({', '.join('Tensor' for _ in spec.outputs)})"
+        self.out_names = ("out",) if single else tuple(f"out_{t.name}" for t in spec.outputs)
+        targets = "".join(
+            f", Tensor({chr(97 + n)}!) {name}" for n, name in enumerate(self.out_names)
+        )
+        self.library = torch.library.Library(spec.package, "DEF")
+        name = spec.function
+        self.library.define(f"{name}({inputs}*, {keywords}) -> {returns}")
+        self.library.define(f"{name}.out({inputs}*, {keywords}{targets}) -> ()")
+        # without tensor arguments there is no device to dispatch on
+        key = "CPU" if spec.inputs else "CompositeExplicitAutograd"
+        self.library.impl(name, self._compute, key)
+        self.library.impl(f"{name}.out", self._compute_out, "CPU")
+        for device in ("CUDA", "XPU", "MPS", "HPU") if spec.inputs else ():
+            self.library.impl(name, self._elsewhere, device)
+            self.library.impl(f"{name}.out", self._elsewhere, device)
+        qualified = f"{spec.package}::{name}"
+        torch.library.register_fake(qualified, self._fake, lib=self.library)
+        torch.library.register_fake(f"{qualified}.out", self._fake_out, lib=self.library)
+        packet = getattr(getattr(torch.ops, spec.package), name)
+        self.functional, self.out = packet.default, packet.out
+        self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
+        self.library.impl(f"{name}.out", self._autograd_out, "Autograd", with_keyset=True)
+
+    def _keywords(self) -> str:
+        spec = self.spec
+        parts = [
+            f"{_SCALARS[p.kind]}{'' if p.default is None else '?'} {argument(p.name)}"
+            + ("" if p.default is None else "=None")
+            for p in spec.params
+        ]
+        parts += [
+            f"SymInt {argument(name)}" if solve is None else f"SymInt? {argument(name)}=None"
+            for name, solve in spec.free.items()
+        ]
+        if len(spec.bindings) > 1:
+            parts += [f"str? {argument(name)}=None" for name in spec.types]
+        return ", ".join([*parts, "str? implementation=None"])
+
+    def _split(self, keywords: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(keywords.get(name) for name in self.names)
+
+    def _compute(self, *inputs: Any, **keywords: Any) -> Any:
+        library = family("torch")
+        choice = keywords.get("implementation")
+        result = self.engine.local(library, inputs, self._split(keywords), None, choice)
+        return result if len(self.spec.outputs) == 1 else tuple(result)
+
+    def _compute_out(self, *inputs: Any, **keywords: Any) -> None:
+        outs = tuple(keywords[name] for name in self.out_names)
+        choice = keywords.get("implementation")
+        self.engine.local(family("torch"), inputs, self._split(keywords), outs, choice)
+
+    def _elsewhere(self, *inputs: Any, **keywords: Any) -> Any:
+        devices = sorted({str(x.device) for x in inputs})
+        raise TypeError(
+            f"{self.spec.name}: a tensor is on {' and '.join(devices)}; this package holds kernels "
+            "for the CPU (x.cpu())"
+        )
+
+    def _describe(self, inputs: Sequence[Any], given: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+        spec = self.spec
+        library = family("torch")
+        b = self.engine.dispatcher.select(library, inputs, given, None)
+        seen = [tuple(x.shape) for x in inputs]
+        flat = [spec.flat_shape(t, s) for t, s in zip(spec.inputs, seen)]
+        env = spec.resolve(flat, given)
+        lead = spec.lead(seen)
+        return library, b, [spec.output_shape(t, env, lead) for t in spec.outputs]
+
+    def _fake(self, *inputs: Any, **keywords: Any) -> Any:
+        library, b, shapes = self._describe(inputs, self._split(keywords))
+        made = []
+        for t, shape, element in zip(self.spec.outputs, shapes, b.outputs):
+            dtype = library.output_type(element, inputs, b.inputs)
+            if not inputs:
+                made.append(library.empty(shape, dtype, t.order))
+            elif t.order is None:
+                made.append(inputs[0].new_empty(shape, dtype=dtype))
+            else:
+                strides = ordered_strides(shape, t.order)
+                made.append(inputs[0].new_empty_strided(shape, strides, dtype=dtype))
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def _fake_out(self, *inputs: Any, **keywords: Any) -> None:
+        _, _, shapes = self._describe(inputs, self._split(keywords))
+        for name, shape in zip(self.out_names, shapes):
+            if tuple(keywords[name].shape) != tuple(shape):
+                raise ValueError(f"{self.spec.name}: {name} must have the shape {tuple(shape)}")
+
+    def _refuse_gradients(self, tensors: Sequence[Any]) -> None:
+        torch = self.torch
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            raise RuntimeError(self.engine.no_gradient())
+        forward = torch.autograd.forward_ad
+        if forward._current_level >= 0 and any(
+            forward.unpack_dual(x).tangent is not None for x in tensors
+        ):
+            raise RuntimeError(f"{self.spec.name} has no forward-mode derivative in this package")
+
+    def _autograd(self, keyset: Any, *inputs: Any, **keywords: Any) -> Any:
+        self._refuse_gradients(inputs)
+        below = keyset & self.torch._C._after_autograd_keyset
+        return self.functional.redispatch(below, *inputs, **keywords)
+
+    def _autograd_out(self, keyset: Any, *inputs: Any, **keywords: Any) -> None:
+        self._refuse_gradients((*inputs, *(keywords[name] for name in self.out_names)))
+        below = keyset & self.torch._C._after_autograd_keyset
+        self.out.redispatch(below, *inputs, **keywords)
+
+
+def register(engine: Engine) -> TorchOperator:
+    """The registered operator of an engine, registered at the first call."""
+    name = engine.spec.package
+    if name not in _REGISTERED:
+        _REGISTERED[name] = TorchOperator(engine)
+    return _REGISTERED[name]
+
+
+def dispatch(
+    engine: Engine,
+    inputs: tuple[Any, ...],
+    given: tuple[Any, ...],
+    outs: tuple[Any, ...] | None,
+    choice: Any,
+) -> Any:
+    """The call through torch's dispatcher."""
+    return apply(register(engine), inputs, given, outs, choice)
+
+
+def apply(
+    operator: TorchOperator,
+    inputs: tuple[Any, ...],
+    given: tuple[Any, ...],
+    outs: tuple[Any, ...] | None,
+    choice: Any,
+) -> Any:
+    """The call of a registered operator; torch.compile traces through this."""
+    if choice is not None and not isinstance(choice, str):
+        raise TypeError("under torch.compile, implementation must be one name")
+    keywords = dict(zip(operator.names, given))
+    keywords["implementation"] = choice
+    if outs is None:
+        result = operator.functional(*inputs, **keywords)
+        if len(operator.out_names) == 1:
+            return result
+        results = operator.engine.results
+        return results(*result) if results is not None else tuple(result)
+    for name, out in zip(operator.out_names, outs):
+        keywords[name] = out
+    operator.out(*inputs, **keywords)
+    return outs[0] if len(outs) == 1 else tuple(outs)
+
+
+def traced(
+    operator: TorchOperator, inputs: tuple[Any, ...], given: tuple[Any, ...], out: Any, choice: Any
+) -> Any:
+    """A call of the Python function while torch.compile traces it."""
+    spec, torch = operator.spec, operator.torch
+    tensors = []
+    for n, x in enumerate(inputs):
+        if isinstance(x, (int, float)) and not spec.inputs[n].axes:
+            elements = [b.inputs[n] for b in spec.bindings]
+            if any(e != elements[0] for e in elements):
+                raise TypeError("under torch.compile, pass a tensor without axes, not a number")
+            x = torch.tensor(x, dtype=getattr(torch, ELEMENTS[elements[0]][3] or ""))
+        tensors.append(x)
+    outs = None if out is None else operator.engine.outputs_given(out)
+    return apply(operator, tuple(tensors), given, outs, choice)
