@@ -20,7 +20,7 @@ from opwright.backends.cpp.vocabulary import isa
 FLAGS = (
     "-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
     "-fopenmp-simd", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-shared", "-fPIC",
-    "-w", "-Wl,--build-id=none",
+    "-w", "-Wl,--build-id=none", "-Wl,-z,defs",
 )  # fmt: skip
 TIME_LIMIT = 120.0
 

@@ -81,7 +81,8 @@ def row(op: str, args: list[str], like: DType, out: DType, lanes: int) -> str:
     if op in ("min", "max"):
         return f"v_{op}({args[0]}, {args[1]})"
     if op in ("floordiv", "mod"):
-        return f"v_{'floordiv' if op == 'floordiv' else 'floormod'}({args[0]}, {args[1]})"
+        text = f"v_{'floordiv' if op == 'floordiv' else 'floormod'}({args[0]}, {args[1]})"
+        return convert(text, like, out, lanes)
     if op == "abs":
         return f"v_{'positive' if like.bits == 32 and real else 'abs'}({args[0]})"
     if op == "pow":

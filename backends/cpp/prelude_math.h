@@ -47,10 +47,10 @@ template <class V> INL V v_exp(V x) {
   V t = x * 1.44269504088896341f + 12582912.0f, n = t - 12582912.0f;
   V r = x - n * 0.693359375f; r = r + n * 2.12194440e-4f;
   V p = 1.9875691500e-4f * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f; p = p * (r * r) + (r + 1.0f);
+  p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f; p = p * r + 1.0f; p = p * r + 1.0f;
   V e = v_bits<V>(v_bits<v_word<V>>(p) + (v_bits<v_word<V>>(t) << 23));
   e = x < -87.33654f ? V{} : e;
-  return x > 88.722835f ? v_infinite<V>() : e; }
+  return x <= 88.722835f ? e : x + v_infinite<V>(); }
 
 //: v_exp2
 template <class V> INL V v_exp2(V x) {
@@ -59,7 +59,7 @@ template <class V> INL V v_exp2(V x) {
   p = p * r + 2.402264791e-1f; p = p * r + 6.931472028e-1f; p = p * r + 1.0f;
   V e = v_bits<V>(v_bits<v_word<V>>(p) + (v_bits<v_word<V>>(t) << 23));
   e = x < -126.0f ? V{} : e;
-  return x >= 128.0f ? v_infinite<V>() : e; }
+  return x < 128.0f ? e : x + v_infinite<V>(); }
 
 //: v_expm1
 /* 2^n (p + 1) - 1 with half of 2^n, so that n = 128 stays finite until the last doubling */
@@ -134,7 +134,7 @@ template <class V> INL V v_turn(V x, v_word<V> &n) {
   V r = x - j * 1.57079601e+0f; r = r - j * 3.13916473e-7f; return r - j * 5.39030253e-15f;
 #else
   typedef v_same<double, V> D; D k = v_convert<D>(j);
-  return v_convert<V>((v_convert<D>(x) - k * 1.5707963267948966) - k * 6.123233995736766e-17);
+  return v_convert<V>((v_convert<D>(x) - k * 1.57079632673412561417) - k * 6.07710050650619224932e-11);
 #endif
 }
 

@@ -48,7 +48,7 @@ template <> inline __attribute__((always_inline)) f32x4 v_load_masked<f32x4>(con
   f32x4 x = __builtin_ia32_maskloadps((const f32x4 *)p, m); return m ? x : v_splat<f32x4>(other); }
 //: v_load_masked f64x4
 template <> inline __attribute__((always_inline)) f64x4 v_load_masked<f64x4>(const void *p, v_same<i32, f64x4> m, double other) {
-  v_same<i64, f64x4> k = __builtin_convertvector(m, v_same<i64, f64x4>);
+  typedef long long q __attribute__((vector_size(32))); q k = __builtin_convertvector(m, q);
   f64x4 x = __builtin_ia32_maskloadpd256((const f64x4 *)p, k); return k ? x : v_splat<f64x4>(other); }
 
 //: v_store_masked f32x8

@@ -1,8 +1,8 @@
 """Prints TileIR as C++: GNU vectors, no headers. Obeys the placement and takes no decision.
 
 A value is one named variable per coordinate: unrolled axes give one variable per index, the vec
-axis one per vector. What a vector access cannot express (strides, gathers, masks that are no interval
-of lanes) is printed lane by lane.
+axis one per vector. What a vector access cannot express (strides, gathers, masks that are no
+interval of lanes) is printed lane by lane.
 """
 
 from __future__ import annotations

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from opwright.backends.cpp.build import build, host_isa
-from opwright.backends.cpp.driver import driver_source
-from opwright.backends.cpp.plan import make_plan
-from opwright.backends.cpp.printer import print_program
-from opwright.backends.cpp.run import Library
 from opwright.ir.dtypes import F32, DType
 from opwright.ir.expr import (
     TRUE,
@@ -28,55 +22,14 @@ from opwright.ir.expr import (
     pid,
     size,
 )
-from opwright.ir.op import OpAxis, Operator, Param, Tensor
+from opwright.ir.op import Param
 from opwright.ir.tile import Axis, Buffer, Builder, Placement, TileProgram, Value
 
 INF = math.inf
-LEVELS = {"portable": ["portable"], "x86-64-v3": ["portable", "x86-64-v3"]}.get(
-    host_isa(), ["portable", "x86-64-v3", "x86-64-v4"]
-)
-BEST = LEVELS[-1]
 RNG = np.random.default_rng(7)
 N = size("N")
 R, C = size("R"), size("C")
 M, K = size("M"), size("K")
-
-
-def operator(
-    name: str,
-    inputs: dict[str, tuple[DType, tuple[Expr, ...]]],
-    outputs: dict[str, tuple[DType, tuple[Expr, ...]]],
-    params: tuple[Param, ...] = (),
-) -> Operator:
-    """An operator with the right interface; its meaning plays no part in these tests."""
-    sizes: dict[str, None] = {}
-    for _, shape in (*inputs.values(), *outputs.values()):
-        for e in shape:
-            if e.op == "size":
-                sizes[e.attr] = None
-
-    def tensor(n: str, d: DType, shape: tuple[Expr, ...], role: str) -> Tensor:
-        axes = tuple(OpAxis(f"i{k}", ZERO, e) for k, e in enumerate(shape))
-        zero = const({"real": 0.0, "int": 0, "bool": False}[d.kind])
-        return Tensor(n, d, axes, None if role == "input" else zero, role)
-
-    return Operator(
-        name, "1.0", None, {}, tuple(sizes), {}, params, (),
-        tuple(tensor(n, d, s, "input") for n, (d, s) in inputs.items()),
-        tuple(tensor(n, d, s, "output") for n, (d, s) in outputs.items()),
-    )  # fmt: skip
-
-
-def compiled(program: TileProgram, op: Operator, folder: Path, level: str = BEST) -> Library:
-    params = {p.name: p.dtype for p in op.params}
-    text = print_program(program, level, params)
-    plan = make_plan(program, op)
-    return Library(build(text, driver_source(plan, op), folder, level).path, op)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("built")
 
 
 # -- builders ----------------------------------------------------------------------------------
@@ -321,19 +274,7 @@ def product(
 
 # -- operators and references ------------------------------------------------------------------
 
-VECTOR = operator("pointwise", {"x": (F32, (N,))}, {"y": (F32, (N,))})
-ROWS = operator("row_fold", {"x": (F32, (R, C))}, {"y": (F32, (R, C))})
 EPS = Param("eps", F32, const(1e-5))
-NORM = operator(
-    "normalise",
-    {"x": (F32, (R, C)), "g": (F32, (C,)), "b": (F32, (C,))},
-    {"y": (F32, (R, C))},
-    (EPS,),
-)
-COLUMNS = operator("column_fold", {"x": (F32, (R, C))}, {"y": (F32, (C,))})
-PRODUCT = operator(
-    "product", {"a": (F32, (M, K)), "b": (F32, (K, N)), "bias": (F32, (N,))}, {"y": (F32, (M, N))}
-)
 
 
 def ref_gelu(x: np.ndarray) -> np.ndarray:
@@ -349,34 +290,32 @@ def f32(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_pointwise(level: str, cache: Path) -> None:
-    lib = compiled(pointwise(), VECTOR, cache, level)
+def test_pointwise(level: str, cpp: Any) -> None:
+    lib = cpp.library(pointwise(), level)
     for n in (0, 1, 7, 8, 31, 32, 33, 4096, 5000, 40001):
         x, y = f32(n), np.full(n, np.nan, np.float32)
         lib.run({"x": x}, {"y": y})
         np.testing.assert_allclose(y, ref_gelu(x.astype(float)), rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_row_fold(level: str, cache: Path) -> None:
-    lib = compiled(row_fold(), ROWS, cache, level)
+def test_row_fold(level: str, cpp: Any) -> None:
+    lib = cpp.library(row_fold(), level)
     for r, c in ((0, 3), (1, 1), (3, 32), (2, 72), (2, 31), (130, 333)):
         x, y = f32(r, c), np.full((r, c), np.nan, np.float32)
         lib.run({"x": x}, {"y": y})
         np.testing.assert_allclose(y, ref_rows(x.astype(float)) if r else y, rtol=1e-5, atol=1e-7)
 
 
-def test_column_fold(cache: Path) -> None:
-    lib = compiled(column_fold(), COLUMNS, cache)
+def test_column_fold(cpp: Any) -> None:
+    lib = cpp.library(column_fold())
     for r, c in ((0, 5), (1, 1), (7, 70), (70, 64), (130, 3), (333, 257)):
         x, y = f32(r, c), np.full(c, np.nan, np.float32)
         lib.run({"x": x}, {"y": y})
         np.testing.assert_allclose(y, x.astype(float).sum(0), rtol=1e-5, atol=1e-4)
 
 
-def test_normalise(cache: Path) -> None:
-    lib = compiled(normalise(), NORM, cache)
+def test_normalise(cpp: Any) -> None:
+    lib = cpp.library(normalise(), params=(EPS,))
     for r, c in ((1, 1), (3, 32), (2, 72), (5, 31)):
         x, g, b, y = f32(r, c), f32(c), f32(c), np.full((r, c), np.nan, np.float32)
         lib.run({"x": x, "g": g, "b": b}, {"y": y}, {"eps": 1e-3})
@@ -386,8 +325,8 @@ def test_normalise(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("vec", [8, 16])
-def test_product(vec: int, cache: Path) -> None:
-    lib = compiled(product(kc=8, mc=12, nc=32, vec=vec), PRODUCT, cache)
+def test_product(vec: int, cpp: Any) -> None:
+    lib = cpp.library(product(kc=8, mc=12, nc=32, vec=vec))
     for m, n, k in ((1, 1, 1), (7, 17, 9), (13, 35, 20), (6, 16, 8), (3, 4, 0), (70, 80, 90)):
         a, b, v, y = f32(m, k), f32(k, n), f32(n), np.full((m, n), np.nan, np.float32)
         lib.run({"a": a, "b": b, "bias": v}, {"y": y})
