@@ -24,7 +24,7 @@ from opwright.compiler.strategies.group import (
     same_range,
     without_row,
 )
-from opwright.ir.dtypes import BOOL, I64, DType
+from opwright.ir.dtypes import I64, DType
 from opwright.ir.expr import (
     ONE,
     TRUE,
@@ -64,7 +64,7 @@ class Analysis:
 
 
 def analyse_inner(group: Group) -> Analysis:
-    """Folds of any kind as loops inside every lane, with lanes along the last axis of the result."""
+    """Folds of any kind as loops inside every lane; lanes run along the last axis of the result."""
     first = group.members[0]
     if not first.axes or any(a.lo is not ZERO or _dependent(a) for a in first.axes):
         raise Unsupported("an axis does not start at 0 or depends on another")
