@@ -15,7 +15,7 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.plan import Launch, Plan
 from opwright.ir.text import parse_expr
 
-SMALL_WORK = 16384  # elements below which a parallel region costs more than it saves
+SMALL_WORK = 32768  # elements below which a parallel region costs more than it saves
 
 
 class DriverError(ValueError):

@@ -143,6 +143,9 @@ def convert(x: str, source: DType, to: DType, lanes: int) -> str:
         return _narrow(convert(x, source, F32, lanes), to, lanes)
     if lanes == 1:
         return f"({element(to)})({x})"
+    for a, b in ((source, to), (to, source)):  # registers convert between i32 and reals only
+        if a.kind == "int" and a.bits < 32 and b.kind == "real":
+            return convert(convert(x, source, I32, lanes), I32, to, lanes)
     return f"v_convert<{value_type(to, lanes)}>({x})"
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from opwright.backends.cpp.printer import print_program
 from opwright.backends.cpp.scalar import PrintError, symbol
 from opwright.ir.expr import show
 from opwright.ir.op import Operator
 from opwright.ir.plan import Launch, Plan, Scratch
 from opwright.ir.tile import TileProgram, pointer_arguments, scalar_arguments
+
+
+def print_for(program: TileProgram, op: Operator, isa_name: str) -> str:
+    """`print_program` with the operator's param types and its inputs that outputs update."""
+    aliased = {n for t in op.outputs if t.updates is not None for n in (t.name, t.updates)}
+    return print_program(program, isa_name, {p.name: p.dtype for p in op.params}, aliased)
 
 
 def make_plan(

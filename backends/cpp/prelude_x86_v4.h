@@ -39,3 +39,7 @@ INL void v_stream(void *p, f64x8 v) { __builtin_ia32_movntpd512((double *)p, v);
 template <> inline __attribute__((always_inline)) f32x16 v_from_f16<f32x16>(v_same<u16, f32x16> x) {
   typedef short h __attribute__((vector_size(32)));
   return __builtin_ia32_vcvtph2ps512_mask((h)x, f32x16{}, -1, 4); }
+//: v_to_f16 f32x16
+INL v_same<u16, f32x16> v_to_f16(f32x16 x) {
+  typedef short h __attribute__((vector_size(32)));
+  return (v_same<u16, f32x16>)__builtin_ia32_vcvtps2ph512_mask(x, 0, h{}, -1); }

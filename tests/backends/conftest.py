@@ -8,8 +8,7 @@ import pytest
 
 from opwright.backends.cpp.build import build, host_isa
 from opwright.backends.cpp.driver import driver_source
-from opwright.backends.cpp.plan import make_plan
-from opwright.backends.cpp.printer import print_program
+from opwright.backends.cpp.plan import make_plan, print_for
 from opwright.backends.cpp.run import Library
 from opwright.ir.expr import ZERO, const, leaves
 from opwright.ir.op import OpAxis, Operator, Param, Tensor
@@ -53,7 +52,7 @@ class Compiler:
     ) -> Library:
         level = level or self.best
         op = self.operator(program, params)
-        text = print_program(program, level, {p.name: p.dtype for p in params})
+        text = print_for(program, op, level)
         plan = make_plan(program, op)
         return Library(build(text, driver_source(plan, op), self.folder, level).path, op)
 

@@ -71,7 +71,8 @@ def samples() -> np.ndarray:
         2.0,
     ]
     edges += [1e9, -1e20]
-    return np.concatenate([*parts, edges]).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([*parts, edges]).astype(np.float32)
 
 
 def check(name: str, x: np.ndarray, got: np.ndarray) -> None:
@@ -164,7 +165,9 @@ def test_rounding_power_and_predicates(cpp: Any, d: DType, width: int) -> None:
         want = ROWS[f].concrete(*(b, a)[: ROWS[f].arity])
         np.testing.assert_array_equal(got[f"y_{f}"], want, err_msg=f)
     np.testing.assert_array_equal(got["back"], np.floor(a))
-    np.testing.assert_allclose(got["power"], np.abs(a) ** b, rtol=1e-6 if d is F32 else 1e-14)
+    with np.errstate(divide="ignore"):
+        want = np.abs(a) ** b
+    np.testing.assert_allclose(got["power"], want, rtol=1e-6 if d is F32 else 1e-14)
 
 
 # -- random expressions --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from opwright.backends.cpp.plan import make_plan
 from opwright.backends.cpp.printer import PrintError, print_program
 from opwright.ir.dtypes import (
     BOOL,
@@ -22,6 +23,7 @@ from opwright.ir.dtypes import (
 )
 from opwright.ir.expr import TRUE, Expr, call, cdiv, const, leaf, param, pid, size, stride
 from opwright.ir.op import Param
+from opwright.ir.plan import from_json
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, TileProgram, Value
 
@@ -51,6 +53,7 @@ STORED = [d for d in DTYPES.values() if d.kind == "real" and d.name not in ("tf3
 
 def test_every_float_converts_exactly(cpp: Any, level: str) -> None:
     """Widening gives the value of the bits; narrowing rounds to nearest even and keeps NaN."""
+    width = 16 if level == "x86-64-v4" else 8
     kernels = []
     for d in STORED:
         s = Buffer(f"s_{d}", "in", d, (N,))
@@ -72,7 +75,7 @@ def test_every_float_converts_exactly(cpp: Any, level: str) -> None:
             k.store(v, at, k.cast(k.load(x, at, mask=m), d), mask=m)
             k.store(u, at, k.cast(k.load(z, at, mask=m), d), mask=m)
 
-        kernels.append(over(f"convert_{d}", N, convert))
+        kernels.append(over(f"convert_{d}", N, convert, width))
     n = 65536 + 3
     codes = np.arange(n)
     inputs, outputs = {}, {}
@@ -92,7 +95,8 @@ def test_every_float_converts_exactly(cpp: Any, level: str) -> None:
         outputs[f"w_{d}"] = np.zeros(n)
         for name in "bvu":
             outputs[f"{name}_{d}"] = np.zeros(n, d.storage)
-    lib = cpp.library(program(*kernels), level)
+    place = Placement({"c": ("vec", width)})
+    lib = cpp.library(program(*kernels, place=place), level)
     lib.run(inputs, outputs)
     for d in STORED:
         stored = inputs[f"s_{d}"]
@@ -140,6 +144,30 @@ def test_integers_convert_and_count(cpp: Any, place: Placement) -> None:
         np.testing.assert_array_equal(outputs[f"y_{d}"], s)
         np.testing.assert_array_equal(outputs[f"w_{d}"], s.astype(np.int64))
         np.testing.assert_array_equal(outputs[f"r_{d}"], s.astype(np.float32))
+
+
+@pytest.mark.parametrize("place", [VEC, FLAT], ids=["vec", "flat"])
+def test_truth_values_convert(cpp: Any, place: Placement) -> None:
+    x, back = Buffer("x", "in", F32, (N,)), Buffer("back", "out", BOOL, (N,))
+    kinds = [F32, F64, I64, I32, DTYPES["bf16"], DTYPES["i8"]]
+    outs = [Buffer(f"y_{d}", "out", d, (N,)) for d in kinds]
+
+    def body(k: Builder, at: Expr, m: Expr) -> None:
+        truth = k.cast(k.load(x, at, mask=m), BOOL)
+        k.store(back, at, truth, mask=m)
+        for b in outs:
+            k.store(b, at, k.cast(truth, b.dtype), mask=m)
+
+    made = program(over("truth", N, body), place=place)
+    lib = cpp.library(made)
+    a = np.array([0, 1, -2, np.nan, -0.0, 0.5, np.inf, 0, 0, 3, 0], np.float32)
+    got = {b.name: np.zeros(len(a), b.dtype.storage) for b in (*outs, back)}
+    lib.run({"x": a}, got)
+    np.testing.assert_array_equal(got["back"], a != 0)
+    for b in outs:
+        np.testing.assert_array_equal(decode(got[b.name], b.dtype), (a != 0) * 1)
+    plan = make_plan(made, lib.op)
+    assert from_json(plan.to_json()) == plan
 
 
 INTEGER_ROWS = ["add", "sub", "mul", "neg", "abs", "min", "max", "floordiv", "mod"]
