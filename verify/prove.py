@@ -1,0 +1,661 @@
+"""Safety of tile programs for all sizes at once: the obligations of G2 and G3 and how each is discharged.
+
+G2: in bounds, no wrap, positive divisors, no poison that is stored, reduced, carried or branched on,
+nothing read before it is written, hints true. G3: every output element written, and written once; no
+program touches what another one of its launch writes. An obligation is a formula over an arbitrary
+instance of a statement; it is discharged by intervals, by the facts it stands under, or by z3, where only
+`unsat` proves. What is not proved goes to `replay`, which alone may call it refuted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from opwright.ir.expr import Expr, leaves, param, pid, show, var, walk
+from opwright.ir.record import Record
+from opwright.ir.tile import Axis, Buffer, TileProgram, lanes, matches
+from opwright.verify.context import Context
+from opwright.verify.encode import Encoder, Instance
+from opwright.verify.solver import Answer, Asker
+from opwright.verify.terms import NO, YES, Formula, Monomial, Poly
+from opwright.verify.walk import Access, Bound, Path, Use, Walk
+from opwright.verify.witness import proposals
+
+TOP = 2**63
+VECTOR_BYTES = 32  # alignment that a streaming store asks for
+SUBJECT = "TileIR {} (printer trusted)"
+
+
+@dataclass(slots=True)
+class Obligation:
+    """Something to prove: under the facts of its instance the goal holds.
+
+    `traps` are the kinds of trap that refute it and `statement` where they show ("" is anywhere);
+    `proposed` marks goals that rest on a proposed witness.
+    """
+
+    id: str
+    kind: str
+    statement: str
+    kernel: str
+    traps: tuple[str, ...]
+    facts: list[Formula]
+    goal: Formula
+    buffer: str = ""
+    proposed: bool = False
+    what: str = ""
+    status: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    answer: Answer | None = None
+
+
+def prove(program: TileProgram, context: Context, subject: str = "") -> list[Record]:
+    """One record per obligation of G2 and G3 of a program that `check_program` accepts.
+
+    A status is PROVED, UNKNOWN with a reason, or REFUTED with a counterexample that the interpreter ran
+    into. Raises nothing for a program that is wrong.
+    """
+    start = time.monotonic()
+    prover = Prover(program, context)
+    prover.run()
+    if context.replay and any(o.status != "PROVED" for o in prover.obligations):
+        from opwright.verify.replay import replay
+
+        found = replay(prover, start + context.budget)
+    else:
+        found = {}
+    return [
+        Record(
+            o.id,
+            o.kind,
+            "REFUTED" if n in found else o.status,
+            found[n][0] if n in found else o.reason,
+            subject,
+            counterexample=found[n][1] if n in found else None,
+            seconds=o.seconds,
+        )
+        for n, o in enumerate(prover.obligations)
+    ]
+
+
+class Prover:
+    """Collects and discharges the obligations of one program."""
+
+    def __init__(self, program: TileProgram, context: Context) -> None:
+        self.program, self.context = program, context
+        self.seen = Walk(program)
+        self.encoder = Encoder(program, context, self.seen)
+        self.terms = self.encoder.terms
+        self.asker = Asker(
+            self.terms, context.timeout, context.rlimit, time.monotonic() + context.budget
+        )
+        self.asker.facts = self.encoder.facts
+        self.obligations: list[Obligation] = []
+        self.contradiction = ""
+        self._reach: dict[frozenset[Formula], tuple[str, str]] = {}
+
+    # -- discharge
+    def run(self) -> None:
+        """Fill `obligations`; each has a status afterwards."""
+        self.contradiction = self.consistent()
+        for collect in (self.safety, self.determined, self.hints):
+            for o in collect():
+                self.discharge(o)
+                self.obligations.append(o)
+
+    def consistent(self) -> str:
+        """Why the facts cannot be used, or "": facts that contradict each other prove anything."""
+        t = self.terms
+        bounds: list[Formula] = []
+        for p in self.encoder.scalars.values():
+            if isinstance(p, Poly):
+                (n,) = p.atoms
+                a = t.atoms[n]
+                bounds += [t.raw_ge0(t.shift(p, -a.lo))] if a.lo is not None else []
+                bounds += [t.raw_ge0(t.shift(t.scale(p, -1), a.hi))] if a.hi is not None else []
+        answer = self.asker.ask(bounds)
+        if answer.result == "unsat":
+            return "the facts contradict each other"
+        if answer.result == "unknown":
+            return f"the facts could not be shown consistent ({answer.reason})"
+        return ""
+
+    def discharge(self, o: Obligation) -> None:
+        start = time.perf_counter()
+        o.status, o.reason = self._decide(o)
+        o.seconds = time.perf_counter() - start
+
+    def _decide(self, o: Obligation) -> tuple[str, str]:
+        t = self.terms
+        if o.status:
+            return o.status, o.reason
+        if self.contradiction:
+            return "UNKNOWN", self.contradiction
+        if o.goal is YES or t.implied(o.facts, o.goal):
+            return self._reached(o.facts)
+        answer = self.asker.ask([*o.facts, t.no(o.goal)])
+        if answer.result == "unsat":
+            return self._reached(o.facts)
+        o.answer = answer
+        if answer.result == "unknown":
+            return "UNKNOWN", answer.reason
+        model = self.show_model(answer)
+        if o.proposed:
+            return "UNKNOWN", f"no witness found: at {model}"
+        return "UNKNOWN", f"not replayed: fails at {model}"
+
+    def _reached(self, facts: list[Formula]) -> tuple[str, str]:
+        """PROVED, unless what the proof stands on cannot happen for a reason that is not a fact."""
+        key = frozenset(facts)
+        if key not in self._reach:
+            answer = self.asker.ask(facts)
+            if answer.result != "unsat":
+                self._reach[key] = "PROVED", ""
+            elif self.asker.ask(facts, clauses=False).result != "unsat":
+                self._reach[key] = "UNKNOWN", "the requirements on inputs contradict each other"
+            else:
+                self._reach[key] = "PROVED", "cannot happen under the facts"
+        return self._reach[key]
+
+    def show_model(self, answer: Answer) -> str:
+        """Sizes, params and strides of a model, in the spec's names."""
+        parts = []
+        for x, p in self.encoder.scalars.items():
+            if isinstance(p, Poly):
+                (n,) = p.atoms
+                parts.append(f"{show(x)} = {answer.model.get(n, 0)}")
+        return ", ".join(parts) or "any size"
+
+    # -- naming
+    def name(self, gate: str, what: str, launch: int, statement: str) -> str:
+        own = statement
+        if len(self.program.kernels) > 1 and launch >= 0:
+            own = f"{self.program.kernels[launch].name}.{statement}"
+        return f"{gate}.{what}.{own}"
+
+    def make(
+        self,
+        gate: str,
+        what: str,
+        launch: int,
+        statement: str,
+        traps: tuple[str, ...],
+        facts: list[Formula],
+        goal: Formula,
+        buffer: str = "",
+        proposed: bool = False,
+        where: str | None = None,
+    ) -> Obligation:
+        kernel = self.program.kernels[launch].name if launch >= 0 else ""
+        at = statement.split(".")[0] if where is None else where
+        ident = self.name(gate, what, launch, statement)
+        return Obligation(ident, gate, at, kernel, traps, facts, goal, buffer, proposed)
+
+    # -- G2
+    def safety(self) -> Iterable[Obligation]:
+        for n in range(len(self.program.kernels)):
+            yield self.grid(n)
+        yield from self.shapes()
+        for a in self.seen.accesses:
+            yield from self.access(a)
+        for b in self.seen.bounds:
+            yield self.bound(b)
+        for u in self.seen.uses:
+            yield self.use(u)
+        for a in self.seen.accesses:
+            if not a.store and a.buffer.role in ("program", "plan", "out") and a.buffer.init == "none":
+                yield self.written(a)
+        yield from self.flattening()
+
+    def grid(self, launch: int) -> Obligation:
+        """The number of programs fits 64 bits."""
+        at = Instance(launch, "")
+        total = [self.encoder.term(g, at) for g in self.program.kernels[launch].grid]
+        kernel = self.program.kernels[launch].name
+        goal = self.few(total, 1) if self.bounded(total, TOP - 1) is None else YES
+        return self.make("G2", "grid", -1, kernel, ("wrap",), [], goal, where="")
+
+    def shapes(self) -> Iterable[Obligation]:
+        """Extents of scratch are not negative and its bytes can be counted."""
+        at = Instance(0, "")
+        for b in self.program.buffers():
+            extents = [self.encoder.term(s, at) for s in b.shape]
+            goals = []
+            if b.role in ("plan", "program"):
+                goals += [self.terms.ge0(x) for x in extents]
+            if self.bounded(extents, (TOP - 1) // b.dtype.bytes) is None:
+                goals.append(self.few(extents, b.dtype.bytes))
+            goal = self.terms.all(goals)
+            yield self.make("G2", "shape", -1, b.name, ("shape",), [], goal, b.name, where="")
+
+    def few(self, extents: list[Poly], each: int) -> Formula:
+        """The product of extents, in bytes, is below 2^63, as a goal for z3."""
+        out = self.terms.const(each)
+        for x in extents:
+            out = self.terms.mul(out, x)
+        return self.terms.lt(out, self.terms.const(TOP))
+
+    def bounded(self, extents: list[Poly], limit: int) -> int | None:
+        """An upper bound of a product of extents that is at most `limit`, from intervals."""
+        best: int | None = None
+        out = self.terms.const(1)
+        for x in extents:
+            out = self.terms.mul(out, x)
+        hi = self.terms.interval(out)[1]
+        if hi is not None:
+            best = hi
+        over = self.overestimate(extents)
+        if over is not None:
+            best = over if best is None else min(best, over)
+        return best if best is not None and best <= limit else None
+
+    def overestimate(self, extents: list[Poly]) -> int | None:
+        """Replace quotients by fractions, multiply out, bound each product by what facts say of it."""
+        total: dict[Monomial, Fraction] = {(): Fraction(1)}
+        for x in extents:
+            row: dict[Monomial, Fraction] = {}
+            for m, c in x.items:
+                for k, f in self._fraction(m, c).items():
+                    row[k] = row.get(k, Fraction(0)) + f
+            total = _times(total, {m: f for m, f in row.items() if f > 0})
+        bound = Fraction(0)
+        for m, f in total.items():
+            lo, hi = self.terms.of_monomial(m)
+            if hi is None or lo is None or lo < 0:
+                return None
+            bound += f * hi
+        return math.floor(bound)
+
+    def _fraction(self, m: Monomial, c: int) -> dict[Monomial, Fraction]:
+        """c * m from above, quotients by constants taken as fractions; negative parts are dropped."""
+        if c < 0:
+            return {}
+        out: dict[Monomial, Fraction] = {(): Fraction(c)}
+        for n in m:
+            a = self.terms.atoms[n]
+            if a.quotient is not None and a.lo is not None and a.lo >= 0:
+                p, d = a.quotient
+                own = {k: Fraction(f, d) for k, f in p.items if f > 0}
+            else:
+                own = {(n,): Fraction(1)}
+            out = _times(out, own)
+        return out
+
+    def access(self, a: Access) -> Iterable[Obligation]:
+        t, encoder = self.terms, self.encoder
+        at = encoder.instance(a.launch, a.path)
+        mask = encoder.formula(a.mask, at)
+        under = [*at.facts, *t.parts(mask)]
+        if wrap := self.sane((a.mask,), at):
+            traps = ("wrap", "divisor")
+            yield self.make("G2", "mask", a.launch, a.name, traps, at.facts, t.all(wrap))
+        traps = ("wrap", "divisor")
+        yield self.make("G2", "wrap", a.launch, a.name, traps, under, t.all(self.sane(a.index, at)))
+        inside = []
+        for i, n in zip(a.index, a.buffer.shape, strict=True):
+            x = encoder.term(i, at)
+            inside += [t.ge0(x), t.lt(x, encoder.term(n, at))]
+        goal = t.all(inside)
+        yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), under, goal, a.buffer.name)
+
+    def sane(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
+        """No node of these expressions wraps, and every divisor is positive."""
+        t, out = self.terms, []
+        todo, done = list(exprs), set()
+        while todo:
+            e = todo.pop()
+            for x in walk(e):
+                if x in done:
+                    continue
+                done.add(x)
+                if x.op == "value":
+                    todo += self.inside(x)
+                    continue
+                if not x.args or x.kind != "int" or any(a.kind == "real" for a in x.args):
+                    continue
+                out += self.fits(self.encoder.term(x, at))
+                if x.op in ("floordiv", "mod"):
+                    out.append(t.lt(t.const(0), self.encoder.term(x.args[1], at)))
+        return [f for f in out if f is not YES]
+
+    def inside(self, x: Expr) -> list[Expr]:
+        """Index expressions that a value used as an index is made of."""
+        v = x.attr
+        if v.op == "index":
+            return [v.attr]
+        return [y for a in v.args if a.op == "index" for y in (a.attr,)]
+
+    def fits(self, p: Poly) -> list[Formula]:
+        t = self.terms
+        lo, hi = t.interval(p)
+        out = []
+        if lo is None or lo < -TOP:
+            out.append(t.ge0(t.shift(p, TOP)))
+        if hi is None or hi >= TOP:
+            out.append(t.lt(p, t.const(TOP)))
+        return out
+
+    def bound(self, b: Bound) -> Obligation:
+        """Bounds, conditions and index values do not wrap; a loop's increment does not either."""
+        t = self.terms
+        at = self.encoder.instance(b.launch, b.path)
+        goals = self.sane(b.exprs, at)
+        if b.loop is not None:
+            inner = self.encoder.instance(b.launch, _into(b))
+            last = inner.leaves[var(b.loop.variable)]
+            lo, hi = t.interval(self.encoder.term(b.loop.hi, at))
+            if hi is None or hi - 1 + b.loop.step >= TOP:
+                step = t.lt(t.shift(last, b.loop.step), t.const(TOP))
+                goals.append(step)
+                return self.make(
+                    "G2", "wrap", b.launch, b.name, ("wrap", "divisor"), inner.facts, t.all(goals)
+                )
+        traps = ("wrap", "divisor")
+        where = "if" if b.name.startswith("if_") else b.name
+        return self.make(
+            "G2", "wrap", b.launch, b.name, traps, at.facts, t.all(goals), where=where
+        )
+
+    def use(self, u: Use) -> Obligation:
+        at = self.encoder.instance(u.launch, u.path)
+        when = self.encoder.formula(u.when, at)
+        goal = self.encoder.formula(u.defined, at)
+        facts = [*at.facts, *self.terms.parts(when)]
+        return self.make("G2", "poison", u.launch, u.name, ("poison",), facts, goal, where="")
+
+    def written(self, r: Access) -> Obligation:
+        """Some store of the same program, or of an earlier launch, wrote what is read."""
+        t, encoder = self.terms, self.encoder
+        at = encoder.instance(r.launch, r.path)
+        target = [encoder.term(i, at) for i in r.index]
+        ways: dict[Formula, None] = {}
+        base = {x: p for x, p in at.leaves.items() if x.op == "pid"}
+        for w in self.seen.accesses:
+            if not w.store or w.buffer.name != r.buffer.name:
+                continue
+            if w.launch != r.launch:
+                if w.launch < r.launch and r.buffer.role != "program":
+                    ways |= dict.fromkeys(proposals(encoder, w, target))
+                continue
+            shared = [p.loop for p, q in zip(w.path, r.path, strict=False) if p.loop and p is q]
+            here = {var(s.variable): at.leaves[var(s.variable)] for s in shared}
+            if w.order < r.order:  # the same iteration of every shared loop
+                ways |= dict.fromkeys(proposals(encoder, w, target, {**base, **here}))
+            for n, s in enumerate(shared):  # an earlier iteration of shared loop n
+                v = var(s.variable)
+                outer = {x: here[x] for x in (var(q.variable) for q in shared[:n])}
+                before = t.shift(here[v], -s.step)
+                ways |= dict.fromkeys(proposals(encoder, w, target, {**base, **outer, v: before}))
+                ways |= dict.fromkeys(self.earlier(w, target, {**base, **outer}, v, here[v]))
+        facts = [*at.facts, *t.parts(encoder.formula(r.mask, at))]
+        goal = t.any(ways)
+        return self.make(
+            "G2", "init", r.launch, r.name, ("unwritten",), facts, goal, r.buffer.name, True
+        )
+
+    def earlier(
+        self, w: Access, target: list[Poly], fixed: dict[Expr, Poly], v: Expr, now: Poly
+    ) -> Iterable[Formula]:
+        """An iteration before `now` of the loop over v, which the index determines."""
+        from opwright.verify.witness import Witness
+
+        t, witness = self.terms, Witness(self.encoder, w, fixed)
+        pairs = [(e, x) for e, x in zip(w.index, target, strict=True)]
+        equations = witness.undivided(pairs)
+        if not any(v in leaves(e, "var") for e, _ in pairs):
+            return
+        at = witness.solve(equations, False)
+        yield t.all([witness.holds(at, target), t.lt(at.leaves[v], now)])
+
+    def flattening(self) -> Iterable[Obligation]:
+        """Row-major flattening of an index in bounds stays below the element count: one induction step."""
+        o = Obligation("G2.flat", "G2", "", "", (), [], YES)
+        o.status, o.reason = flattening(self.context.timeout, self.context.rlimit)
+        yield o
+
+    # -- G3
+    def determined(self) -> Iterable[Obligation]:
+        stores: dict[str, list[Access]] = {}
+        for a in self.seen.accesses:
+            if a.store:
+                stores.setdefault(a.buffer.name, []).append(a)
+        for b in self.program.buffers():
+            own = stores.get(b.name, [])
+            if b.role == "out":
+                yield self.covered(b, own)
+            if b.role in ("out", "state"):
+                for u, w in itertools.combinations_with_replacement(own, 2):
+                    yield self.once(b, u, w)
+            else:
+                for u in own:
+                    yield self.apart(u)
+            if b.role in ("out", "state", "plan"):
+                yield from self.races(b, own)
+
+    def covered(self, b: Buffer, stores: list[Access]) -> Obligation:
+        t, encoder = self.terms, self.encoder
+        at = Instance(0, "")
+        element = [t.fresh(f"e{d}", 0, None) for d in range(len(b.shape))]
+        facts = []
+        for x, n in zip(element, b.shape, strict=True):
+            size = encoder.term(n, at)
+            (number,) = x.atoms
+            hi = t.interval(size)[1]
+            t.atoms[number].hi = None if hi is None else hi - 1
+            facts += t.parts(t.lt(x, size))
+        ways: dict[Formula, None] = {}
+        for w in stores:
+            ways |= dict.fromkeys(proposals(encoder, w, element))
+        goal = t.any(ways)
+        return self.make(
+            "G3", "cover", -1, b.name, ("missing",), facts, goal, b.name, True, where=""
+        )
+
+    def once(self, b: Buffer, u: Access, w: Access) -> Obligation:
+        """Two instances that write one element are one and the same."""
+        t, encoder = self.terms, self.encoder
+        e1 = encoder.instance(u.launch, u.path, "'")
+        e2 = encoder.instance(w.launch, w.path, '"')
+        facts = self.meeting(u, e1, w, e2)
+        goal = NO
+        if u is w:
+            facts_of = [t.eq(e1.leaves[x], e2.leaves[x]) for x in e1.leaves if x.op in ("pid", "var")]
+            own = [t.eq(encoder.term(a.lane, e1), encoder.term(a.lane, e2)) for a in u.axes]
+            goal = t.all([*facts_of, *own])
+        name = u.name if u is w else f"{u.name}.{w.name}"
+        if u is not w and u.launch != w.launch:
+            name = f"{u.name}.{self.program.kernels[w.launch].name}.{w.name}"
+        return self.make("G3", "once", u.launch, name, ("twice",), facts, goal, b.name, where="")
+
+    def meeting(self, u: Access, e1: Instance, w: Access, e2: Instance) -> list[Formula]:
+        """Facts of two accesses that touch one element."""
+        t, encoder = self.terms, self.encoder
+        same = [
+            t.eq(encoder.term(i, e1), encoder.term(j, e2))
+            for i, j in zip(u.index, w.index, strict=True)
+        ]
+        masks = [encoder.formula(u.mask, e1), encoder.formula(w.mask, e2)]
+        out: dict[Formula, None] = {}
+        for f in (*e1.facts, *e2.facts, *same, *masks):
+            out |= dict.fromkeys(t.parts(f))
+        return list(out)
+
+    def apart(self, u: Access) -> Obligation:
+        """The lanes of one store to scratch write different elements."""
+        t, encoder = self.terms, self.encoder
+        at = encoder.instance(u.launch, u.path)
+        if self.separate(u, at):
+            facts, goal = list(at.facts), YES
+        else:
+            other = at.copy('"', lanes=False)
+            facts = self.meeting(u, at, u, other)
+            goal = t.all(t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other)) for a in u.axes)
+        return self.make("G3", "lanes", u.launch, u.name, ("twice",), facts, goal, u.buffer.name)
+
+    def separate(self, u: Access, at: Instance) -> bool:
+        """Whether each lane axis moves, alone, one index of its own."""
+        left: set[Axis] = set(u.axes)
+        for e in u.index:
+            own = lanes(e)
+            if len(own) == 1 and own[0] in left and not leaves(e, "value"):
+                p = self.encoder.term(e, at)
+                (n,) = self.encoder.term(own[0].lane, at).atoms
+                if [m for m, _ in p.items if n in m] == [(n,)] and not self._hidden(p, n):
+                    left.discard(own[0])
+        return not left
+
+    def _hidden(self, p: Poly, n: int) -> bool:
+        """Whether a lane also occurs inside a quotient, minimum or choice of the term."""
+        return any(self.terms.atoms[m].axioms for m in p.atoms if m != n)
+
+    def races(self, b: Buffer, stores: list[Access]) -> Iterable[Obligation]:
+        """No two programs of a launch meet at an element that one of them writes."""
+        t, encoder = self.terms, self.encoder
+        for w in stores:
+            others = [
+                a
+                for a in self.seen.accesses
+                if a.buffer.name == b.name
+                and a.launch == w.launch
+                and (not a.store or (b.role == "plan" and stores.index(a) >= stores.index(w)))
+            ]
+            for r in others:
+                e1 = encoder.instance(w.launch, w.path, "'")
+                e2 = encoder.instance(r.launch, r.path, '"')
+                grid = range(len(self.program.kernels[w.launch].grid))
+                goal = t.all(t.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid)
+                name = f"{w.name}.{r.name}"
+                facts = self.meeting(w, e1, r, e2)
+                yield self.make(
+                    "G3", "race", w.launch, name, ("race",), facts, goal, b.name, where=""
+                )
+
+    # -- hints of placements
+    def hints(self) -> Iterable[Obligation]:
+        for n, p in enumerate(self.program.placements):
+            mine = [a for a in self.seen.accesses if a.launch == n]
+            for scratch, (host, lead) in p.home.items():
+                yield self.housed(n, scratch, host, lead)
+                for u in (a for a in mine if a.buffer.name == scratch):
+                    for w in (a for a in mine if a.buffer.name == host):
+                        yield self.dead(n, u, w, lead)
+            for w in (a for a in mine if a.store and matches(p.stream, a.name)):
+                yield self.aligned(n, w)
+
+    def housed(self, n: int, scratch: str, host: str, lead: tuple[Expr, ...]) -> Obligation:
+        """The scratch fits into the slice of the output, whatever the program."""
+        t, encoder = self.terms, self.encoder
+        buffers = {b.name: b for b in self.program.buffers()}
+        at = encoder.instance(n, ())
+        goals = []
+        for e, size in zip(lead, buffers[host].shape, strict=False):
+            x = encoder.term(e, at)
+            goals += [t.ge0(x), t.lt(x, encoder.term(size, at))]
+        rest = buffers[host].shape[len(lead) :]
+        for e, size in zip(buffers[scratch].shape, rest, strict=True):
+            goals.append(t.le(encoder.term(e, at), encoder.term(size, at)))
+        own = f"{scratch}.{host}"
+        return self.make("G2", "home", n, own, ("home",), at.facts, t.all(goals), host, where="")
+
+    def dead(self, n: int, u: Access, w: Access, lead: tuple[Expr, ...]) -> Obligation:
+        """Scratch in a home is touched by its program only, and before the host's element is."""
+        t, encoder = self.terms, self.encoder
+        e1 = encoder.instance(u.launch, u.path, "'")
+        e2 = encoder.instance(w.launch, w.path, '"')
+        grid = range(len(self.program.kernels[n].grid))
+        same = t.all(t.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid)
+        shared = [
+            var(p.loop.variable) for p, q in zip(u.path, w.path, strict=False) if p.loop and p is q
+        ]
+        both = [t.eq(e1.leaves[v], e2.leaves[v]) for v in shared]
+        before = [t.all(both)] if u.order < w.order else []
+        for k, v in enumerate(shared):
+            before.append(t.all([*both[:k], t.lt(e1.leaves[v], e2.leaves[v])]))
+        place = [*(encoder.term(e, e1) for e in lead), *(encoder.term(e, e1) for e in u.index)]
+        meet = [t.eq(x, encoder.term(j, e2)) for x, j in zip(place, w.index, strict=True)]
+        masks = [encoder.formula(u.mask, e1), encoder.formula(w.mask, e2)]
+        facts = [p for f in (*e1.facts, *e2.facts, *meet, *masks) for p in t.parts(f)]
+        goal = t.both(same, t.any(before))
+        own = f"{u.buffer.name}.{u.name}.{w.name}"
+        return self.make("G2", "home", n, own, ("home",), facts, goal, w.buffer.name, where="")
+
+    def aligned(self, n: int, w: Access) -> Obligation:
+        """Each vector of a streaming store starts at a multiple of the vector's bytes."""
+        t, encoder = self.terms, self.encoder
+        at = encoder.instance(n, w.path).copy("a", lanes=False)
+        each = VECTOR_BYTES // w.buffer.dtype.bytes
+        goals = [self.base(w.buffer)]
+        for a in w.axes:
+            what = self.program.placements[n].axes[a.name]
+            if isinstance(what, tuple) and what[0] == "vec":
+                width = what[1]
+                first = t.fresh(f"{a.name}first", 0, a.extent // width - 1)
+                at.bind(a.lane, t.scale(first, width))
+        if w.index:
+            goals.append(t.eq0(t.divide(encoder.term(w.index[-1], at), t.const(each))[1]))
+        if len(w.index) > 1:
+            rows = w.buffer.strides[:-1] if w.buffer.strides else (w.buffer.shape[-1],)
+            for r in rows:
+                goals.append(t.eq0(t.divide(encoder.term(r, at), t.const(each))[1]))
+        if w.buffer.strides:
+            goals.append(t.eq(encoder.term(w.buffer.strides[-1], at), t.const(1)))
+        return self.make("G2", "stream", n, w.name, (), at.facts, t.all(goals), w.buffer.name)
+
+    def base(self, b: Buffer) -> Formula:
+        """A fact says that the buffer's memory is aligned to vectors."""
+        for f in (*self.program.facts, *self.context.facts):
+            for x in leaves(f, "param"):
+                name, _, at = str(x.attr).removeprefix("aligned(").removesuffix(")").partition(", ")
+                if x is f and name == b.name and at.isdigit() and int(at) % VECTOR_BYTES == 0:
+                    return YES
+        missing = param(f"aligned({b.name}, {VECTOR_BYTES})", "bool")
+        return self.encoder.formula(missing, Instance(0, ""))
+
+
+def _into(b: Bound) -> Path:
+    """The path into the loop that a bound belongs to, as accesses inside it have it."""
+    from opwright.verify.walk import Step
+
+    assert b.loop is not None
+    return (*b.path, Step(b.loop))
+
+
+def _times(
+    a: dict[Monomial, Fraction], b: dict[Monomial, Fraction]
+) -> dict[Monomial, Fraction]:
+    out: dict[Monomial, Fraction] = {}
+    for m, x in a.items():
+        for n, y in b.items():
+            k = tuple(sorted(m + n))
+            out[k] = out.get(k, Fraction(0)) + x * y
+    return out
+
+
+_FLAT: dict[str, tuple[str, str]] = {}
+
+
+def flattening(timeout: float, rlimit: int) -> tuple[str, str]:
+    """The only nonlinear lemma, by induction on the rank: 0 <= o < c and 0 <= i < n give o*n + i < c*n."""
+    if "flat" not in _FLAT:
+        import z3
+
+        o, c, i, n = z3.Ints("offset count index extent")
+        s = z3.Solver()
+        s.set("timeout", max(1, int(timeout * 1000)), "rlimit", rlimit, "random_seed", 1)
+        inside = z3.And(o * n + i >= 0, o * n + i < c * n)
+        s.add(o >= 0, o < c, i >= 0, i < n, z3.Not(inside))
+        if s.check() != z3.unsat:
+            return "UNKNOWN", "the flattening lemma was not proved in time"
+        _FLAT["flat"] = "PROVED", "row-major offsets of indices in bounds stay below the element count"
+    return _FLAT["flat"]
+
+
+def with_subject(records: Iterable[Record], subject: str) -> list[Record]:
+    """Records about a named subject."""
+    return [replace(r, subject=subject) for r in records]

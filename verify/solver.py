@@ -1,0 +1,263 @@
+"""Questions to z3: fresh solver, fixed seed, bounded resources and time; only `unsat` proves.
+
+Products of atoms are unknowns with lemmas first (every question is then linear); if that does not settle
+it, once more with the products as they are. z3 is imported at the first question.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
+
+LEMMA_PAIRS = 60  # of products that share a factor, per question
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """unsat, sat or unknown; a model maps atom numbers to integers; `reason` says why it is unknown."""
+
+    result: str
+    model: dict[int, int] = field(default_factory=dict)
+    reason: str = ""
+    exact: bool = True  # the model respects products
+
+
+class Asker:
+    """Answers satisfiability questions about the formulas of one `Terms`."""
+
+    def __init__(
+        self, terms: Terms, timeout: float, rlimit: int, deadline: float | None = None
+    ) -> None:
+        import z3
+
+        self.z3: Any = z3
+        self.terms, self.timeout, self.rlimit, self.deadline = terms, timeout, rlimit, deadline
+        self.facts: list[Formula] = []  # hold in every question
+        self.asked = 0
+        self._atoms: dict[int, Any] = {}
+        self._monomials: dict[Monomial, Any] = {}
+        self._z3: dict[Poly | Formula, Any] = {}
+        self._answers: dict[tuple[frozenset[Formula], bool], Answer] = {}
+
+    def ask(self, formulas: Iterable[Formula], clauses: bool = True) -> Answer:
+        """Whether facts and formulas can hold together; without `clauses`, elements are unknowns."""
+        wanted = frozenset(itertools.chain(self.facts, formulas))
+        if any(f.op == "false" for f in wanted):
+            return Answer("unsat")
+        key = (wanted, clauses)
+        found = self._answers.get(key)
+        if found is None:
+            found = self._answers[key] = self._ask(wanted, clauses)
+        return found
+
+    def _ask(self, wanted: frozenset[Formula], clauses: bool) -> Answer:
+        everything, atoms = self.closure(wanted, clauses)
+        products = self.products(everything)
+        answer = self._solve(everything, atoms, products, False)
+        if products and answer.result != "unsat":
+            exact = self._solve(everything, atoms, products, True)
+            if exact.result == "unknown" and answer.result == "sat":
+                return Answer("unknown", answer.model, exact.reason, False)
+            return exact
+        return answer
+
+    def closure(
+        self, wanted: Iterable[Formula], clauses: bool = True
+    ) -> tuple[list[Formula], list[Atom]]:
+        """The formulas with the axioms of every atom they reach, in a fixed order."""
+        out = sorted(set(wanted), key=lambda f: (sorted(f.atoms), f.op))
+        atoms: dict[int, Atom] = {}
+        seen = set(out)
+        todo = list(out)
+        while todo:
+            f = todo.pop()
+            numbers = sorted(f.atoms - atoms.keys())
+            while numbers:
+                n = numbers.pop()
+                if n in atoms:
+                    continue
+                a = atoms[n] = self.terms.atoms[n]
+                for x in a.axioms if clauses or not a.function.startswith("in:") else ():
+                    if x not in seen:
+                        seen.add(x)
+                        out.append(x)
+                        todo.append(x)
+                for p in a.arguments:  # congruence speaks of them
+                    numbers += sorted(p.atoms - atoms.keys())
+        return out, [atoms[n] for n in sorted(atoms)]
+
+    def products(self, formulas: Iterable[Formula]) -> list[Monomial]:
+        found: dict[Monomial, None] = {}
+
+        def walk(x: Any) -> None:
+            if isinstance(x, Poly):
+                for m, _ in x.items:
+                    if len(m) > 1:
+                        found[m] = None
+            elif isinstance(x, Formula):
+                for y in x.args:
+                    walk(y)
+
+        for f in formulas:
+            walk(f)
+        return sorted(found)
+
+    def _solve(
+        self, formulas: list[Formula], atoms: list[Atom], products: list[Monomial], exact: bool
+    ) -> Answer:
+        z3 = self.z3
+        self.asked += 1
+        seconds = self.timeout
+        if self.deadline is not None:
+            seconds = min(seconds, self.deadline - time.monotonic())
+            if seconds <= 0:
+                return Answer("unknown", reason="the time for this program is spent")
+        s = z3.SimpleSolver()
+        s.set("timeout", max(1, int(seconds * 1000)), "rlimit", self.rlimit, "random_seed", 1)
+        s.add(*(self.formula(f) for f in formulas))
+        for a in atoms:
+            x = self.atom(a.number)
+            if a.lo is not None:
+                s.add(x >= a.lo)
+            if a.hi is not None:
+                s.add(x <= a.hi)
+        s.add(*self.congruences(atoms))
+        if products:
+            s.add(*self.lemmas(products))
+        if exact:
+            for m in products:
+                value = self.atom(m[0])
+                for n in m[1:]:
+                    value = value * self.atom(n)
+                s.add(self.monomial(m) == value)
+        r = s.check()
+        if r == z3.unsat:
+            return Answer("unsat")
+        if r == z3.sat:
+            found = s.model()
+            model = {
+                a.number: found.eval(self.atom(a.number), model_completion=True).as_long()
+                for a in atoms
+            }
+            return Answer("sat", model, exact=exact or not products)
+        return Answer("unknown", reason=f"z3: {s.reason_unknown()}")
+
+    def congruences(self, atoms: list[Atom]) -> list[Any]:
+        """Elements of one tensor at equal indices are equal."""
+        groups: dict[str, list[Atom]] = {}
+        for a in atoms:
+            if a.function:
+                groups.setdefault(a.function, []).append(a)
+        out = []
+        for g in groups.values():
+            for a, b in itertools.islice(itertools.combinations(g, 2), LEMMA_PAIRS):
+                pairs = zip(a.arguments, b.arguments, strict=True)
+                same = [self.terms.eq(x, y) for x, y in pairs]
+                equal = self.atom(a.number) == self.atom(b.number)
+                out.append(self.z3.Implies(self.formula(self.terms.all(same)), equal))
+        return out
+
+    # -- translation
+    def atom(self, n: int) -> Any:
+        if n not in self._atoms:
+            self._atoms[n] = self.z3.Int(f"{self.terms.atoms[n].name}!{n}")
+        return self._atoms[n]
+
+    def monomial(self, m: Monomial) -> Any:
+        if len(m) == 1:
+            return self.atom(m[0])
+        if m not in self._monomials:
+            self._monomials[m] = self.z3.Int("product!" + "!".join(map(str, m)))
+        return self._monomials[m]
+
+    def poly(self, p: Poly) -> Any:
+        found = self._z3.get(p)
+        if found is None:
+            z3, parts = self.z3, []
+            for m, c in p.items:
+                if not m:
+                    parts.append(z3.IntVal(c))
+                else:
+                    x = self.monomial(m)
+                    parts.append(x if c == 1 else c * x)
+            found = parts[0] if len(parts) == 1 else z3.Sum(parts) if parts else z3.IntVal(0)
+            self._z3[p] = found
+        return found
+
+    def formula(self, f: Formula) -> Any:
+        found = self._z3.get(f)
+        if found is None:
+            found = self._z3[f] = self._formula(f)
+        return found
+
+    def _formula(self, f: Formula) -> Any:
+        z3 = self.z3
+        if f.op in ("true", "false"):
+            return z3.BoolVal(f.op == "true")
+        if f.op == "bool":
+            return z3.Bool(str(f.args[0]))
+        if f.op in ("ge0", "eq0"):
+            p = f.args[0]
+            assert isinstance(p, Poly)
+            # the constant goes to the other side: z3 keeps such rows as bounds
+            constant = dict(p.items).get((), 0)
+            left = self.poly(self.terms.shift(p, -constant))
+            return left >= -constant if f.op == "ge0" else left == -constant
+        args = [self.formula(a) for a in f.args if isinstance(a, Formula)]
+        return {"and": z3.And, "or": z3.Or, "not": z3.Not}[f.op](*args)
+
+    def lemmas(self, products: list[Monomial]) -> list[Any]:
+        """True facts about products: signs, growth, and comparison of two that share a factor."""
+        z3, out = self.z3, []
+        known: dict[Monomial, None] = dict.fromkeys(products)
+        for m in products:  # the smaller products that lemmas speak of
+            for k in range(len(m)):
+                known[m[:k] + m[k + 1 :]] = None
+        for m in known:
+            if len(m) > 1:
+                x = self.monomial(m)
+                lo, hi = self.terms.of_monomial(m)
+                out += [x >= lo] if lo is not None else []
+                out += [x <= hi] if hi is not None else []
+                for k in range(len(m)):
+                    one, rest = self.atom(m[k]), m[:k] + m[k + 1 :]
+                    other = self.monomial(rest)
+                    out.append(z3.Implies(one == 0, x == 0))
+                    out.append(z3.Implies(one == 1, x == other))
+                    if self.terms.of_monomial(rest)[0] is not None:
+                        out.append(z3.Implies(z3.And(one >= 1, other >= 0), x >= other))
+        pairs = itertools.combinations(sorted(known), 2)
+        shared = [(a, b, c) for a, b in pairs if (c := _common(a, b))]
+        for a, b, c in shared[:LEMMA_PAIRS]:
+            x, y = _rest(a, c), _rest(b, c)
+            d, u, v = self.monomial(c), self._value(x), self._value(y)
+            s, t = self.monomial(a), self.monomial(b)
+            out.append(z3.Implies(z3.And(d >= 0, u <= v), s <= t))
+            out.append(z3.Implies(z3.And(d >= 0, v <= u), t <= s))
+            out.append(z3.Implies(z3.And(d >= 0, u < v), s + d <= t))
+            out.append(z3.Implies(z3.And(d >= 0, v < u), t + d <= s))
+        return out
+
+    def _value(self, m: Monomial) -> Any:
+        return self.monomial(m) if m else self.z3.IntVal(1)
+
+
+def _common(a: Monomial, b: Monomial) -> Monomial:
+    rest, out = list(b), []
+    for n in a:
+        if n in rest:
+            rest.remove(n)
+            out.append(n)
+    return tuple(out)
+
+
+def _rest(a: Monomial, part: Monomial) -> Monomial:
+    rest = list(a)
+    for n in part:
+        rest.remove(n)
+    return tuple(rest)

@@ -1,0 +1,207 @@
+"""Walks a tile program once: accesses, loops, and where a value must not be poison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from opwright.ir.expr import TRUE, Expr, call, conjunction, conjuncts, leaf, leaves
+from opwright.ir.tile import (
+    Axis,
+    Buffer,
+    Def,
+    For,
+    If,
+    Kernel,
+    Load,
+    Stmt,
+    Store,
+    TileProgram,
+    Value,
+    access_axes,
+    lanes,
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Step:
+    """One step of the way to a statement: into a loop, or into one side of a branch."""
+
+    loop: For | None = None
+    cond: Expr = TRUE
+    taken: bool = True
+
+
+Path = tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Access:
+    """A load or a store: where in the program, and at which elements of which buffer."""
+
+    name: str
+    store: bool
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    mask: Expr
+    path: Path
+    order: tuple[int, ...]  # place in the program text
+    launch: int
+    axes: tuple[Axis, ...]
+    value: Value | None = None
+
+    @property
+    def loops(self) -> tuple[For, ...]:
+        return tuple(s.loop for s in self.path if s.loop is not None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Use:
+    """A place where poison is forbidden: `defined` must hold wherever `when` does."""
+
+    name: str
+    what: str
+    path: Path
+    launch: int
+    when: Expr
+    defined: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bound:
+    """An index expression outside of accesses: bounds of a loop, a condition, an index value."""
+
+    name: str
+    exprs: tuple[Expr, ...]
+    path: Path
+    launch: int
+    loop: For | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Walk:
+    """Everything a proof speaks of, in program order."""
+
+    program: TileProgram
+    accesses: list[Access] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    bounds: list[Bound] = field(default_factory=list)
+    scopes: dict[Value, Path] = field(default_factory=dict)
+    launches: dict[Value, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for n, k in enumerate(self.program.kernels):
+            _Walker(self, n, k).block(k.body, (), ())
+
+
+class _Walker:
+    def __init__(self, out: Walk, launch: int, kernel: Kernel) -> None:
+        self.out, self.launch, self.kernel = out, launch, kernel
+        self.defined: dict[Value, Expr] = {}
+
+    def use(self, name: str, what: str, path: Path, when: Expr, defined: Expr) -> None:
+        given = set(conjuncts(when))
+        left = conjunction([c for c in conjuncts(defined) if c not in given])
+        if left is not TRUE:
+            self.out.uses.append(Use(name, what, path, self.launch, when, left))
+
+    def clean(self, *exprs: Expr) -> Expr:
+        """Where the values that occur in index expressions are defined."""
+        parts: dict[Expr, None] = {}
+        for e in exprs:
+            for x in leaves(e, "value"):
+                parts |= dict.fromkeys(conjuncts(self.defined[x.attr]))
+        return conjunction(list(parts))
+
+    def block(self, body: Iterable[Stmt], path: Path, order: tuple[int, ...]) -> None:
+        for n, s in enumerate(body):
+            at = (*order, n)
+            if isinstance(s, Def):
+                self.out.scopes[s.value] = path
+                self.out.launches[s.value] = self.launch
+                self.defined[s.value] = self.value(s.value, path, at)
+            elif isinstance(s, Store):
+                axes = access_axes(s)
+                self.touch(s.name, True, s.buffer, s.index, s.mask, path, at, axes, s.value)
+                what = f"poison is stored to {s.buffer.name}"
+                self.use(s.name, what, path, s.mask, self.defined[s.value])
+            elif isinstance(s, For):
+                self.loop(s, path, at)
+            else:
+                self.branch(s, path, at)
+
+    def branch(self, s: If, path: Path, at: tuple[int, ...]) -> None:
+        name = f"if_{'_'.join(map(str, at))}"
+        self.out.bounds.append(Bound(name, (s.cond,), path, self.launch))
+        self.use(name, "poison decides a branch", path, TRUE, self.clean(s.cond))
+        self.block(s.then, (*path, Step(None, s.cond, True)), (*at, 0))
+        self.block(s.other, (*path, Step(None, s.cond, False)), (*at, 1))
+
+    def loop(self, s: For, path: Path, at: tuple[int, ...]) -> None:
+        self.out.bounds.append(Bound(s.variable, (s.lo, s.hi), path, self.launch, s))
+        self.use(s.variable, "poison bounds a loop", path, TRUE, self.clean(s.lo, s.hi))
+        inside = (*path, Step(s))
+        for i, p, r in zip(s.inits, s.params, s.results, strict=True):
+            self.use(p.name, "poison is carried", path, TRUE, self.defined[i])
+            self.defined[p] = self.defined[r] = TRUE
+            self.out.scopes[p], self.out.scopes[r] = inside, path
+            self.out.launches[p] = self.out.launches[r] = self.launch
+        self.block(s.body, inside, at)
+        for y, p in zip(s.yields, s.params, strict=True):
+            self.use(f"{p.name}.next", "poison is carried", inside, TRUE, self.defined[y])
+
+    def touch(
+        self,
+        name: str,
+        store: bool,
+        buffer: Buffer,
+        index: tuple[Expr, ...],
+        mask: Expr,
+        path: Path,
+        order: tuple[int, ...],
+        axes: tuple[Axis, ...],
+        value: Value | None,
+    ) -> None:
+        self.out.accesses.append(
+            Access(name, store, buffer, index, mask, path, order, self.launch, axes, value)
+        )
+        self.use(f"{name}.mask", "poison decides a mask", path, TRUE, self.clean(mask))
+        self.use(f"{name}.index", "poison is an index", path, mask, self.clean(*index))
+
+    def value(self, v: Value, path: Path, at: tuple[int, ...]) -> Expr:
+        """Where a value is not poison, as a predicate over its lanes."""
+        if v.op == "load":
+            what: Load = v.attr
+            self.touch(v.name, False, what.buffer, what.index, what.mask, path, at, v.axes, v)
+            return TRUE if what.other is not None else what.mask
+        if v.op == "index":
+            if not v.attr.args:
+                return TRUE
+            self.out.bounds.append(Bound(v.name, (v.attr,), path, self.launch))
+            return self.clean(v.attr)
+        if v.op == "select":
+            return self.select(v)
+        parts: dict[Expr, None] = {}
+        for a in v.args:
+            parts |= dict.fromkeys(conjuncts(self.defined[a]))
+        defined = conjunction(list(parts))
+        if v.op == "reduce":
+            self.use(v.name, "poison is reduced", path, TRUE, defined)
+            return TRUE
+        return defined
+
+    def select(self, v: Value) -> Expr:
+        c, a, b = v.args
+        dc, da, db = (self.defined[x] for x in v.args)
+        cond = c.attr if c.op == "index" else leaf("value", c, "bool")
+        known = set(conjuncts(cond))
+        left = conjunction([x for x in conjuncts(da) if x not in known])
+        sides = conjunction([call("or", ~cond, left), call("or", cond, db)])
+        if left is TRUE:
+            sides = TRUE if db is TRUE else call("or", cond, db)
+        elif db is TRUE:
+            sides = call("or", ~cond, left)
+        return conjunction([*conjuncts(dc), sides])
+
+
+__all__ = ["Access", "Bound", "Path", "Step", "Use", "Walk", "lanes"]

@@ -1,0 +1,195 @@
+"""Proposes which instance of a store writes a given element: digits of a mixed radix expansion.
+
+A proposal is never trusted: `holds` says when it is a real instance that hits the element, and that is
+what is proved. A poor proposal costs a proof, not soundness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from opwright.ir.expr import Expr, pid, var
+from opwright.verify.encode import Encoder, Instance
+from opwright.verify.terms import Formula, Poly
+from opwright.verify.walk import Access
+
+Equation = tuple[Expr, Poly]
+
+
+class Witness:
+    """Instances of one store that should write an element."""
+
+    def __init__(self, encoder: Encoder, store: Access, fixed: dict[Expr, Poly]) -> None:
+        self.encoder, self.terms, self.store = encoder, encoder.terms, store
+        grid = encoder.program.kernels[store.launch].grid
+        self.loops = {var(s.variable): s for s in store.loops}
+        order = [*(pid(d) for d in range(len(grid))), *self.loops, *(a.lane for a in store.axes)]
+        self.free = [v for v in order if v not in fixed]
+        self.fixed = fixed
+
+    def proposals(self, target: list[Poly]) -> list[Formula]:
+        """Conditions, each of which implies that the store writes the element.
+
+        What no index determines is at its first iteration, or at its last one.
+        """
+        equations = self.undivided([(e, t) for e, t in zip(self.store.index, target, strict=True)])
+        out: dict[Formula, None] = {}
+        for last in (False, True):
+            at = self.solve(equations, last)
+            out[self.holds(at, target)] = None
+        return list(out)
+
+    # -- the system of equations
+    def open(self, e: Expr, solved: set[Expr]) -> bool:
+        """Whether an expression depends on something not yet decided."""
+        if e in self.free:
+            return e not in solved
+        return any(self.open(a, solved) for a in e.args)
+
+    def undivided(self, equations: list[Equation]) -> list[Equation]:
+        """Join quotient and remainder of one number, inside out, until no division is left on top."""
+        t = self.terms
+        todo = list(equations)
+        for _ in range(2 * len(equations) + 4):
+            divided = [q for q in todo if q[0].op in ("floordiv", "mod") and self.open(q[0], set())]
+            joined = self._join(divided)
+            if joined is not None:
+                quotient, remainder, equation = joined
+                todo = [equation, *(q for q in todo if q is not quotient and q is not remainder)]
+                continue
+            if not divided:
+                break
+            alone = divided[-1]
+            e, value = alone
+            if e.op == "floordiv":
+                value = t.mul(value, self.constant(e.args[1]))
+            todo = [(e.args[0], value), *(q for q in todo if q is not alone)]
+        return todo
+
+    def constant(self, e: Expr) -> Poly:
+        """A divisor; it holds nothing that is to be decided."""
+        return self.encoder.term(e, Instance(self.store.launch, "w", dict(self.fixed)))
+
+    def _join(self, divided: list[Equation]) -> tuple[Equation, Equation, Equation] | None:
+        t = self.terms
+        for low in divided:
+            if low[0].op != "mod":
+                continue
+            number, radix = low[0].args
+            for high in divided:
+                if high[0].op != "floordiv":
+                    continue
+                value = t.add(t.mul(high[1], self.constant(radix)), low[1])
+                if high[0].args == low[0].args:
+                    return high, low, (number, value)
+                if number.op == "floordiv" and self._product(high[0], number, radix):
+                    return high, low, (number, value)
+        return None
+
+    def _product(self, high: Expr, number: Expr, radix: Expr) -> bool:
+        """Whether x // (radix * d) stands beside x // d % radix."""
+        if high.args[0] is not number.args[0]:
+            return False
+        together = self.terms.mul(self.constant(number.args[1]), self.constant(radix))
+        return self.constant(high.args[1]) is together
+
+    # -- digits
+    def solve(self, equations: list[Equation], last: bool) -> Instance:
+        t, encoder = self.terms, self.encoder
+        at = Instance(self.store.launch, "w", dict(self.fixed))
+        solved: set[Expr] = set()
+
+        def default(v: Expr) -> Poly:
+            if v not in self.loops:
+                return t.const(0)
+            s = self.loops[v]
+            lo, hi = encoder.term(s.lo, at), encoder.term(s.hi, at)
+            if not last or v in solved:
+                return lo
+            steps = t.divide(t.shift(t.sub(hi, lo), -1), t.const(s.step))[0]
+            return t.add(lo, t.scale(steps, s.step))
+
+        def fill(keep: Expr | None) -> None:
+            for v in self.free:
+                if v not in solved or v is keep or v not in at.leaves:
+                    at.bind(v, default(v))
+
+        def rough(e: Expr) -> Poly:
+            """The expression with every undecided digit at zero."""
+            if not self.open(e, solved):
+                return encoder.term(e, at)
+            if e in self.free:
+                return rough(self.loops[e].lo) if e in self.loops else t.const(0)
+            if e.op in ("add", "sub", "mul", "neg"):
+                return encoder.apply(e.op, [rough(a) for a in e.args], e, at)  # type: ignore[no-any-return]
+            return t.const(0)
+
+        fill(None)
+        for e, value in equations:
+            digits = sorted(
+                ((c, v) for v, c in self.weights(e).items() if v not in solved and c > 0),
+                key=lambda x: -x[0],
+            )
+            for c, v in digits:
+                if v in self.loops:  # its own lower bound counts in full
+                    solved.add(v)
+                for o in self.free:
+                    if o not in solved or o is v:
+                        at.bind(o, default(o))
+                step = self.loops[v].step if v in self.loops else 1
+                count = t.divide(t.sub(value, rough(e)), t.const(c))[0]
+                at.bind(v, t.add(at.leaves[v], t.scale(count, step)))
+                solved.add(v)
+        for o in self.free:
+            if o not in solved:
+                at.bind(o, default(o))
+        return at
+
+    def weights(self, e: Expr) -> dict[Expr, int]:
+        """How much an expression changes when a digit goes one step; a loop brings its lower bound."""
+        if e in self.free:
+            own = self.loops[e].step if e in self.loops else 1
+            return {**(self.weights(self.loops[e].lo) if e in self.loops else {}), e: own}
+        if e.op in ("add", "sub"):
+            x, y = (self.weights(a) for a in e.args)
+            sign = 1 if e.op == "add" else -1
+            return {v: x.get(v, 0) + sign * y.get(v, 0) for v in {**x, **y}}
+        if e.op == "neg":
+            return {v: -c for v, c in self.weights(e.args[0]).items()}
+        if e.op == "mul":
+            for a, b in (e.args, e.args[::-1]):
+                if b.op == "const":
+                    return {v: c * b.attr for v, c in self.weights(a).items()}
+        return {}
+
+    # -- what makes a proposal true
+    def holds(self, at: Instance, target: list[Poly]) -> Formula:
+        """The instance exists and writes the element."""
+        t, encoder, w = self.terms, self.encoder, self.store
+        parts: list[Formula] = []
+        for d, n in enumerate(encoder.program.kernels[w.launch].grid):
+            p = at.leaves[pid(d)]
+            parts += [t.ge0(p), t.lt(p, encoder.term(n, at))]
+        for step in w.path:
+            if step.loop is None:
+                c = encoder.formula(step.cond, at)
+                parts.append(c if step.taken else t.no(c))
+                continue
+            s = step.loop
+            x, lo, hi = at.leaves[var(s.variable)], encoder.term(s.lo, at), encoder.term(s.hi, at)
+            parts += [t.le(lo, x), t.lt(x, hi)]
+            if s.step > 1:
+                parts.append(t.eq0(t.divide(t.sub(x, lo), t.const(s.step))[1]))
+        for a in w.axes:
+            x = at.leaves[a.lane]
+            parts += [t.ge0(x), t.lt(x, t.const(a.extent))]
+        parts.append(encoder.formula(w.mask, at))
+        parts += [t.eq(encoder.term(i, at), x) for i, x in zip(w.index, target, strict=True)]
+        return t.all(parts)
+
+
+def proposals(
+    encoder: Encoder, store: Access, target: list[Poly], fixed: dict[Expr, Poly] | None = None
+) -> Iterable[Formula]:
+    """Conditions under which the store writes the element at `target`."""
+    return Witness(encoder, store, fixed or {}).proposals(target)
