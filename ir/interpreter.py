@@ -1,11 +1,11 @@
 """Concrete reading of the semantics table: runs tile programs on numpy.
 
 Reals are float64, integers exact. Every element of memory carries what safety is about: whether it
-holds a value, which program of the running launch wrote it, which one read it, how often an output was written. What a
-correct program never does is a trap: an index out of bounds, a read before a write, poison that is
-stored, reduced, carried or used as an index, a second write of an output element, an output element
-without a write, an element that two programs of one launch touch (one of them writing), an integer
-that wraps.
+holds a value, which program of the running launch wrote it, which one read it, how often an output
+was written. What a correct program never does is a trap: an index out of bounds, a read before a
+write, poison that is stored, reduced, carried or used as an index, a second write of an output
+element, an output element without a write, an element that two programs of one launch touch (one
+of them writing), an integer that wraps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import LEAVES, ZERO, Expr, show
+from opwright.ir.expr import LEAVES, ZERO, Expr, leaves, show
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.tile import (
     Axis,
@@ -44,8 +44,8 @@ Tile = tuple[NDArray[Any], NDArray[np.bool_]]  # data and poison, one entry per 
 
 
 class Trap(Exception):
-    """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison, twice,
-    race, missing, wrap, divisor, shape, home or limit."""
+    """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison,
+    twice, race, missing, wrap, divisor, shape, home or limit."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Trap(Exception):
         buffer: str = "",
         index: tuple[int, ...] = (),
         lane: Mapping[str, int] | None = None,
+        other: str = "",
     ) -> None:
         place = [x for x in (statement, kernel and f"kernel {kernel}") if x]
         if kernel:
@@ -65,6 +66,7 @@ class Trap(Exception):
         self.kind, self.what, self.kernel, self.statement = kind, what, kernel, statement
         self.program, self.buffer, self.index = program, buffer, index
         self.lane = dict(lane or {})
+        self.other = other  # the statement that touched the element before
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -76,6 +78,7 @@ class Trap(Exception):
             "buffer": self.buffer,
             "index": list(self.index),
             "lane": self.lane,
+            "other": self.other,
         }
 
 
@@ -91,9 +94,9 @@ def run(
 ) -> dict[str, NDArray[Any]]:
     """Outputs (and state) of a program as float64, int64 or bool arrays; raises Trap.
 
-    `arrays` holds inputs and state; `strides` what `stride(x, n)` stands for, in elements (row-major
-    when absent); `order` is a seed that shuffles the programs of every launch; `limit` bounds the
-    number of executed statements.
+    `arrays` holds inputs and state; `strides` what `stride(x, n)` stands for, in elements
+    (row-major when absent); `order` is a seed that shuffles the programs of every launch; `limit`
+    bounds the number of executed statements.
     """
 
     def stop(trap: Trap) -> None:
@@ -120,10 +123,10 @@ def traps(
     With `homes`, scratch shares the memory of its host as the placement says.
     """
     found: list[Trap] = []
-    seen: set[tuple[str, str, str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
 
     def note(trap: Trap) -> None:
-        key = (trap.kind, trap.kernel, trap.statement, trap.buffer)
+        key = (trap.kind, trap.kernel, trap.statement, trap.buffer, trap.other)
         if key not in seen:
             seen.add(key)
             found.append(trap)
@@ -151,6 +154,8 @@ class _Memory:
     writes: NDArray[np.int64]  # by stores, over all launches
     writer: NDArray[np.int64]  # program of the running launch, or NOBODY
     reader: NDArray[np.int64]  # program of the running launch, NOBODY or MANY
+    wrote: NDArray[np.int32]  # statement of the last write
+    looked: NDArray[np.int32]  # statement of the last read
     owner: NDArray[np.int64] | None = None  # of a host: who wrote the memory last
 
 
@@ -174,7 +179,9 @@ class _Machine:
         self.kernel, self.number, self.statement = "", 0, ""
         self.pid: tuple[int, ...] = ()
         self.home: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self.axes: tuple[Axis, ...] = ()
+        self.names: list[str] = [""]
+        self.numbers: dict[str, int] = {"": 0}
+        self.inside: dict[Expr, list[Value]] = {}
         for b in program.buffers():
             self.allocate(b, arrays)
 
@@ -211,6 +218,8 @@ class _Machine:
             np.zeros(shape, np.int64),
             np.full(shape, NOBODY),
             np.full(shape, NOBODY),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
         )
 
     def results(self) -> dict[str, NDArray[Any]]:
@@ -279,10 +288,24 @@ class _Machine:
             self.fail("limit", "the step limit is reached")
 
     def fail(
-        self, kind: str, what: str, buffer: str = "", index: Any = (), lane: Any = None
+        self,
+        kind: str,
+        what: str,
+        buffer: str = "",
+        index: Any = (),
+        lane: Any = None,
+        other: str = "",
     ) -> None:
         at = tuple(index)
-        self.trap(Trap(kind, what, self.kernel, self.statement, self.pid, buffer, at, lane))
+        self.trap(Trap(kind, what, self.kernel, self.statement, self.pid, buffer, at, lane, other))
+
+    def me(self) -> int:
+        """A number for the running statement."""
+        name = f"{self.kernel}.{self.statement}"
+        if name not in self.numbers:
+            self.numbers[name] = len(self.names)
+            self.names.append(name)
+        return self.numbers[name]
 
     def block(self, body: Iterable[Stmt]) -> None:
         for s in body:
@@ -324,7 +347,23 @@ class _Machine:
         return out.item() if isinstance(out, np.ndarray | np.generic) else out
 
     def uniform(self, e: Expr) -> Any:
+        """A condition or the bound of a loop."""
+        for v in self.poisoned(e):
+            self.fail("poison", f"{v.name} holds poison and decides what runs")
         return self.expr(e)
+
+    def poisoned(self, e: Expr) -> list[Value]:
+        """Values in an expression that hold poison at some lane."""
+        if e not in self.inside:
+            self.inside[e] = [x.attr for x in leaves(e, "value")]
+        return [v for v in self.inside[e] if self.env[v][1].any()]
+
+    def poison(self, e: Expr, axes: tuple[Axis, ...]) -> NDArray[np.bool_]:
+        """Lanes at which an expression depends on poison."""
+        out = np.zeros([a.extent for a in axes], bool)
+        for v in self.poisoned(e):
+            out |= self.aligned(v, axes)[1]
+        return out
 
     def index(self, e: Expr, axes: tuple[Axis, ...]) -> Any:
         """An index expression at every lane of a tile with these axes."""
@@ -345,11 +384,7 @@ class _Machine:
             shape = [-1 if n == at else 1 for n in range(len(axes))]
             return np.arange(x.attr.extent).reshape(shape)
         if x.op == "value":
-            data, poison = self.aligned(x.attr, axes)
-            if poison.any():
-                self.fail("poison", f"{x.attr.name} holds poison and is used as an index or a mask")
-                data = np.where(poison, 0, data)
-            return data
+            return self.aligned(x.attr, axes)[0]
         if x.op in LEAVES:
             found = self.env.get((x.op, x.attr))
             if found is None:
@@ -393,6 +428,15 @@ class _Machine:
     ) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], ...]]:
         """Lanes that touch memory, and the index of each; lanes out of bounds are dropped."""
         on = self.lanes(mask, axes).astype(bool)
+        bad = self.poison(mask, axes)
+        if bad.any():
+            self.fail("poison", f"poison decides the mask {show(mask)}", b.name)
+            on = on & ~bad
+        for e in index:
+            bad = on & self.poison(e, axes)
+            if bad.any():
+                self.fail("poison", f"poison is in the index {show(e)}", b.name)
+                on = on & ~bad
         at = [self.lanes(i, axes) for i in index or (ZERO,)]
         shape = self.memory[b.name].data.shape
         for d, (i, n) in enumerate(zip(at, shape, strict=True)):
@@ -421,13 +465,13 @@ class _Machine:
         if other.any():
             where = self.first(other, at)
             what = f"{verb} {b.name}{list(where)}, which another program of this launch wrote"
-            self.fail("race", what, b.name, where)
+            self.fail("race", what, b.name, where, other=self.names[m.wrote[where]])
         if store:
             other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
             if other.any():
                 where = self.first(other, at)
                 what = f"writes {b.name}{list(where)}, which another program of this launch read"
-                self.fail("race", what, b.name, where)
+                self.fail("race", what, b.name, where, other=self.names[m.looked[where]])
 
     def store(self, s: Store) -> None:
         b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
@@ -440,16 +484,19 @@ class _Machine:
         flat = np.sort(np.ravel_multi_index(at, m.data.shape)) if on.any() else np.zeros(0, int)
         if (flat[1:] == flat[:-1]).any():
             where = self.first(flat[1:] == flat[:-1], np.unravel_index(flat[1:], m.data.shape))
-            self.fail("twice", f"two lanes write {b.name}{list(where)}", b.name, where)
+            name = f"{self.kernel}.{s.name}"
+            self.fail("twice", f"two lanes write {b.name}{list(where)}", b.name, where, other=name)
         again = m.writes[at] > 0
         if b.role in ("out", "state") and again.any():
             where = self.first(again, at)
-            self.fail("twice", f"{b.name}{list(where)} is written a second time", b.name, where)
+            what = f"{b.name}{list(where)} is written a second time"
+            self.fail("twice", what, b.name, where, other=self.names[m.wrote[where]])
         self.conflict(b, m, at, True)
         m.data[at] = self.fits(b, data[on])
         m.ready[at] = True
         m.writes[at] += 1
         m.writer[at] = self.number
+        m.wrote[at] = self.me()
         self.share(b, m, at)
 
     def share(self, b: Buffer, m: _Memory, at: tuple[NDArray[np.int64], ...]) -> None:
@@ -496,6 +543,7 @@ class _Machine:
             self.conflict(b, m, at, False)
             free = m.reader[at] == NOBODY
             m.reader[at] = np.where(free | (m.reader[at] == self.number), self.number, MANY)
+            m.looked[at] = self.me()
         if b.name in self.home:
             host, full = self.housed(b, at)
             owner = self.memory[host].owner
@@ -517,7 +565,7 @@ class _Machine:
         if v.op == "full":
             return np.full(shape, v.attr, kind), clean
         if v.op == "index":
-            return self.lanes(v.attr, v.axes).astype(kind), clean
+            return self.lanes(v.attr, v.axes).astype(kind), self.poison(v.attr, v.axes)
         if v.op == "load":
             return self.load(v)
         if v.op == "reduce":

@@ -1,4 +1,5 @@
-"""What proofs of a program may assume: facts over sizes and params, preconditions on inputs, limits."""
+"""What proofs of a program may assume: facts over sizes and params, preconditions on inputs,
+limits."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator
 class Context:
     """Assumptions of a proof, each of which is a guard of the package, and the effort to spend.
 
-    `facts` hold of sizes and params, `requires` are the spec's clauses about inputs. A size without an
-    upper bound among the facts is at most `dim_limit`; an input or output has at most `element_limit`
-    elements. `timeout` and `rlimit` bound one question, `budget` all questions of a program (seconds).
+    `facts` hold of sizes and params, `requires` are the spec's clauses about inputs. A size
+    without an upper bound among the facts is at most `dim_limit`; an input or output has at most
+    `element_limit` elements. `timeout` and `rlimit` bound one question, `budget` all questions of
+    a program (seconds).
     """
 
     facts: tuple[Expr, ...] = ()

@@ -1,8 +1,9 @@
-"""Reads index expressions and integer values of a tile program as terms, for an arbitrary instance.
+"""Reads index expressions and integer values of a tile program as terms, for an arbitrary
+instance.
 
-An instance is one program of a launch at one iteration of each loop around a statement, at one lane of
-each axis. What is not an integer over sizes (an element of scratch, a comparison of reals, state that a
-loop carries) becomes an unknown that is the same for the same instance.
+An instance is one program of a launch at one iteration of each loop around a statement, at one
+lane of each axis. What is not an integer over sizes (an element of scratch, a comparison of reals,
+state that a loop carries) becomes an unknown that is the same for the same instance.
 """
 
 from __future__ import annotations
@@ -12,10 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opwright.ir.dtypes import DType, integer_range
-from opwright.ir.expr import LEAVES, TRUE, Expr, Fold, conjuncts, leaves, pid, read_parts, show, walk
-from opwright.ir.tile import Axis, Buffer, Load, TileProgram, Value
+from opwright.ir.expr import (
+    LEAVES,
+    TRUE,
+    Expr,
+    Fold,
+    conjuncts,
+    leaves,
+    pid,
+    read_parts,
+    show,
+    var,
+    walk,
+)
+from opwright.ir.tile import Axis, Buffer, Load, TileProgram, Value, expressions
 from opwright.verify.context import Context
-from opwright.verify.terms import NO, YES, Formula, Poly, Terms
+from opwright.verify.terms import NO, YES, Formula, Interval, Poly, Terms
 from opwright.verify.walk import Path, Walk
 
 I64 = (-(2**63), 2**63 - 1)
@@ -61,6 +74,7 @@ class Encoder:
         self.terms = Terms()
         self.scalars: dict[Expr, Any] = {}
         self.clauses = list(_clauses(context))
+        self.splits = _splits(program)
         self._reads: dict[tuple[object, ...], Poly] = {}
         self._opaque: dict[tuple[object, ...], Any] = {}
         self._instances: dict[tuple[object, ...], Instance] = {}
@@ -157,7 +171,8 @@ class Encoder:
         return out
 
     def _shape_facts(self, empty: Instance) -> None:
-        """Tensors exist: their extents are not negative, and they have a bounded number of elements."""
+        """Tensors exist: their extents are not negative, and they have a bounded number of
+        elements."""
         t = self.terms
         for b in self.program.buffers():
             if b.role in ("in", "out", "state"):
@@ -186,12 +201,12 @@ class Encoder:
             at = outer.copy(tag)
             if step.loop is not None:
                 s = step.loop
-                lo, hi = self.term(s.lo, outer), self.term(s.hi, outer)
-                length = t.interval(t.sub(hi, lo))[1]
+                start, end = self.term(s.lo, outer), self.term(s.hi, outer)
+                length = t.interval(t.sub(end, start))[1]
                 last = None if length is None else (length - 1) // s.step
                 k = t.fresh(f"{s.variable}{tag}", 0, last)
-                at.bind(_variable(s.variable), t.add(lo, t.scale(k, s.step)))
-                at.facts += t.parts(t.lt(at.leaves[_variable(s.variable)], hi))
+                at.bind(_variable(s.variable), t.add(start, t.scale(k, s.step)))
+                at.facts += t.parts(t.lt(at.leaves[_variable(s.variable)], end))
             else:
                 c = self.formula(step.cond, outer)
                 at.facts += t.parts(c if step.taken else t.no(c))
@@ -229,7 +244,16 @@ class Encoder:
         elif any(a.kind == "real" for a in e.args) or e.kind == "real" or e.op == "fold":
             found = self.opaque(e, at)
         else:
-            found = self.apply(e.op, [self.encode(a, at) for a in e.args], e, at)
+            split = self.splits.get(e)
+            if split is not None and all(
+                _natural(self.terms.interval(self.term(d, at))) for d in split[1:]
+            ):
+                found = self.term(split[0] // split[1] // split[2], at)
+                if e.op == "mod":
+                    whole = self.terms.mul(found, self.term(e.args[1], at))
+                    found = self.terms.sub(self.term(split[0], at), whole)
+            else:
+                found = self.apply(e.op, [self.encode(a, at) for a in e.args], e, at)
         at.memo[e] = found
         return found
 
@@ -346,11 +370,15 @@ class Encoder:
 
     def value(self, v: Value, at: Instance) -> Any:
         """A tile at the lanes of the instance, where it is an integer or a truth value."""
+        out = self.wide(v, at)
+        return self.narrow(out, v.dtype) if isinstance(out, Poly) else out
+
+    def wide(self, v: Value, at: Instance) -> Any:
+        """The same before it is put into the width of its type."""
         if v.op == "full" and v.dtype.kind != "real":
             return self.terms.const(int(v.attr)) if v.dtype.kind == "int" else YES if v.attr else NO
         if v.op == "index" and v.attr.kind == v.dtype.kind != "real":
-            out = self.encode(v.attr, at)
-            return self.narrow(out, v.dtype) if isinstance(out, Poly) else out
+            return self.encode(v.attr, at)
         if v.op == "load" and v.dtype.kind == "int" and v.attr.buffer.role == "in":
             what: Load = v.attr
             got = self.element(
@@ -361,11 +389,10 @@ class Encoder:
             other = self.terms.const(int(what.other))
             return self.terms.choose(self.formula(what.mask, at), got, other)
         if v.op == "cast" and v.dtype.kind == "int" and v.args[0].dtype.kind == "int":
-            return self.narrow(self.value(v.args[0], at), v.dtype)
+            return self.value(v.args[0], at)
         exact = v.args and all(a.dtype.kind != "real" for a in (v, *v.args))
         if exact and v.op not in ("reduce", "cast"):
-            out = self.apply(v.op, [self.value(a, at) for a in v.args], v, at)
-            return self.narrow(out, v.dtype) if isinstance(out, Poly) else out
+            return self.apply(v.op, [self.value(a, at) for a in v.args], v, at)
         return self.unknown(v, at)
 
     # -- inputs
@@ -421,9 +448,49 @@ class Encoder:
 
 
 def _variable(name: str) -> Expr:
-    from opwright.ir.expr import var
-
     return var(name)
+
+
+def _natural(interval: Interval) -> bool:
+    return interval[0] is not None and interval[0] >= 0
+
+
+def _factors(e: Expr) -> list[Expr]:
+    return [x for a in e.args for x in _factors(a)] if e.op == "mul" else [e]
+
+
+def _splits(program: TileProgram) -> dict[Expr, tuple[Expr, Expr, Expr]]:
+    """x // (a * b) as x // b // a where x // b occurs too: digits of one number share quotients.
+
+    Holds for a, b > 0, which follows from a * b > 0 where neither is negative.
+    """
+    divisions: dict[Expr, list[Expr]] = {}
+    for k in program.kernels:
+        for e in expressions(k.body):
+            for x in walk(e):
+                if x.op in ("floordiv", "mod"):
+                    divisions.setdefault(x.args[0], []).append(x)
+    out: dict[Expr, tuple[Expr, Expr, Expr]] = {}
+    for number, found in divisions.items():
+        for e in found:
+            whole = _factors(e.args[1])
+            best: tuple[Expr, Expr] | None = None
+            for other in found:
+                part, rest = _factors(other.args[1]), list(whole)
+                if len(part) >= len(whole) or any(f.op == "const" for f in part):
+                    continue
+                for f in part:
+                    if f in rest:
+                        rest.remove(f)
+                small = len(rest) == len(whole) - len(part)
+                if small and (best is None or len(part) > len(_factors(best[0]))):
+                    top = rest[0]
+                    for f in rest[1:]:
+                        top = top * f
+                    best = other.args[1], top
+            if best is not None:
+                out[e] = (number, *best)
+    return out
 
 
 def _clauses(context: Context) -> Iterable[_Clause]:

@@ -1,10 +1,12 @@
-"""Safety of tile programs for all sizes at once: the obligations of G2 and G3 and how each is discharged.
+"""Safety of tile programs for all sizes at once: the obligations of G2 and G3 and how each is
+discharged.
 
-G2: in bounds, no wrap, positive divisors, no poison that is stored, reduced, carried or branched on,
-nothing read before it is written, hints true. G3: every output element written, and written once; no
-program touches what another one of its launch writes. An obligation is a formula over an arbitrary
-instance of a statement; it is discharged by intervals, by the facts it stands under, or by z3, where only
-`unsat` proves. What is not proved goes to `replay`, which alone may call it refuted.
+G2: in bounds, no wrap, positive divisors, no poison that is stored, reduced, carried or branched
+on, nothing read before it is written, hints true. G3: every output element written, and written
+once; no program touches what another one of its launch writes. An obligation is a formula over an
+arbitrary instance of a statement; it is discharged by intervals, by the facts it stands under, or
+by z3, where only `unsat` proves. What is not proved goes to `replay`, which alone may call it
+refuted.
 """
 
 from __future__ import annotations
@@ -16,50 +18,53 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, leaves, param, pid, show, var, walk
 from opwright.ir.record import Record
-from opwright.ir.tile import Axis, Buffer, TileProgram, lanes, matches
+from opwright.ir.tile import Axis, Buffer, TileProgram, Value, lanes, matches
 from opwright.verify.context import Context
 from opwright.verify.encode import Encoder, Instance
 from opwright.verify.solver import Answer, Asker
 from opwright.verify.terms import NO, YES, Formula, Monomial, Poly
-from opwright.verify.walk import Access, Bound, Path, Use, Walk
+from opwright.verify.walk import Access, Bound, Use, Walk
 from opwright.verify.witness import proposals
 
 TOP = 2**63
-VECTOR_BYTES = 32  # alignment that a streaming store asks for
+INT64 = (-TOP, TOP - 1)
 SUBJECT = "TileIR {} (printer trusted)"
+
+
+Case = tuple[list[Formula], Formula]  # facts and goal
 
 
 @dataclass(slots=True)
 class Obligation:
-    """Something to prove: under the facts of its instance the goal holds.
+    """Something to prove: in each case, under its facts, the goal holds.
 
-    `traps` are the kinds of trap that refute it and `statement` where they show ("" is anywhere);
+    `traps` are the kinds of trap that refute it; `statements` ("kernel.name") are where such a trap
+    shows, all of them involved (none: anywhere); `buffers` are those it may speak of (none: any).
     `proposed` marks goals that rest on a proposed witness.
     """
 
     id: str
     kind: str
-    statement: str
-    kernel: str
     traps: tuple[str, ...]
-    facts: list[Formula]
-    goal: Formula
-    buffer: str = ""
+    cases: list[Case]
+    statements: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
     proposed: bool = False
-    what: str = ""
     status: str = ""
     reason: str = ""
     seconds: float = 0.0
+    failed: Case | None = None
     answer: Answer | None = None
 
 
 def prove(program: TileProgram, context: Context, subject: str = "") -> list[Record]:
     """One record per obligation of G2 and G3 of a program that `check_program` accepts.
 
-    A status is PROVED, UNKNOWN with a reason, or REFUTED with a counterexample that the interpreter ran
-    into. Raises nothing for a program that is wrong.
+    A status is PROVED, UNKNOWN with a reason, or REFUTED with a counterexample that the
+    interpreter ran into. Raises nothing for a program that is wrong.
     """
     start = time.monotonic()
     prover = Prover(program, context)
@@ -132,23 +137,34 @@ class Prover:
         o.seconds = time.perf_counter() - start
 
     def _decide(self, o: Obligation) -> tuple[str, str]:
-        t = self.terms
         if o.status:
             return o.status, o.reason
         if self.contradiction:
             return "UNKNOWN", self.contradiction
-        if o.goal is YES or t.implied(o.facts, o.goal):
-            return self._reached(o.facts)
-        answer = self.asker.ask([*o.facts, t.no(o.goal)])
+        reasons = []
+        for case in o.cases:
+            status, reason = self._settle(o, case)
+            if status != "PROVED":
+                o.failed = case
+                return status, reason
+            reasons.append(reason)
+        return "PROVED", reasons[0] if reasons and all(reasons) else ""
+
+    def _settle(self, o: Obligation, case: Case) -> tuple[str, str]:
+        facts, goal = case
+        t = self.terms
+        if goal is YES or t.implied(facts, goal):
+            return self._reached(facts)
+        answer = self.asker.ask([*facts, t.no(goal)])
         if answer.result == "unsat":
-            return self._reached(o.facts)
+            return self._reached(facts)
         o.answer = answer
         if answer.result == "unknown":
             return "UNKNOWN", answer.reason
         model = self.show_model(answer)
         if o.proposed:
-            return "UNKNOWN", f"no witness found: at {model}"
-        return "UNKNOWN", f"not replayed: fails at {model}"
+            return "UNKNOWN", f"no witness found, for instance at {model}"
+        return "UNKNOWN", f"a counterexample at {model} could not be replayed"
 
     def _reached(self, facts: list[Formula]) -> tuple[str, str]:
         """PROVED, unless what the proof stands on cannot happen for a reason that is not a fact."""
@@ -184,18 +200,22 @@ class Prover:
         gate: str,
         what: str,
         launch: int,
-        statement: str,
+        name: str,
         traps: tuple[str, ...],
-        facts: list[Formula],
-        goal: Formula,
-        buffer: str = "",
+        cases: list[Case],
+        *,
+        statements: tuple[str, ...] | None = None,
+        buffers: tuple[str, ...] = (),
         proposed: bool = False,
-        where: str | None = None,
     ) -> Obligation:
-        kernel = self.program.kernels[launch].name if launch >= 0 else ""
-        at = statement.split(".")[0] if where is None else where
-        ident = self.name(gate, what, launch, statement)
-        return Obligation(ident, gate, at, kernel, traps, facts, goal, buffer, proposed)
+        """An obligation; `statements` default to the statement that gave it its name."""
+        if statements is None:
+            statements = (self.at(launch, name),)
+        ident = self.name(gate, what, launch, name)
+        return Obligation(ident, gate, traps, cases, statements, buffers, proposed)
+
+    def at(self, launch: int, statement: str) -> str:
+        return f"{self.program.kernels[launch].name}.{statement}"
 
     # -- G2
     def safety(self) -> Iterable[Obligation]:
@@ -209,7 +229,11 @@ class Prover:
         for u in self.seen.uses:
             yield self.use(u)
         for a in self.seen.accesses:
-            if not a.store and a.buffer.role in ("program", "plan", "out") and a.buffer.init == "none":
+            if (
+                not a.store
+                and a.buffer.role in ("program", "plan", "out")
+                and a.buffer.init == "none"
+            ):
                 yield self.written(a)
         yield from self.flattening()
 
@@ -217,22 +241,29 @@ class Prover:
         """The number of programs fits 64 bits."""
         at = Instance(launch, "")
         total = [self.encoder.term(g, at) for g in self.program.kernels[launch].grid]
-        kernel = self.program.kernels[launch].name
-        goal = self.few(total, 1) if self.bounded(total, TOP - 1) is None else YES
-        return self.make("G2", "grid", -1, kernel, ("wrap",), [], goal, where="")
+        kernel = self.program.kernels[launch]
+        goals = self.sane(kernel.grid, at, False)
+        if self.bounded(total, TOP - 1) is None:
+            goals.append(self.few(total, 1))
+        case: Case = ([], self.terms.all(goals))
+        traps = ("wrap", "divisor")
+        return self.make("G2", "grid", -1, kernel.name, traps, [case], statements=())
 
     def shapes(self) -> Iterable[Obligation]:
         """Extents of scratch are not negative and its bytes can be counted."""
         at = Instance(0, "")
         for b in self.program.buffers():
             extents = [self.encoder.term(s, at) for s in b.shape]
-            goals = []
+            goals = self.sane(b.shape, at, False)
             if b.role in ("plan", "program"):
                 goals += [self.terms.ge0(x) for x in extents]
             if self.bounded(extents, (TOP - 1) // b.dtype.bytes) is None:
                 goals.append(self.few(extents, b.dtype.bytes))
-            goal = self.terms.all(goals)
-            yield self.make("G2", "shape", -1, b.name, ("shape",), [], goal, b.name, where="")
+            case: Case = ([], self.terms.all(goals))
+            traps = ("shape", "divisor")
+            yield self.make(
+                "G2", "shape", -1, b.name, traps, [case], statements=(), buffers=(b.name,)
+            )
 
     def few(self, extents: list[Poly], each: int) -> Formula:
         """The product of extents, in bytes, is below 2^63, as a goal for z3."""
@@ -256,7 +287,8 @@ class Prover:
         return best if best is not None and best <= limit else None
 
     def overestimate(self, extents: list[Poly]) -> int | None:
-        """Replace quotients by fractions, multiply out, bound each product by what facts say of it."""
+        """Replace quotients by fractions, multiply out, bound each product by what facts say of
+        it."""
         total: dict[Monomial, Fraction] = {(): Fraction(1)}
         for x in extents:
             row: dict[Monomial, Fraction] = {}
@@ -273,7 +305,7 @@ class Prover:
         return math.floor(bound)
 
     def _fraction(self, m: Monomial, c: int) -> dict[Monomial, Fraction]:
-        """c * m from above, quotients by constants taken as fractions; negative parts are dropped."""
+        """c * m from above: quotients by constants as fractions, negative parts dropped."""
         if c < 0:
             return {}
         out: dict[Monomial, Fraction] = {(): Fraction(c)}
@@ -293,19 +325,22 @@ class Prover:
         mask = encoder.formula(a.mask, at)
         under = [*at.facts, *t.parts(mask)]
         if wrap := self.sane((a.mask,), at):
-            traps = ("wrap", "divisor")
-            yield self.make("G2", "mask", a.launch, a.name, traps, at.facts, t.all(wrap))
-        traps = ("wrap", "divisor")
-        yield self.make("G2", "wrap", a.launch, a.name, traps, under, t.all(self.sane(a.index, at)))
+            case = (at.facts, t.all(wrap))
+            yield self.make("G2", "mask", a.launch, a.name, ("wrap", "divisor"), [case])
+        case = (under, t.all(self.sane(a.index, at)))
+        yield self.make("G2", "wrap", a.launch, a.name, ("wrap", "divisor"), [case])
         inside = []
         for i, n in zip(a.index, a.buffer.shape, strict=True):
             x = encoder.term(i, at)
             inside += [t.ge0(x), t.lt(x, encoder.term(n, at))]
-        goal = t.all(inside)
-        yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), under, goal, a.buffer.name)
+        case = (under, t.all(inside))
+        yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
 
-    def sane(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
-        """No node of these expressions wraps, and every divisor is positive."""
+    def sane(self, exprs: Iterable[Expr], at: Instance, wrap: bool = True) -> list[Formula]:
+        """No node of these expressions wraps, and every divisor is positive.
+
+        What the host computes (grids, shapes) is exact: there, without `wrap`, only divisors count.
+        """
         t, out = self.terms, []
         todo, done = list(exprs), set()
         while todo:
@@ -315,59 +350,74 @@ class Prover:
                     continue
                 done.add(x)
                 if x.op == "value":
-                    todo += self.inside(x)
+                    exprs_inside, own = self.inside(x.attr, at)
+                    todo += exprs_inside
+                    out += own
                     continue
                 if not x.args or x.kind != "int" or any(a.kind == "real" for a in x.args):
                     continue
-                out += self.fits(self.encoder.term(x, at))
+                if wrap:
+                    out += self.fits(self.encoder.term(x, at), INT64)
                 if x.op in ("floordiv", "mod"):
                     out.append(t.lt(t.const(0), self.encoder.term(x.args[1], at)))
         return [f for f in out if f is not YES]
 
-    def inside(self, x: Expr) -> list[Expr]:
-        """Index expressions that a value used as an index is made of."""
-        v = x.attr
-        if v.op == "index":
-            return [v.attr]
-        return [y for a in v.args if a.op == "index" for y in (a.attr,)]
+    def inside(self, v: Value, at: Instance) -> tuple[list[Expr], list[Formula]]:
+        """Index expressions that an integer value is made of, and that its arithmetic is exact."""
+        exprs: list[Expr] = []
+        out: list[Formula] = []
+        todo, done = [v], {v}
+        while todo:
+            u = todo.pop()
+            if u.op == "index":
+                exprs.append(u.attr)
+            exact = u.dtype.kind == "int" and (u.args or u.op == "index")
+            if exact and u.op != "reduce" and all(a.dtype.kind != "real" for a in u.args):
+                p = self.encoder.wide(u, at)
+                if isinstance(p, Poly):
+                    out += self.fits(p, integer_range(u.dtype))
+                if u.op in ("floordiv", "mod"):
+                    divisor = self.encoder.value(u.args[1], at)
+                    out.append(self.terms.lt(self.terms.const(0), divisor))
+            new = [a for a in u.args if a not in done and u.op != "reduce"]
+            done |= set(new)
+            todo += new
+        return exprs, out
 
-    def fits(self, p: Poly) -> list[Formula]:
+    def fits(self, p: Poly, bounds: tuple[int, int]) -> list[Formula]:
         t = self.terms
         lo, hi = t.interval(p)
         out = []
-        if lo is None or lo < -TOP:
-            out.append(t.ge0(t.shift(p, TOP)))
-        if hi is None or hi >= TOP:
-            out.append(t.lt(p, t.const(TOP)))
+        if lo is None or lo < bounds[0]:
+            out.append(t.ge0(t.shift(p, -bounds[0])))
+        if hi is None or hi > bounds[1]:
+            out.append(t.le(p, t.const(bounds[1])))
         return out
 
     def bound(self, b: Bound) -> Obligation:
         """Bounds, conditions and index values do not wrap; a loop's increment does not either."""
         t = self.terms
         at = self.encoder.instance(b.launch, b.path)
-        goals = self.sane(b.exprs, at)
+        cases: list[Case] = [(at.facts, t.all(self.sane(b.exprs, at)))]
         if b.loop is not None:
-            inner = self.encoder.instance(b.launch, _into(b))
+            inner = self.encoder.instance(b.launch, (*b.path, b.step))
             last = inner.leaves[var(b.loop.variable)]
-            lo, hi = t.interval(self.encoder.term(b.loop.hi, at))
+            hi = t.interval(self.encoder.term(b.loop.hi, at))[1]
             if hi is None or hi - 1 + b.loop.step >= TOP:
                 step = t.lt(t.shift(last, b.loop.step), t.const(TOP))
-                goals.append(step)
-                return self.make(
-                    "G2", "wrap", b.launch, b.name, ("wrap", "divisor"), inner.facts, t.all(goals)
-                )
-        traps = ("wrap", "divisor")
-        where = "if" if b.name.startswith("if_") else b.name
+                cases.append((inner.facts, step))
+        where = (self.at(b.launch, "if" if b.name.startswith("if_") else b.name),)
         return self.make(
-            "G2", "wrap", b.launch, b.name, traps, at.facts, t.all(goals), where=where
+            "G2", "wrap", b.launch, b.name, ("wrap", "divisor"), cases, statements=where
         )
 
     def use(self, u: Use) -> Obligation:
         at = self.encoder.instance(u.launch, u.path)
         when = self.encoder.formula(u.when, at)
         goal = self.encoder.formula(u.defined, at)
-        facts = [*at.facts, *self.terms.parts(when)]
-        return self.make("G2", "poison", u.launch, u.name, ("poison",), facts, goal, where="")
+        case = ([*at.facts, *self.terms.parts(when)], goal)
+        where = (self.at(u.launch, u.statement),)
+        return self.make("G2", "poison", u.launch, u.name, ("poison",), [case], statements=where)
 
     def written(self, r: Access) -> Obligation:
         """Some store of the same program, or of an earlier launch, wrote what is read."""
@@ -394,10 +444,8 @@ class Prover:
                 ways |= dict.fromkeys(proposals(encoder, w, target, {**base, **outer, v: before}))
                 ways |= dict.fromkeys(self.earlier(w, target, {**base, **outer}, v, here[v]))
         facts = [*at.facts, *t.parts(encoder.formula(r.mask, at))]
-        goal = t.any(ways)
-        return self.make(
-            "G2", "init", r.launch, r.name, ("unwritten",), facts, goal, r.buffer.name, True
-        )
+        case = (facts, t.any(ways))
+        return self.make("G2", "init", r.launch, r.name, ("unwritten",), [case], proposed=True)
 
     def earlier(
         self, w: Access, target: list[Poly], fixed: dict[Expr, Poly], v: Expr, now: Poly
@@ -414,8 +462,9 @@ class Prover:
         yield t.all([witness.holds(at, target), t.lt(at.leaves[v], now)])
 
     def flattening(self) -> Iterable[Obligation]:
-        """Row-major flattening of an index in bounds stays below the element count: one induction step."""
-        o = Obligation("G2.flat", "G2", "", "", (), [], YES)
+        """Row-major flattening of an index in bounds stays below the element count: one induction
+        step."""
+        o = Obligation("G2.flat", "G2", (), [])
         o.status, o.reason = flattening(self.context.timeout, self.context.rlimit)
         yield o
 
@@ -452,9 +501,17 @@ class Prover:
         ways: dict[Formula, None] = {}
         for w in stores:
             ways |= dict.fromkeys(proposals(encoder, w, element))
-        goal = t.any(ways)
+        case = (facts, t.any(ways))
         return self.make(
-            "G3", "cover", -1, b.name, ("missing",), facts, goal, b.name, True, where=""
+            "G3",
+            "cover",
+            -1,
+            b.name,
+            ("missing",),
+            [case],
+            statements=(),
+            buffers=(b.name,),
+            proposed=True,
         )
 
     def once(self, b: Buffer, u: Access, w: Access) -> Obligation:
@@ -465,13 +522,26 @@ class Prover:
         facts = self.meeting(u, e1, w, e2)
         goal = NO
         if u is w:
-            facts_of = [t.eq(e1.leaves[x], e2.leaves[x]) for x in e1.leaves if x.op in ("pid", "var")]
+            facts_of = [
+                t.eq(e1.leaves[x], e2.leaves[x]) for x in e1.leaves if x.op in ("pid", "var")
+            ]
             own = [t.eq(encoder.term(a.lane, e1), encoder.term(a.lane, e2)) for a in u.axes]
             goal = t.all([*facts_of, *own])
         name = u.name if u is w else f"{u.name}.{w.name}"
         if u is not w and u.launch != w.launch:
             name = f"{u.name}.{self.program.kernels[w.launch].name}.{w.name}"
-        return self.make("G3", "once", u.launch, name, ("twice",), facts, goal, b.name, where="")
+        where = tuple(dict.fromkeys((self.at(u.launch, u.name), self.at(w.launch, w.name))))
+        own_buffer = (b.name,)
+        return self.make(
+            "G3",
+            "once",
+            u.launch,
+            name,
+            ("twice",),
+            [(facts, goal)],
+            statements=where,
+            buffers=own_buffer,
+        )
 
     def meeting(self, u: Access, e1: Instance, w: Access, e2: Instance) -> list[Formula]:
         """Facts of two accesses that touch one element."""
@@ -495,8 +565,10 @@ class Prover:
         else:
             other = at.copy('"', lanes=False)
             facts = self.meeting(u, at, u, other)
-            goal = t.all(t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other)) for a in u.axes)
-        return self.make("G3", "lanes", u.launch, u.name, ("twice",), facts, goal, u.buffer.name)
+            goal = t.all(
+                t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other)) for a in u.axes
+            )
+        return self.make("G3", "lanes", u.launch, u.name, ("twice",), [(facts, goal)])
 
     def separate(self, u: Access, at: Instance) -> bool:
         """Whether each lane axis moves, alone, one index of its own."""
@@ -531,24 +603,28 @@ class Prover:
                 grid = range(len(self.program.kernels[w.launch].grid))
                 goal = t.all(t.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid)
                 name = f"{w.name}.{r.name}"
-                facts = self.meeting(w, e1, r, e2)
-                yield self.make(
-                    "G3", "race", w.launch, name, ("race",), facts, goal, b.name, where=""
-                )
+                case = (self.meeting(w, e1, r, e2), goal)
+                where = tuple(dict.fromkeys((self.at(w.launch, w.name), self.at(w.launch, r.name))))
+                yield self.make("G3", "race", w.launch, name, ("race",), [case], statements=where)
 
     # -- hints of placements
     def hints(self) -> Iterable[Obligation]:
         for n, p in enumerate(self.program.placements):
-            mine = [a for a in self.seen.accesses if a.launch == n]
             for scratch, (host, lead) in p.home.items():
-                yield self.housed(n, scratch, host, lead)
-                for u in (a for a in mine if a.buffer.name == scratch):
-                    for w in (a for a in mine if a.buffer.name == host):
-                        yield self.dead(n, u, w, lead)
-            for w in (a for a in mine if a.store and matches(p.stream, a.name)):
-                yield self.aligned(n, w)
+                cases = [self.housed(n, scratch, host, lead)]
+                for u in (a for a in self.seen.accesses if a.buffer.name == scratch):
+                    for w in (a for a in self.seen.accesses if a.buffer.name == host):
+                        if u.launch == n and w.launch <= n:
+                            cases.append(self.dead(n, u, w, lead))
+                own = f"{scratch}.{host}"
+                yield self.make(
+                    "G2", "home", n, own, ("home",), cases, statements=(), buffers=(scratch, host)
+                )
+            for w in self.seen.accesses:
+                if w.launch == n and w.store and matches(p.stream, w.name):
+                    yield self.aligned(n, w)
 
-    def housed(self, n: int, scratch: str, host: str, lead: tuple[Expr, ...]) -> Obligation:
+    def housed(self, n: int, scratch: str, host: str, lead: tuple[Expr, ...]) -> Case:
         """The scratch fits into the slice of the output, whatever the program."""
         t, encoder = self.terms, self.encoder
         buffers = {b.name: b for b in self.program.buffers()}
@@ -560,14 +636,19 @@ class Prover:
         rest = buffers[host].shape[len(lead) :]
         for e, size in zip(buffers[scratch].shape, rest, strict=True):
             goals.append(t.le(encoder.term(e, at), encoder.term(size, at)))
-        own = f"{scratch}.{host}"
-        return self.make("G2", "home", n, own, ("home",), at.facts, t.all(goals), host, where="")
+        return at.facts, t.all(goals)
 
-    def dead(self, n: int, u: Access, w: Access, lead: tuple[Expr, ...]) -> Obligation:
+    def dead(self, n: int, u: Access, w: Access, lead: tuple[Expr, ...]) -> Case:
         """Scratch in a home is touched by its program only, and before the host's element is."""
         t, encoder = self.terms, self.encoder
         e1 = encoder.instance(u.launch, u.path, "'")
         e2 = encoder.instance(w.launch, w.path, '"')
+        place = [*(encoder.term(e, e1) for e in lead), *(encoder.term(e, e1) for e in u.index)]
+        meet = [t.eq(x, encoder.term(j, e2)) for x, j in zip(place, w.index, strict=True)]
+        masks = [encoder.formula(u.mask, e1), encoder.formula(w.mask, e2)]
+        facts = [p for f in (*e1.facts, *e2.facts, *meet, *masks) for p in t.parts(f)]
+        if w.launch != n:
+            return facts, NO
         grid = range(len(self.program.kernels[n].grid))
         same = t.all(t.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid)
         shared = [
@@ -577,58 +658,45 @@ class Prover:
         before = [t.all(both)] if u.order < w.order else []
         for k, v in enumerate(shared):
             before.append(t.all([*both[:k], t.lt(e1.leaves[v], e2.leaves[v])]))
-        place = [*(encoder.term(e, e1) for e in lead), *(encoder.term(e, e1) for e in u.index)]
-        meet = [t.eq(x, encoder.term(j, e2)) for x, j in zip(place, w.index, strict=True)]
-        masks = [encoder.formula(u.mask, e1), encoder.formula(w.mask, e2)]
-        facts = [p for f in (*e1.facts, *e2.facts, *meet, *masks) for p in t.parts(f)]
-        goal = t.both(same, t.any(before))
-        own = f"{u.buffer.name}.{u.name}.{w.name}"
-        return self.make("G2", "home", n, own, ("home",), facts, goal, w.buffer.name, where="")
+        return facts, t.both(same, t.any(before))
 
     def aligned(self, n: int, w: Access) -> Obligation:
-        """Each vector of a streaming store starts at a multiple of the vector's bytes."""
-        t, encoder = self.terms, self.encoder
-        at = encoder.instance(n, w.path).copy("a", lanes=False)
-        each = VECTOR_BYTES // w.buffer.dtype.bytes
-        goals = [self.base(w.buffer)]
-        for a in w.axes:
-            what = self.program.placements[n].axes[a.name]
-            if isinstance(what, tuple) and what[0] == "vec":
-                width = what[1]
-                first = t.fresh(f"{a.name}first", 0, a.extent // width - 1)
-                at.bind(a.lane, t.scale(first, width))
-        if w.index:
-            goals.append(t.eq0(t.divide(encoder.term(w.index[-1], at), t.const(each))[1]))
-        if len(w.index) > 1:
-            rows = w.buffer.strides[:-1] if w.buffer.strides else (w.buffer.shape[-1],)
-            for r in rows:
-                goals.append(t.eq0(t.divide(encoder.term(r, at), t.const(each))[1]))
-        if w.buffer.strides:
-            goals.append(t.eq(encoder.term(w.buffer.strides[-1], at), t.const(1)))
-        return self.make("G2", "stream", n, w.name, (), at.facts, t.all(goals), w.buffer.name)
+        """Each vector of a streaming store starts at a multiple of the vector's bytes.
 
-    def base(self, b: Buffer) -> Formula:
-        """A fact says that the buffer's memory is aligned to vectors."""
+        A store whose lanes are masked, or which has no vector axis, is not streamed.
+        """
+        t, encoder, b = self.terms, self.encoder, w.buffer
+        at = encoder.instance(n, w.path).copy("a", lanes=False)
+        placed = self.program.placements[n].axes
+        wide = [(a, placed[a.name][1]) for a in w.axes if isinstance(placed[a.name], tuple)]
+        goals: list[Formula] = []
+        if wide and wide[0][0] not in lanes(w.mask):
+            axis, width = wide[0][0], int(wide[0][1])
+            first = t.fresh(f"{axis.name}first", 0, axis.extent // width - 1)
+            at.bind(axis.lane, t.scale(first, width))
+            each = t.const(width)
+            goals.append(self.base(b, width * b.dtype.bytes))
+            if w.index:
+                goals.append(t.eq0(t.divide(encoder.term(w.index[-1], at), each)[1]))
+            rows = b.strides[:-1] if b.strides else b.shape[-1:] if len(b.shape) > 1 else ()
+            goals += [t.eq0(t.divide(encoder.term(r, at), each)[1]) for r in rows]
+            if b.strides:
+                goals.append(t.eq(encoder.term(b.strides[-1], at), t.const(1)))
+        case = (at.facts, t.all(goals))
+        return self.make("G2", "stream", n, w.name, (), [case], buffers=(b.name,))
+
+    def base(self, b: Buffer, needed: int) -> Formula:
+        """A fact says that the buffer's memory is aligned to that many bytes."""
         for f in (*self.program.facts, *self.context.facts):
             for x in leaves(f, "param"):
                 name, _, at = str(x.attr).removeprefix("aligned(").removesuffix(")").partition(", ")
-                if x is f and name == b.name and at.isdigit() and int(at) % VECTOR_BYTES == 0:
+                if x is f and name == b.name and at.isdigit() and int(at) % needed == 0:
                     return YES
-        missing = param(f"aligned({b.name}, {VECTOR_BYTES})", "bool")
+        missing = param(f"aligned({b.name}, {needed})", "bool")
         return self.encoder.formula(missing, Instance(0, ""))
 
 
-def _into(b: Bound) -> Path:
-    """The path into the loop that a bound belongs to, as accesses inside it have it."""
-    from opwright.verify.walk import Step
-
-    assert b.loop is not None
-    return (*b.path, Step(b.loop))
-
-
-def _times(
-    a: dict[Monomial, Fraction], b: dict[Monomial, Fraction]
-) -> dict[Monomial, Fraction]:
+def _times(a: dict[Monomial, Fraction], b: dict[Monomial, Fraction]) -> dict[Monomial, Fraction]:
     out: dict[Monomial, Fraction] = {}
     for m, x in a.items():
         for n, y in b.items():
@@ -641,7 +709,8 @@ _FLAT: dict[str, tuple[str, str]] = {}
 
 
 def flattening(timeout: float, rlimit: int) -> tuple[str, str]:
-    """The only nonlinear lemma, by induction on the rank: 0 <= o < c and 0 <= i < n give o*n + i < c*n."""
+    """The only nonlinear lemma, by induction on the rank: 0 <= o < c and 0 <= i < n give o*n + i <
+    c*n."""
     if "flat" not in _FLAT:
         import z3
 
@@ -652,7 +721,10 @@ def flattening(timeout: float, rlimit: int) -> tuple[str, str]:
         s.add(o >= 0, o < c, i >= 0, i < n, z3.Not(inside))
         if s.check() != z3.unsat:
             return "UNKNOWN", "the flattening lemma was not proved in time"
-        _FLAT["flat"] = "PROVED", "row-major offsets of indices in bounds stay below the element count"
+        _FLAT["flat"] = (
+            "PROVED",
+            "row-major offsets of indices in bounds stay below the element count",
+        )
     return _FLAT["flat"]
 
 

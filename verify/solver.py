@@ -1,7 +1,7 @@
 """Questions to z3: fresh solver, fixed seed, bounded resources and time; only `unsat` proves.
 
-Products of atoms are unknowns with lemmas first (every question is then linear); if that does not settle
-it, once more with the products as they are. z3 is imported at the first question.
+Products of atoms are unknowns with lemmas first (every question is then linear); if that does not
+settle it, once more with the products as they are. z3 is imported at the first question.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ LEMMA_PAIRS = 60  # of products that share a factor, per question
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """unsat, sat or unknown; a model maps atom numbers to integers; `reason` says why it is unknown."""
+    """unsat, sat or unknown; a model maps atom numbers to integers; `reason` says why it is
+    unknown."""
 
     result: str
     model: dict[int, int] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Asker:
         self._answers: dict[tuple[frozenset[Formula], bool], Answer] = {}
 
     def ask(self, formulas: Iterable[Formula], clauses: bool = True) -> Answer:
-        """Whether facts and formulas can hold together; without `clauses`, elements are unknowns."""
+        """Whether facts and formulas can hold together; without `clauses`, elements are free."""
         wanted = frozenset(itertools.chain(self.facts, formulas))
         if any(f.op == "false" for f in wanted):
             return Answer("unsat")

@@ -1,9 +1,10 @@
-"""Integer terms and predicates for proofs: polynomials over atoms, with intervals, simplified as built.
+"""Integer terms and predicates for proofs: polynomials over atoms, with intervals, simplified as
+built.
 
 An atom is a size, a program id, a loop counter, a lane, an element of an input, or the result of a
-division, minimum, maximum or selection; what the latter mean is an axiom that goes with the atom into
-every query. Sums and products are normalised here, so that most equalities are syntactic, and a query
-that reaches a solver is linear but for products of atoms. Nothing here knows a solver.
+division, minimum, maximum or selection; what the latter mean is an axiom that goes with the atom
+into every query. Sums and products are normalised here, so that most equalities are syntactic, and
+a query that reaches a solver is linear but for products of atoms. Nothing here knows a solver.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ class Formula:
     """A predicate: ge0 (poly >= 0), eq0, bool (an unknown), and, or, not, true, false; interned."""
 
     __slots__ = ("args", "atoms", "op")
+    atoms: frozenset[int]
 
     def __init__(self, op: str, args: tuple[Poly | Formula | str, ...]) -> None:
         self.op, self.args = op, args
         found: set[int] = set()
         for a in args:
-            if not isinstance(a, str):
+            if isinstance(a, Poly | Formula):
                 found |= a.atoms
         self.atoms = frozenset(found)
 
@@ -214,7 +216,10 @@ class Terms:
             atom.quotient = (rest, n)
             q = self._made[key] = self.of(atom)
             left = self.sub(rest, self.scale(q, n))
-            atom.axioms += [self.raw_ge0(left), self.raw_ge0(self.shift(self.scale(left, -1), n - 1))]
+            atom.axioms += [
+                self.raw_ge0(left),
+                self.raw_ge0(self.shift(self.scale(left, -1), n - 1)),
+            ]
         return self.add(g, q), self.sub(rest, self.scale(q, n))
 
     def smaller(self, a: Poly, b: Poly) -> Poly:
@@ -339,7 +344,9 @@ class Terms:
     def either(self, a: Formula, b: Formula) -> Formula:
         return self.any((a, b))
 
-    def _join(self, op: str, parts: Iterable[Formula], neutral: Formula, absorbing: Formula) -> Formula:
+    def _join(
+        self, op: str, parts: Iterable[Formula], neutral: Formula, absorbing: Formula
+    ) -> Formula:
         out: dict[Formula, None] = {}
         for p in parts:
             if p is absorbing:
@@ -362,7 +369,7 @@ class Terms:
 
     # -- decisions without a solver
     def implied(self, facts: Iterable[Formula], goal: Formula) -> bool:
-        """Whether each part of the goal is a fact, or follows from one or two facts by intervals."""
+        """Whether each part of the goal is a fact or follows from one or two by intervals."""
         facts = list(facts)
         known = set(facts)
         rows = [f.args[0] for f in facts if f.op == "ge0"]

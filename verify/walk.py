@@ -19,7 +19,6 @@ from opwright.ir.tile import (
     TileProgram,
     Value,
     access_axes,
-    lanes,
 )
 
 
@@ -60,7 +59,7 @@ class Use:
     """A place where poison is forbidden: `defined` must hold wherever `when` does."""
 
     name: str
-    what: str
+    statement: str
     path: Path
     launch: int
     when: Expr
@@ -75,7 +74,11 @@ class Bound:
     exprs: tuple[Expr, ...]
     path: Path
     launch: int
-    loop: For | None = None
+    step: Step = Step()  # into the loop
+
+    @property
+    def loop(self) -> For | None:
+        return self.step.loop
 
 
 @dataclass(eq=False, slots=True)
@@ -99,11 +102,11 @@ class _Walker:
         self.out, self.launch, self.kernel = out, launch, kernel
         self.defined: dict[Value, Expr] = {}
 
-    def use(self, name: str, what: str, path: Path, when: Expr, defined: Expr) -> None:
+    def use(self, name: str, statement: str, path: Path, when: Expr, defined: Expr) -> None:
         given = set(conjuncts(when))
         left = conjunction([c for c in conjuncts(defined) if c not in given])
         if left is not TRUE:
-            self.out.uses.append(Use(name, what, path, self.launch, when, left))
+            self.out.uses.append(Use(name, statement, path, self.launch, when, left))
 
     def clean(self, *exprs: Expr) -> Expr:
         """Where the values that occur in index expressions are defined."""
@@ -123,8 +126,7 @@ class _Walker:
             elif isinstance(s, Store):
                 axes = access_axes(s)
                 self.touch(s.name, True, s.buffer, s.index, s.mask, path, at, axes, s.value)
-                what = f"poison is stored to {s.buffer.name}"
-                self.use(s.name, what, path, s.mask, self.defined[s.value])
+                self.use(s.name, s.name, path, s.mask, self.defined[s.value])
             elif isinstance(s, For):
                 self.loop(s, path, at)
             else:
@@ -133,22 +135,23 @@ class _Walker:
     def branch(self, s: If, path: Path, at: tuple[int, ...]) -> None:
         name = f"if_{'_'.join(map(str, at))}"
         self.out.bounds.append(Bound(name, (s.cond,), path, self.launch))
-        self.use(name, "poison decides a branch", path, TRUE, self.clean(s.cond))
+        self.use(name, "if", path, TRUE, self.clean(s.cond))
         self.block(s.then, (*path, Step(None, s.cond, True)), (*at, 0))
         self.block(s.other, (*path, Step(None, s.cond, False)), (*at, 1))
 
     def loop(self, s: For, path: Path, at: tuple[int, ...]) -> None:
-        self.out.bounds.append(Bound(s.variable, (s.lo, s.hi), path, self.launch, s))
-        self.use(s.variable, "poison bounds a loop", path, TRUE, self.clean(s.lo, s.hi))
-        inside = (*path, Step(s))
+        step = Step(s)
+        self.out.bounds.append(Bound(s.variable, (s.lo, s.hi), path, self.launch, step))
+        self.use(s.variable, s.variable, path, TRUE, self.clean(s.lo, s.hi))
+        inside = (*path, step)
         for i, p, r in zip(s.inits, s.params, s.results, strict=True):
-            self.use(p.name, "poison is carried", path, TRUE, self.defined[i])
+            self.use(p.name, s.variable, path, TRUE, self.defined[i])
             self.defined[p] = self.defined[r] = TRUE
             self.out.scopes[p], self.out.scopes[r] = inside, path
             self.out.launches[p] = self.out.launches[r] = self.launch
         self.block(s.body, inside, at)
         for y, p in zip(s.yields, s.params, strict=True):
-            self.use(f"{p.name}.next", "poison is carried", inside, TRUE, self.defined[y])
+            self.use(f"{p.name}.next", s.variable, inside, TRUE, self.defined[y])
 
     def touch(
         self,
@@ -165,8 +168,8 @@ class _Walker:
         self.out.accesses.append(
             Access(name, store, buffer, index, mask, path, order, self.launch, axes, value)
         )
-        self.use(f"{name}.mask", "poison decides a mask", path, TRUE, self.clean(mask))
-        self.use(f"{name}.index", "poison is an index", path, mask, self.clean(*index))
+        self.use(f"{name}.mask", name, path, TRUE, self.clean(mask))
+        self.use(f"{name}.index", name, path, mask, self.clean(*index))
 
     def value(self, v: Value, path: Path, at: tuple[int, ...]) -> Expr:
         """Where a value is not poison, as a predicate over its lanes."""
@@ -186,12 +189,12 @@ class _Walker:
             parts |= dict.fromkeys(conjuncts(self.defined[a]))
         defined = conjunction(list(parts))
         if v.op == "reduce":
-            self.use(v.name, "poison is reduced", path, TRUE, defined)
+            self.use(v.name, v.name, path, TRUE, defined)
             return TRUE
         return defined
 
     def select(self, v: Value) -> Expr:
-        c, a, b = v.args
+        c = v.args[0]
         dc, da, db = (self.defined[x] for x in v.args)
         cond = c.attr if c.op == "index" else leaf("value", c, "bool")
         known = set(conjuncts(cond))
@@ -202,6 +205,3 @@ class _Walker:
         elif db is TRUE:
             sides = call("or", ~cond, left)
         return conjunction([*conjuncts(dc), sides])
-
-
-__all__ = ["Access", "Bound", "Path", "Step", "Use", "Walk", "lanes"]

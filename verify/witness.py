@@ -1,7 +1,7 @@
 """Proposes which instance of a store writes a given element: digits of a mixed radix expansion.
 
-A proposal is never trusted: `holds` says when it is a real instance that hits the element, and that is
-what is proved. A poor proposal costs a proof, not soundness.
+A proposal is never trusted: `holds` says when it is a real instance that hits the element, and
+that is what is proved. A poor proposal costs a proof, not soundness.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Witness:
         return any(self.open(a, solved) for a in e.args)
 
     def undivided(self, equations: list[Equation]) -> list[Equation]:
-        """Join quotient and remainder of one number, inside out, until no division is left on top."""
+        """Join quotient and remainder of one number, inside out, until no division is on top."""
         t = self.terms
         todo = list(equations)
         for _ in range(2 * len(equations) + 4):
@@ -146,7 +146,8 @@ class Witness:
         return at
 
     def weights(self, e: Expr) -> dict[Expr, int]:
-        """How much an expression changes when a digit goes one step; a loop brings its lower bound."""
+        """How much an expression changes when a digit goes one step; a loop brings its lower
+        bound."""
         if e in self.free:
             own = self.loops[e].step if e in self.loops else 1
             return {**(self.weights(self.loops[e].lo) if e in self.loops else {}), e: own}

@@ -1,0 +1,56 @@
+"""The gates that a tile program passes before anything of it runs: structure (G1), safety (G2) and
+determinacy (G3), for all shapes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from opwright.ir.expr import ExprError, show
+from opwright.ir.record import Record
+from opwright.ir.tile import TileProgram
+from opwright.ir.tilecheck import TileError, check_program
+from opwright.ir.tiletext import digest
+from opwright.verify.context import Context
+from opwright.verify.prove import prove
+
+
+def subject_of(program: TileProgram) -> str:
+    """What a record of these gates is about: the TileIR text, not the source printed from it."""
+    return f"TileIR {digest(program)} (printer trusted)"
+
+
+def assumptions_of(program: TileProgram, context: Context) -> tuple[str, ...]:
+    """Facts and requirements in the spec's words, the limits on sizes, each a guard of the
+    package."""
+    facts = [show(f) for f in (*context.facts, *program.facts)]
+    facts += [f"requires {c.name}" for c in context.requires]
+    limits = [
+        f"a size without an upper bound is at most {context.dim_limit}",
+        f"an input or output has at most {context.element_limit} elements",
+    ]
+    return tuple(dict.fromkeys((*facts, *limits)))
+
+
+def safety(program: TileProgram, context: Context) -> list[Record]:
+    """Records of G1, G2 and G3; a program without a meaning has one record, of G1, REFUTED."""
+    start = time.perf_counter()
+    try:
+        check_program(program)
+        subject = subject_of(program)
+    except (TileError, ExprError) as e:
+        return [_malformed(program, e, time.perf_counter() - start)]
+    assumed = assumptions_of(program, context)
+    spent = time.perf_counter() - start
+    first = Record("G1.structure", "G1", "PROVED", "structural check", subject, seconds=spent)
+    return [first, *(replace(r, assumptions=assumed) for r in prove(program, context, subject))]
+
+
+def _malformed(program: TileProgram, e: TileError | ExprError, seconds: float) -> Record:
+    place = {}
+    if isinstance(e, TileError):
+        place = {"statement": e.statement, "kernel": e.kernel}
+    subject = f"TileIR of {program.name}"
+    return Record(
+        "G1.structure", "G1", "REFUTED", str(e), subject, counterexample=place, seconds=seconds
+    )

@@ -1,0 +1,279 @@
+"""Decides what a proof could not: runs the program at small sizes and looks for the trap.
+
+Sizes come from z3's model of the failed obligation, made small, and from a list of small ones;
+every fact and requirement must hold of them. Only a trap that the interpreter runs into makes a
+refutation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opwright.ir.dtypes import integer_range
+from opwright.ir.expr import Expr, ExprError, evaluate, leaves, stride
+from opwright.ir.interpreter import Trap, traps
+from opwright.ir.tile import Buffer, expressions, row_major
+from opwright.verify.draw import Values
+from opwright.verify.terms import Formula, Poly
+
+if TYPE_CHECKING:
+    from opwright.verify.prove import Obligation, Prover
+
+SECONDS = 2.0  # for all replays of one program
+ELEMENTS = 1 << 20  # of one buffer
+STEPS = 60_000
+SIZES = (1, 2, 0, 3, 5, 8, 9, 17, 33, 70)
+BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000)
+
+Found = dict[int, tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Concrete sizes, params and inputs."""
+
+    sizes: Mapping[str, int]
+    params: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+def replay(prover: Prover, deadline: float) -> Found:
+    """Refutations: for the number of an obligation, one sentence and the counterexample."""
+    return _Replay(prover, min(deadline, time.monotonic() + SECONDS)).run()
+
+
+class _Replay:
+    def __init__(self, prover: Prover, deadline: float) -> None:
+        self.prover, self.deadline = prover, deadline
+        self.program, self.context = prover.program, prover.context
+        self.found: Found = {}
+        self.tried: set[tuple[object, ...]] = set()
+        self.open = {
+            n: o
+            for n, o in enumerate(prover.obligations)
+            if o.status != "PROVED" and o.traps and not prover.contradiction
+        }
+
+    def run(self) -> Found:
+        for n, o in list(self.open.items()):
+            if n in self.open and o.answer is not None and o.answer.result == "sat":
+                for trial in self.from_model(o):
+                    if self.spent():
+                        return self.found
+                    self.attempt(trial)
+                    if n not in self.open:
+                        break
+        for trial in self.small():
+            if self.spent() or not self.open:
+                break
+            self.attempt(trial)
+        return self.found
+
+    def spent(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def attempt(self, trial: Trial) -> None:
+        """Run once and settle every open obligation that a trap refutes."""
+        key = (
+            tuple(sorted(trial.sizes.items())),
+            tuple(sorted(trial.params.items())),
+            tuple((n, a.tobytes()) for n, a in sorted(trial.arrays.items()) if a.dtype.kind == "i"),
+        )
+        if key in self.tried:
+            return
+        self.tried.add(key)
+        try:
+            hit = traps(self.program, trial.sizes, trial.arrays, trial.params, limit=STEPS)
+        except (ValueError, IndexError, OverflowError, MemoryError):
+            return  # sizes for which the program has no meaning, or too large ones
+        for n, o in list(self.open.items()):
+            for trap in hit:
+                if matches(o, trap):
+                    del self.open[n]
+                    self.found[n] = self.told(trial, trap)
+                    break
+
+    def told(self, trial: Trial, trap: Trap) -> tuple[str, dict[str, Any]]:
+        integers = {n: a.tolist() for n, a in trial.arrays.items() if a.dtype.kind == "i"}
+        example: dict[str, Any] = {"sizes": dict(trial.sizes)}
+        if trial.params:
+            example["params"] = dict(trial.params)
+        if integers and all(a.size <= 64 for a in trial.arrays.values() if a.dtype.kind == "i"):
+            example["inputs"] = integers
+        example |= trap.to_json()
+        at = ", ".join(f"{n} = {v}" for n, v in trial.sizes.items())
+        return f"{at}: {trap}" if at else str(trap), example
+
+    # -- sizes
+    def scalars(self) -> list[Expr]:
+        """Sizes and params of the program and its assumptions."""
+        known = list(self.prover.encoder.scalars)
+        extra = [
+            x for f in self.prover.encoder.stated() for x in leaves(f, "size", "param", "stride")
+        ]
+        for k in self.program.kernels:
+            for e in expressions(k.body):
+                extra += leaves(e, "param")
+        return list(dict.fromkeys([*known, *extra]))
+
+    def from_model(self, o: Obligation) -> Iterator[Trial]:
+        """The smallest sizes for which the obligation fails, by z3."""
+        assert o.failed is not None
+        facts, goal = o.failed
+        t, asker, encoder = self.prover.terms, self.prover.asker, self.prover.encoder
+        sizes = {x: p for x, p in encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"}
+        for bound in BOUNDS:
+            if self.spent():
+                return
+            small: list[Formula] = [t.le(p, t.const(bound)) for p in sizes.values()]
+            answer = asker.ask([*facts, t.no(goal), *small])
+            if answer.result != "sat":
+                continue
+            values: dict[Expr, Any] = {}
+            for x, p in encoder.scalars.items():
+                if isinstance(p, Poly):
+                    (n,) = p.atoms
+                    values[x] = answer.model.get(n, 0 if t.atoms[n].lo is None else t.atoms[n].lo)
+            given = self.elements(answer.model)
+            yield from self.trials(values, given)
+            return
+
+    def elements(self, model: Mapping[int, int]) -> dict[str, dict[tuple[int, ...], int]]:
+        """Elements of integer inputs that a model speaks of."""
+        out: dict[str, dict[tuple[int, ...], int]] = {}
+        for a in self.prover.terms.atoms:
+            if a.function.startswith("in:") and a.number in model:
+                at = []
+                for p in a.arguments:
+                    total = 0
+                    for m, c in p.items:
+                        for n in m:
+                            c *= model.get(n, 0)
+                        total += c
+                    at.append(total)
+                out.setdefault(a.function[3:], {})[tuple(at)] = model[a.number]
+        return out
+
+    def small(self) -> Iterator[Trial]:
+        """Small sizes in order of their sum."""
+        names = [x for x in self.scalars() if x.op == "size"]
+        choice = SIZES if len(names) < 3 else SIZES[:7] if len(names) < 5 else SIZES[:4]
+        ranges = [self.allowed(x, choice) for x in names]
+        combos: Iterable[tuple[int, ...]] = itertools.islice(itertools.product(*ranges), 4000)
+        for values in sorted(combos, key=lambda c: (max(c, default=0), sum(c))):
+            if self.spent():
+                return
+            yield from self.trials(dict(zip(names, values, strict=True)), {})
+
+    def allowed(self, x: Expr, choice: tuple[int, ...]) -> list[int]:
+        """Values of one size that respect its constant bounds and divisors."""
+        lo, hi = self.prover.encoder.ranges.get(x, (None, None))
+        low = max(lo or 0, 0)
+        out = [n for n in (*choice, *(low + n for n in choice[:4]), *(8 * n for n in choice[:3]))]
+        top = self.context.dim_limit if hi is None else hi
+        return sorted({n for n in out if low <= n <= top})
+
+    def trials(
+        self, values: Mapping[Expr, Any], given: Mapping[str, Mapping[tuple[int, ...], int]]
+    ) -> Iterator[Trial]:
+        """Complete sizes to trials that respect all facts and requirements."""
+        flags = [x for x in self.scalars() if x.op == "param" and x not in values]
+        bools = [x for x in flags if x.kind == "bool" and "(" not in str(x.attr)]
+        for truth in itertools.product((True, False), repeat=min(len(bools), 2)):
+            env: dict[Expr, Any] = dict(values)
+            for x in flags:
+                env[x] = {"bool": True, "int": 1, "real": 0.5}[x.kind]
+            env |= dict(zip(bools, truth, strict=False))
+            sizes = {str(x.attr): int(v) for x, v in env.items() if x.op == "size"}
+            params = {str(x.attr): v for x, v in env.items() if x.op == "param"}
+            if not self.believable(env):
+                continue
+            arrays = self.arrays(sizes, params, env, given)
+            if arrays is not None:
+                yield Trial(sizes, params, arrays)
+
+    def believable(self, env: dict[Expr, Any]) -> bool:
+        """Whether every fact holds; what a stride is follows from the shape."""
+        try:
+            for b in self.program.buffers():
+                shape = [int(evaluate(s, env)) for s in b.shape]
+                total = 1
+                for n in shape:
+                    total *= max(n, 1)
+                if min(shape, default=0) < 0 and b.role in ("in", "out", "state"):
+                    return False
+                if total > ELEMENTS:
+                    return False
+                for n, e in enumerate(row_major(b.shape)):
+                    env[stride(b.name, n)] = int(evaluate(e, env))
+            stated = self.prover.encoder.stated()
+            return all(bool(evaluate(f, env)) for f in stated)
+        except (ExprError, KeyError, ZeroDivisionError):
+            return False
+
+    # -- inputs
+    def arrays(
+        self,
+        sizes: Mapping[str, int],
+        params: Mapping[str, Any],
+        env: Mapping[Expr, Any],
+        given: Mapping[str, Mapping[tuple[int, ...], int]],
+    ) -> dict[str, NDArray[Any]] | None:
+        """Inputs that satisfy the requirements, or None if none was found."""
+        inputs = [b for b in self.program.buffers() if b.role in ("in", "state")]
+        clauses = [c.expr for c in self.context.requires if c.expr is not None]
+        whole = [b for b in inputs if b.dtype.kind == "int"]
+        for fill in ("zero", "one", "count", "top", "random") if whole else ("zero",):
+            made = {b.name: self.array(b, env, fill, given.get(b.name, {})) for b in inputs}
+            if not clauses:
+                return made
+            try:
+                values = Values(made, dict(sizes), dict(params))
+                if all(bool(np.all(values(c))) for c in clauses):
+                    return made
+            except (ExprError, KeyError, IndexError, ValueError):
+                return None
+        return None
+
+    def array(
+        self, b: Buffer, env: Mapping[Expr, Any], fill: str, given: Mapping[tuple[int, ...], int]
+    ) -> NDArray[Any]:
+        shape = tuple(int(evaluate(s, env)) for s in b.shape)
+        rng = np.random.default_rng(7)
+        if b.dtype.kind == "real":
+            return rng.uniform(0.5, 1.5, shape)
+        if b.dtype.kind == "bool":
+            return rng.integers(0, 2, shape).astype(bool)
+        lo, hi = integer_range(b.dtype)
+        count = int(np.prod(shape)) if shape else 1
+        base = {
+            "zero": np.zeros(count, np.int64),
+            "one": np.ones(count, np.int64),
+            "count": np.arange(count),
+            "top": np.full(count, min(hi, 2**40)),
+            "random": rng.integers(0, 4, count),
+        }[fill]
+        out: NDArray[Any] = np.clip(base, lo, hi).astype(np.int64).reshape(shape)
+        for at, value in given.items():
+            if len(at) == len(shape) and all(0 <= i < n for i, n in zip(at, shape, strict=True)):
+                out[at] = value
+        return out
+
+
+def matches(o: Obligation, trap: Trap) -> bool:
+    """Whether a trap refutes an obligation: its kind, its statements and its buffer."""
+    if trap.kind not in o.traps or (o.buffers and trap.buffer not in o.buffers):
+        return False
+    if not o.statements:
+        return True
+    own = f"{trap.kernel}.{trap.statement}"
+    if trap.kind in ("twice", "race"):
+        return {own, trap.other} == set(o.statements)
+    return own in o.statements
