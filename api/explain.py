@@ -144,7 +144,7 @@ def candidates(name: str) -> dict[str, Any] | None:
                             "text": one.reason or "no reason was recorded",
                             "schedule": one.schedule,
                             "metrics": one.metrics,
-                            "records": list(one.records),
+                            "records": [r.to_json() for r in one.records],
                         }
     return None
 

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opwright.ir.record import Record
+
 SCHEMA = 1
 APPLICATION = 0x4F505752  # "OPWR" in the file's header: tells a foreign database from ours
 
@@ -74,7 +76,7 @@ class Candidate:
 
     status: ok | illegal | duplicate | refuted | unproved | unbuilt | crashed | timeout | wrong |
     slow. `program` and `source` are digests, empty when the candidate did not get that far;
-    `records` are the gates' records as JSON objects; `parent` is the number of the candidate that
+    `records` are the gates'; `parent` is the number of the candidate that
     this one varies.
     """
 
@@ -85,7 +87,7 @@ class Candidate:
     reason: str = ""
     program: str = ""
     source: str = ""
-    records: tuple[Mapping[str, Any], ...] = ()
+    records: tuple[Record, ...] = ()
     build: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     origin: str = ""
@@ -103,6 +105,10 @@ def archive_path(folder: Path, operator: str, types: Mapping[str, str], target: 
     key = json.dumps([operator, sorted(types.items()), target])
     safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in operator)
     return folder / f"{safe}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.sqlite"
+
+
+def _record(x: Mapping[str, Any]) -> Record:
+    return Record(**{**x, "assumptions": tuple(x["assumptions"])})
 
 
 class Archive:
@@ -229,7 +235,7 @@ class Archive:
                 c.source,
                 c.status,
                 c.reason,
-                json.dumps(list(c.records)),
+                json.dumps([r.to_json() for r in c.records]),
                 json.dumps(dict(c.build)),
                 json.dumps(c.metrics),
                 c.origin,
@@ -271,7 +277,7 @@ class Archive:
                 reason=r[4],
                 program=r[5],
                 source=r[6],
-                records=tuple(json.loads(r[7])),
+                records=tuple(_record(x) for x in json.loads(r[7])),
                 build=json.loads(r[8]),
                 metrics=json.loads(r[9]),
                 origin=r[10],
@@ -367,7 +373,8 @@ class Archive:
         for r in self.runs():
             lines.append({"kind": "run", **r})
             for c in self.candidates(r["id"]):
-                lines.append({"kind": "candidate", "run": r["id"], **asdict(c)})
+                found = {**asdict(c), "records": [x.to_json() for x in c.records]}
+                lines.append({"kind": "candidate", "run": r["id"], **found})
             for n, m in self.confirmations(r["id"]).items():
                 lines.append({"kind": "confirmation", "run": r["id"], "number": n, "metrics": m})
         temporary = path.with_name(path.name + f".{os.getpid()}.tmp")

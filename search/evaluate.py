@@ -16,21 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 
 from opwright.ir.binding import InputError
-from opwright.ir.dtypes import DTYPES, decode
-from opwright.ir.expr import evaluate as value_of
-from opwright.ir.expr import param, size
+from opwright.ir.dtypes import decode
 from opwright.ir.op import Operator, Workload
-from opwright.ir.plan import Plan
 from opwright.ir.record import ORDER, weakest
-from opwright.ir.text import parse_expr
 from opwright.ir.tile import TileProgram
 from opwright.search import quiet
+from opwright.search.calls import Runner, arguments, buffers, floor, scratch_bytes, strided
 from opwright.search.measure import Timing, timings
 from opwright.search.results import (
     Built,
@@ -48,7 +44,6 @@ from opwright.verify.memory import Frame, slots
 from opwright.verify.numeric import (
     Bound,
     Numeric,
-    Observation,
     bounds,
     numeric,
     wrong,
@@ -118,6 +113,7 @@ class CandidateEvaluator:
         self._lock = threading.RLock()
         self._local = threading.local()
         self._arenas: list[Shared] = []
+        self.live: set[Worker] = set()
         self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
         self.cases = [c for c in self.cases if self._has_reference(c)]
         self.loads = [self._load(w) for w in self._workloads()]
@@ -195,7 +191,7 @@ class CandidateEvaluator:
         try:
             with quiet.busy():
                 for job in jobs:
-                    futures[self._pool.submit(self._gates, job)] = job
+                    futures[self._pool.submit(self.judge, job)] = job
                 for done in as_completed(futures):
                     job, result = futures[done], done.result()
                     if result.status == "ok":
@@ -205,11 +201,13 @@ class CandidateEvaluator:
         finally:
             for f in futures:
                 f.cancel()
+            for w in list(self.live):  # after Ctrl-C: what still runs is not waited for
+                w.interrupt()
         for job, result in sorted(passed, key=lambda p: p[0].number):
             yield job, self._timed(job, result, incumbent)
 
-    def _gates(self, job: Job) -> Evaluation:
-        """Everything but timing."""
+    def judge(self, job: Job) -> Evaluation:
+        """Everything but timing: safety, build, numeric gate."""
         with self._lock:  # the prover's terms belong to one thread at a time
             try:
                 records = tuple(self.tools.safety(job.program))
@@ -261,7 +259,7 @@ class CandidateEvaluator:
         cases = [*self.cases, *self._special_sizes(job.program)]
         need = max((slots(self.op, c, k)[1] for c in cases for k in ("rows", "gapped")), default=0)
         shared = self._arena(need)
-        run = _Runner(self, job.program, built, shared)
+        run = Runner(self, job.program, built, shared)
         try:
             return numeric(self.op, cases, run, self.bound, subject, self._notes)
         finally:
@@ -269,7 +267,7 @@ class CandidateEvaluator:
 
     def _special_sizes(self, program: TileProgram) -> tuple[Case, ...]:
         """Cases under the facts of a variant, when ordinary ones rarely satisfy them."""
-        facts = [f for f in program.facts if not _strided(f)]
+        facts = [f for f in program.facts if not strided(f)]
         if not facts:
             return ()
         key = tuple(sorted(map(repr, facts)))
@@ -296,16 +294,6 @@ class CandidateEvaluator:
             self._arenas.append(shared)
         shared.grow(size)
         return shared
-
-    def arguments(self, frame: Frame) -> tuple[list[int], list[float]]:
-        """Integers and reals of a call: sizes, params, then strides, as the driver takes them."""
-        case = frame.case
-        ints = [case.sizes[s] for s in self.op.sizes]
-        ints += [int(case.params[p.name]) for p in self.op.params if p.dtype.kind != "real"]
-        reals = [float(case.params[p.name]) for p in self.op.params if p.dtype.kind == "real"]
-        for s in frame.slots:
-            ints += s.strides
-        return ints, reals
 
     # -- timing -----------------------------------------------------------------------------------
 
@@ -370,7 +358,7 @@ class CandidateEvaluator:
         timed.fill(self.options.seed, "nan")
         other = Frame(self.op, load.check, "dense", shared.bytes[timed_bytes:])
         other.fill(self.options.seed, "a5")
-        ints, reals = self.arguments(timed)
+        ints, reals = arguments(self.op, timed)
         o = self.options
         settings = {
             "rounds": rounds,
@@ -387,14 +375,14 @@ class CandidateEvaluator:
                 loaded = worker.request("load", o.call_limit, path=str(path))
                 entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
                 if name == check:
-                    more_ints, more_reals = self.arguments(other)
-                    buffers = _buffers(other, timed_bytes)
-                    entry["check"] = {"buffers": buffers, "ints": more_ints, "reals": more_reals}
+                    more_ints, more_reals = arguments(self.op, other)
+                    mine = buffers(other, timed_bytes)
+                    entry["check"] = {"buffers": mine, "ints": more_ints, "reals": more_reals}
                 contenders.append(entry)
             reply = worker.request(
                 "time",
                 patience,
-                buffers=_buffers(timed, 0),
+                buffers=buffers(timed, 0),
                 ints=ints,
                 reals=reals,
                 threads=o.threads,
@@ -405,9 +393,9 @@ class CandidateEvaluator:
         found = timings(reply, o.threads)
         if not quiet_enough:
             self._notes.append("others of ours were busy while something was timed")
-        floor = _floor(timed, o.threads)
+        least = floor(timed, o.threads)
         for t in found.values():
-            if t.median < floor:
+            if t.median < least:
                 return _Measured(found, f"{t.median:.3g} s is below what the hardware can write")
         problem = ""
         if check is not None:
@@ -450,7 +438,7 @@ class CandidateEvaluator:
         frame = Frame(self.op, case, "dense", shared.bytes)
         frame.fill(self.options.seed)
         path = self._library(incumbent.job)[1].path
-        ints, reals = self.arguments(frame)
+        ints, reals = arguments(self.op, frame)
         limit = self.options.call_limit
         with Worker(shared, self.threads, self.options.limits) as worker:
             worker.request("load", limit, path=str(path))
@@ -507,7 +495,8 @@ class CandidateEvaluator:
                 t = found.timings[name]
                 metrics[j.number][load.scaled.name] = {"latency": t.median, "spread": t.spread}
                 notes += t.notes
-            metrics[jobs[0].number][load.scaled.name]["latency_fresh"] = fresh.timings[twin].median
+            first = metrics[jobs[0].number][load.scaled.name]
+            first["latency_fresh"] = fresh.timings[twin].median
         return Confirmation(metrics, noise, tuple(dict.fromkeys(notes)))
 
 
@@ -515,89 +504,3 @@ class CandidateEvaluator:
 class _Measured:
     timings: Mapping[str, Timing]
     wrong: str
-
-
-def _buffers(frame: Frame, base: int) -> list[dict[str, Any]]:
-    return [
-        {"name": s.name, "role": s.role, "offset": base + s.offset, "bytes": max(s.span, s.item)}
-        for s in frame.slots
-    ]
-
-
-def _floor(frame: Frame, threads: int) -> float:
-    """Seconds that writing the outputs takes at 64 bytes a cycle and 6 GHz on every thread."""
-    written = sum(s.span for s in frame.slots if s.role == "out")
-    return written / (64 * 6e9 * threads)
-
-
-def _strided(f: Any) -> bool:
-    from opwright.ir.expr import leaves
-
-    if leaves(f, "stride"):
-        return True
-    return any(str(x.attr).startswith("aligned(") for x in leaves(f, "param"))
-
-
-def scratch_bytes(plan: Plan, op: Operator, case: Case, threads: int) -> int:
-    """Bytes of scratch that a call allocates."""
-    names = {s: size(s) for s in op.sizes} | dict(op.lets)
-    names |= {p.name: param(p.name, p.dtype.kind) for p in op.params}
-    env: dict[str, Any] = {**case.params, **case.sizes}
-    total = 0
-    for s in plan.scratch.values():
-        count = math.prod(int(value_of(parse_expr(t, names), env)) for t in s.shape)
-        total += count * DTYPES[s.dtype].bytes * (threads if s.scope == "program" else 1)
-    return total
-
-
-class _Runner:
-    """Runs a candidate's test calls in a worker, twice each with different garbage."""
-
-    def __init__(
-        self, evaluator: CandidateEvaluator, program: TileProgram, built: Built, shared: Shared
-    ) -> None:
-        self.owner, self.program, self.built, self.shared = evaluator, program, built, shared
-        self.worker: Worker | None = None
-        self.rng = Random(evaluator.options.seed)
-
-    def close(self) -> None:
-        if self.worker is not None:
-            self.worker.kill()
-
-    def __call__(self, case: Case, layout: str) -> Observation | None:
-        owner = self.owner
-        frame = Frame(owner.op, case, layout, self.shared.bytes)
-        if not frame.satisfies(self.program.facts):
-            return None
-        ints, reals = owner.arguments(frame)
-        limit = owner.options.call_limit
-        outputs = []
-        mutated: list[str] = []
-        damage: list[str] = []
-        try:
-            if self.worker is None:
-                self.worker = Worker(self.shared, owner.threads, owner.options.limits)
-                self.worker.request("load", limit, path=str(self.built.path))
-            # fresh heap memory holds the complement: 0x7f (huge numbers), 0xc0 (around -6)
-            for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):
-                frame.fill(self.rng.randrange(2**32), poison)
-                reply = self.worker.request(
-                    "call",
-                    limit,
-                    library=0,
-                    offsets=[s.offset for s in frame.slots],
-                    ints=ints,
-                    reals=reals,
-                    threads=owner.threads,
-                    perturb=perturb,
-                )
-                if reply["status"] != 0:
-                    return Observation(failure=f"returned status {reply['status']}")
-                outputs.append(frame.outputs())
-                more_mutated, more_damage = frame.damage()
-                mutated += more_mutated
-                damage += more_damage
-        except Died as e:
-            self.worker = None
-            return Observation(failure=str(e))
-        return Observation(outputs[0], outputs[1], tuple(mutated), tuple(damage))

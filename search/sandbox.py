@@ -201,6 +201,11 @@ class Worker:
             return Died(kind, f"killed by signal {-code} ({name}){tail}")
         return Died("crashed", f"exited with code {code}{tail}")
 
+    def interrupt(self) -> None:
+        """End the process from another thread; whoever waits for it sees `Died` and cleans up."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """End the whole process group and reap it; harmless when it is dead already."""
         if not self._alive:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from opwright.compiler.elaborate import elaborate
 from opwright.compiler.spaces import spaces
 from opwright.grammar.parser import parse

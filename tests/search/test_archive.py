@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from opwright.ir.record import Record
 from opwright.search.archive import Archive, ArchiveError, Candidate, archive_path
 
 ONE = Candidate(
@@ -25,7 +26,7 @@ ONE = Candidate(
     status="ok",
     program="p0",
     source="s0",
-    records=({"id": "G2.bounds.x", "status": "PROVED"},),
+    records=(Record("G2.bounds.x", "G2", "PROVED", "z3", "sha256:0", ("a fact",), {"B": 1}, 0.25),),
     build={"seconds": 0.5, "size": 16000},
     metrics={"w": {"latency": 2e-3}},
     origin="fallback",
@@ -136,6 +137,7 @@ def test_paths_tell_types_and_targets_apart(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
+from opwright.ir.record import Record
 from opwright.search.archive import Archive, Candidate
 with Archive(sys.argv[1], "op@1.0") as a:
     run = a.run(0, {}, "")

@@ -65,8 +65,13 @@ def test_workers_see_a_short_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     seen = environment(2)
     assert secret_free(seen)
     assert seen["OMP_NUM_THREADS"] == "2"
-    assert set(seen) <= {"PATH", "LD_LIBRARY_PATH", "TMPDIR", "LC_ALL", "OMP_NUM_THREADS",
-                         "GLIBC_TUNABLES", "OMP_DYNAMIC", "OMP_PROC_BIND", "OMP_PLACES"}  # fmt: skip
+    assert {n for n in seen if not n.startswith("OMP_")} <= {
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "TMPDIR",
+        "LC_ALL",
+        "GLIBC_TUNABLES",
+    }
     assert not secret_free({"MY_TOKEN": ""})
     with Worker(Shared(4096), 1) as w:
         environ = Path(f"/proc/{w.pid}/environ")
