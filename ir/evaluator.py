@@ -42,7 +42,7 @@ class Evaluator(Folds):
             for t in self.tensors.values():
                 self.box[t.name] = tuple((self.number(a.lo), self.number(a.hi)) for a in t.axes)
 
-    # -- tensors ---------------------------------------------------------------------------------
+    # -- tensors ----------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Compute every tensor, large locals excepted."""
@@ -115,7 +115,7 @@ class Evaluator(Folds):
         for t in group:
             del self._running[t.name]
 
-    # -- expressions -----------------------------------------------------------------------------
+    # -- expressions ------------------------------------------------------------------------------
 
     def evaluate(self, e: Expr, frame: Frame) -> Labelled:
         """The value of an expression over the axes of its free variables."""
@@ -169,7 +169,7 @@ class Evaluator(Folds):
             sides.append(self._eval(branch, inner))
         return sides[0] if len(sides) == 1 else apply(np.where, c, *sides)
 
-    # -- reads -------------------------------------------------------------------------------------
+    # -- reads ------------------------------------------------------------------------------------
 
     def _read(self, e: Expr, frame: Frame) -> Labelled:
         name, index, fill = read_parts(e)

@@ -524,6 +524,26 @@ def substitute(e: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
     return go(e)
 
 
+def rename(e: Expr, names: Mapping[str, str]) -> Expr:
+    """The expression with index variables renamed, those that folds bind included."""
+    memo: dict[Expr, Expr] = {}
+
+    def go(x: Expr) -> Expr:
+        if x not in memo:
+            args = tuple(go(a) for a in x.args)
+            if x.op == "var":
+                memo[x] = var(names.get(x.attr, x.attr))
+            elif x.op == "fold":
+                a: FoldAttr = x.attr
+                binders = tuple(names.get(b, b) for b in a.binders)
+                memo[x] = _intern("fold", args, FoldAttr(a.kind, binders, a.states, a.acc), x.kind)
+            else:
+                memo[x] = rebuild(x, args)
+        return memo[x]
+
+    return go(e)
+
+
 def walk(e: Expr) -> Iterator[Expr]:
     """Every distinct node once, operands first."""
     seen: set[Expr] = set()

@@ -104,7 +104,7 @@ class Folds:
         lengths = np.maximum(gap.data, 0)
         if not lengths.any():
             dtype = NUMPY_KIND[f.term.kind]
-            empty = np.full(lengths.shape, neutral_value(kind, np.dtype(dtype)), dtype)
+            empty: Array = np.full(lengths.shape, neutral_value(kind, np.dtype(dtype)), dtype)
             return Labelled(gap.names, empty)
         first, last = int(lo.data.min()), int(hi.data.max())
         if last - first <= 4 * max(16, float(lengths.mean())):

@@ -74,8 +74,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A named statement of the contract: requires, ensures or a law (laws keep their AST in
-    `source`)."""
+    """A named statement of the contract: requires, ensures or a law (its `source` is a `Law`)."""
 
     name: str
     kind: str  # requires | ensures | law
@@ -83,6 +82,50 @@ class Clause:
     within: Mapping[str, float] | None = None
     by: str = "proof_or_test"
     source: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class LawArg:
+    """What a law is stated for: a sampled value or tensor, a permutation, or an index.
+
+    `sample` has elements of `dtype` from `lo` to `hi` where given, over `shape`; `perm` is a
+    permutation of 0..hi (an integer tensor of one axis), `index` an integer in 0..hi.
+    """
+
+    name: str
+    kind: str  # sample | perm | index
+    dtype: DType
+    shape: tuple[Expr, ...] = ()
+    lo: Expr | None = None
+    hi: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LawCall:
+    """A call of the operator inside a law; the claim reads its results as tensors `name.output`.
+
+    `inputs` define the transformed inputs by expressions over the inputs, outputs, arguments and
+    earlier calls of the law; `params` and `sizes` are what the call is made with.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    params: Mapping[str, Expr]
+    sizes: Mapping[str, Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A law in executable form: draw `args`, define `tensors`, make `calls`, judge the claim.
+
+    `tensors` are what the calls of other operators inside the law stand for, in dependency order
+    among themselves; a tensor may read earlier calls. `ast` is the law as it was written.
+    """
+
+    args: tuple[LawArg, ...]
+    calls: tuple[LawCall, ...]
+    tensors: tuple[Tensor, ...]
+    ast: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +246,7 @@ def show_operator(op: Operator) -> str:
     ]
     lines += [f"  size {s}" for s in op.sizes]
     lines += [
-        f"  param {p.name}: {p.dtype}" + (f" = {show(p.default)}" if p.default else "")
+        f"  param {p.name}: {p.dtype}" + (f" = {show(p.default)}" if p.default is not None else "")
         for p in op.params
     ]
     lines += [f"  fact {show(f)}" for f in op.facts]

@@ -1,0 +1,673 @@
+"""Calls of operators inside a spec: their definitions are copied into the caller under fresh names.
+
+A call under an index is lifted: every copied tensor gets the outer indices that the arguments
+depend on as leading axes. Inside a law a call of the operator itself stays a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from opwright.compiler import codes
+from opwright.compiler.codes import KINDS, Findings
+from opwright.compiler.interface import is_default_limit
+from opwright.compiler.library import Library
+from opwright.compiler.scope import (
+    Interval,
+    OperatorName,
+    Results,
+    Scope,
+    Whole,
+    bounding,
+    from_affine,
+    same_extent,
+)
+from opwright.compiler.terms import Terms
+from opwright.grammar import ast
+from opwright.grammar.ast import Span
+from opwright.grammar.diagnostics import DiagnosticError
+from opwright.grammar.format_expr import format_expr
+from opwright.ir.dtypes import BOOL, DTYPES, F32, F64, I64, DType
+from opwright.ir.expr import (
+    TRUE,
+    ZERO,
+    Expr,
+    affine,
+    cast,
+    free_vars,
+    leaves,
+    param,
+    read,
+    read_parts,
+    reduction,
+    rename,
+    show,
+    size,
+    substitute,
+    toreal,
+    transform,
+    var,
+    walk,
+)
+from opwright.ir.op import Clause, LawCall, OpAxis, Operator, Param, Recurrence, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a caller sees of an operator."""
+
+    name: str
+    sizes: tuple[str, ...]
+    params: tuple[Param, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A precondition of a called operator at the place of the call, in the caller's terms."""
+
+    op: str
+    span: Span
+    what: str  # as it is written in the called operator
+    condition: Expr
+    over_values: bool = False  # a `requires`; otherwise a `where`
+
+
+@dataclass(slots=True)
+class Sink:
+    """Where the tensors and preconditions of calls go."""
+
+    tensors: list[Tensor] = field(default_factory=list)
+    sites: list[CallSite] = field(default_factory=list)
+    origin: dict[str, tuple[Span, str]] = field(default_factory=dict)
+    calls: list[LawCall] = field(default_factory=list)
+    busy: frozenset[str] = frozenset()  # tensors of the recurrence being defined
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A call whose arguments were matched: `sizes` and `params` map the callee's leaves."""
+
+    args: Mapping[str, Whole]
+    leaves: Mapping[Expr, Expr | None]
+    params: Mapping[str, Expr]
+
+
+class Calls:
+    """The call handler of one `Terms`; calls of `own` stay calls (in its laws)."""
+
+    def __init__(self, terms: Terms, library: Library, findings: Findings) -> None:
+        self.terms, self.library, self.findings = terms, library, findings
+        self.sink = Sink()
+        self.own: tuple[object, Interface] | None = None
+        self.equal: dict[Expr, Expr] = {}  # sizes that `where` equates
+        self.memo: dict[tuple[object, ...], Results] = {}
+
+    def __call__(self, node: ast.Call, op: OperatorName, scope: Scope) -> Results | None:
+        if self.own is not None and self.own[0] == op.key:
+            interface = self.own[1]
+            bound = self._match(node, interface, scope)
+            return None if bound is None else self._keep(node, interface, bound)
+        if op.key in self.library.pending:
+            self.findings.add(codes.CYCLE, node.span, names=f"operator `{op.name}`")
+            return None
+        values = self._values(node, scope)
+        if values is None:
+            return None
+        callee = self._elaborate(op, values, node)
+        if callee is None:
+            return None
+        interface = interface_of(callee)
+        bound = self._match(node, interface, scope, values)
+        return None if bound is None else self._inline(node, callee, bound)
+
+    # -- arguments --------------------------------------------------------------------------------
+
+    def _values(self, node: ast.Call, scope: Scope) -> dict[object, Whole] | None:
+        """Every argument as a tensor, by position or by name."""
+        out: dict[object, Whole] = {}
+        good = True
+        for key, arg in (*enumerate(node.args), *((k.name, k.value) for k in node.kwargs)):
+            v = self.terms.value(arg, scope)
+            if isinstance(v, Results):
+                v = self.terms.single(v, arg)
+            if v is None:
+                good = False
+            else:
+                out[key] = v if isinstance(v, Whole) else _constant(v, arg)
+        return out if good else None
+
+    def _elaborate(
+        self, op: OperatorName, values: Mapping[object, Whole], node: ast.Call
+    ) -> Operator | None:
+        """The called operator at the binding that the arguments' types ask for."""
+        key = op.key
+        syntax = self.library.op(key)  # type: ignore[arg-type]
+        options = {t.name: [o.name for o in t.options] for t in syntax.types}
+        types: dict[str, str] = {}
+        for k, decl in enumerate(syntax.inputs):
+            v = values.get(k, values.get(decl.name))
+            if isinstance(decl.type, ast.TypeRef) and decl.type.name in options:
+                wanted = None if v is None else v.dtype
+                types.setdefault(decl.type.name, _choose(options[decl.type.name], wanted))
+        try:
+            return self.library.operator(key, types)  # type: ignore[arg-type]
+        except DiagnosticError as error:
+            self.findings.found += error.diagnostics
+            return None
+
+    def _match(
+        self,
+        node: ast.Call,
+        callee: Interface,
+        scope: Scope,
+        values: Mapping[object, Whole] | None = None,
+    ) -> Bound | None:
+        values = self._values(node, scope) if values is None else values
+        if values is None:
+            return None
+        inputs = {t.name: t for t in callee.inputs}
+        scalars = {p.name: p for p in callee.params}
+        names = list(inputs)
+        args: dict[str, Whole] = {}
+        given: dict[str, Whole] = {}
+        good = True
+        if len(node.args) > len(names):
+            self._arity(node, callee)
+            return None
+        for key, v in values.items():
+            name = names[key] if isinstance(key, int) else str(key)
+            if name in inputs and name not in args:
+                args[name] = v
+            elif name in scalars or name in callee.sizes:
+                given[name] = v
+            else:
+                span = next((k.span for k in node.kwargs if k.name == name), node.span)
+                known = ", ".join([*inputs, *scalars, *callee.sizes])
+                self.findings.add(
+                    codes.UNKNOWN_ARGUMENT, span, op=callee.name, name=name, known=known
+                )
+                good = False
+        if len(args) < len(inputs):
+            self._arity(node, callee)
+            return None
+        places = dict(zip(names, node.args, strict=False)) | {k.name: k.value for k in node.kwargs}
+        for name, v in args.items():
+            good = self._kind(name, v, inputs[name].kind, places[name]) and good
+            good = self._rank(v, inputs[name], places[name]) and good
+        if not good:
+            return None
+        return self._sizes(node, callee, args, given, places)
+
+    def _arity(self, node: ast.Call, callee: Interface) -> None:
+        names = [t.name for t in callee.inputs]
+        self.findings.add(
+            codes.WRONG_ARITY,
+            node.span,
+            name=callee.name,
+            wanted=len(names),
+            found=len(node.args) + sum(1 for k in node.kwargs if k.name in names),
+            cure=f"its inputs are {', '.join(names)}; params and sizes are passed by name",
+        )
+
+    def _kind(self, name: str, v: Whole, kind: str, node: ast.Expr) -> bool:
+        if v.kind is None or v.kind == kind or (v.kind, kind) == ("int", "real"):
+            return v.kind is not None
+        self.findings.add(
+            codes.WRONG_KIND,
+            node.span,
+            what=f"argument `{name}`",
+            wanted=KINDS[kind],
+            found=KINDS[v.kind],
+            cure="convert it in a tensor literal",
+        )
+        return False
+
+    def _rank(self, v: Whole, wanted: Tensor, node: ast.Expr) -> bool:
+        if len(v.shape) == len(wanted.axes):
+            return True
+        self.findings.add(
+            codes.WRONG_SHAPE,
+            node.span,
+            what=f"argument `{wanted.name}`",
+            found=_shape(v.shape),
+            wanted=_shape(wanted.shape),
+        )
+        return False
+
+    def _sizes(
+        self,
+        node: ast.Call,
+        callee: Interface,
+        args: Mapping[str, Whole],
+        given: Mapping[str, Whole],
+        places: Mapping[str, ast.Expr],
+    ) -> Bound | None:
+        """The callee's sizes from the arguments' shapes, its params from names and defaults."""
+        known: dict[Expr, Expr | None] = {}
+        for name, v in given.items():
+            if name in callee.sizes:
+                known[size(name)] = v.at((), None, places[name].span)
+        pairs = [
+            (t, k, a.hi, args[t.name].shape[k]) for t in callee.inputs for k, a in enumerate(t.axes)
+        ]
+        for _, _, extent, actual in pairs:
+            if extent.op == "size" and known.get(extent) is None:
+                known[extent] = actual
+        params: dict[str, Expr] = {}
+        values_of_law = self.own is not None and self.own[1] is callee
+        for p in callee.params:
+            before = {**known, **_params(callee, params)}
+            value = self._param(p, given, places, before, values_of_law)
+            if value is None:
+                return None
+            params[p.name] = value
+        for _, _, extent, actual in pairs:
+            _solve(extent, actual, known)
+        for s in callee.sizes:
+            if size(s) not in known:
+                self.findings.add(codes.UNKNOWN_SIZE, node.span, op=callee.name, name=s)
+                return None
+        total: dict[Expr, Expr | None] = {**known, **_params(callee, params)}
+        for t, k, extent, actual in pairs:
+            wanted = _replace(extent, total)
+            if wanted is not None and actual is not None and not self._same(wanted, actual):
+                self.findings.add(
+                    codes.WRONG_SHAPE,
+                    places[t.name].span,
+                    what=f"argument `{t.name}` of `{callee.name}`",
+                    found=_shape(args[t.name].shape),
+                    wanted=_shape([
+                        wanted if j == k else _replace(a.hi, total) for j, a in enumerate(t.axes)
+                    ]),
+                )  # fmt: skip
+                return None
+        return Bound(args, total, params)
+
+    def _same(self, a: Expr, b: Expr) -> bool:
+        return same_extent(a, b) or same_extent(substitute(a, self.equal),
+                                                substitute(b, self.equal))  # fmt: skip
+
+    def _param(
+        self,
+        p: Param,
+        given: Mapping[str, Whole],
+        places: Mapping[str, ast.Expr],
+        known: Mapping[Expr, Expr | None],
+        own: bool,
+    ) -> Expr | None:
+        kind = p.dtype.kind
+        if p.name not in given:
+            if own:
+                # a law speaks of one setting: what a call leaves out is as in the call it is about
+                return param(p.name, kind)
+            if p.default is None:
+                self.findings.add(
+                    codes.WRONG_ARITY,
+                    next(iter(places.values())).span if places else ast.NO_SPAN,
+                    name=p.name,
+                    wanted="a value: it has no default, 1",
+                    found=0,
+                    cure=f"pass `{p.name} = ...`",
+                )
+                return None
+            value = _replace(p.default, known)
+            return p.default if value is None else value
+        v = given[p.name]
+        place = places[p.name]
+        if v.shape or not self._kind(p.name, v, kind, place):
+            if v.shape:
+                self.terms.fits(v, (), place)
+            return None
+        e = v.at((), None, place.span)
+        return toreal(e) if e is not None and kind == "real" else e
+
+    # -- calls that stay calls --------------------------------------------------------------------
+
+    def _keep(self, node: ast.Call, callee: Interface, bound: Bound) -> Results | None:
+        name = f"call{len(self.sink.calls)}"
+        inputs = []
+        for t in callee.inputs:
+            made = self._argument(f"{name}.{t.name}", bound.args[t.name], t, (), node.span)
+            if made is None:
+                return None
+            if _loose(made[0]):
+                self.findings.add(
+                    codes.UNSUPPORTED,
+                    node.span,
+                    what=f"a call of `{callee.name}` in its own law that depends on an outer index",
+                    cure="compare whole tensors with `~=`",
+                )
+                return None
+            inputs.append(made[0])
+        sizes = {s: bound.leaves[size(s)] for s in callee.sizes}
+        if any(s is None for s in sizes.values()):
+            return None
+        self.sink.calls.append(
+            LawCall(
+                name,
+                tuple(inputs),
+                dict(bound.params),
+                {k: s for k, s in sizes.items() if s is not None},
+            )
+        )
+        outputs = {
+            t.name: self._result(f"{name}.{t.name}", t, bound.leaves, ()) for t in callee.outputs
+        }
+        return Results(callee.name, outputs)
+
+    # -- copies -----------------------------------------------------------------------------------
+
+    def _inline(self, node: ast.Call, callee: Operator, bound: Bound) -> Results | None:
+        lifted = self._lifted(bound, node)
+        if lifted is None:
+            return None
+        key = (callee.digest, callee.name, tuple(sorted(callee.types.items())),
+               tuple((k, bound.leaves[k]) for k in sorted(bound.leaves, key=show)),
+               tuple(v.tensor for v in bound.args.values()))  # fmt: skip
+        plain = not lifted and all(v.tensor is not None for v in bound.args.values())
+        if plain and key in self.memo:
+            return self.memo[key]
+        prefix = tuple(var(n) for n, _ in lifted)
+        names: dict[str, tuple[str, tuple[Expr, ...]]] = {}
+        for t in callee.inputs:
+            v = bound.args[t.name]
+            if v.tensor is not None:
+                names[t.name] = (v.tensor, ())
+                continue
+            made = self._argument(f"{callee.name}_{t.name}", v, t, lifted, node.span)
+            if made is None:
+                return None
+            names[t.name] = (made[0].name, tuple(var(n) for n in made[1]))
+            self._emit(made[0], node, callee)
+        for t in callee.tensors:
+            names[t.name] = (self.terms.fresh(f"{callee.name}_{t.name}"), prefix)
+        copier = _Copier(self.terms, names, bound.leaves, lifted)
+        for t in callee.tensors:
+            self._emit(copier.tensor(t, names[t.name][0]), node, callee)
+        self._preconditions(node, callee, copier)
+        outputs = {
+            t.name: self._result(names[t.name][0], t, bound.leaves, prefix) for t in callee.outputs
+        }
+        out = Results(callee.name, outputs)
+        if plain:
+            self.memo[key] = out
+        return out
+
+    def _emit(self, t: Tensor, node: ast.Call, callee: Operator) -> None:
+        assert t.body is not None
+        for x in walk(t.body):
+            if x.op == "read" and read_parts(x)[0] in self.sink.busy:
+                self.findings.add(
+                    codes.UNSUPPORTED,
+                    node.span,
+                    what=f"a call of `{callee.name}` on a tensor of the recurrence it stands in",
+                    cure="write the called definition out in the recurrence",
+                )
+        self.sink.tensors.append(t)
+        self.sink.origin[t.name] = (node.span, callee.name)
+
+    def _lifted(self, bound: Bound, node: ast.Call) -> list[tuple[str, Interval]] | None:
+        """The outer indices that the arguments depend on, with constant ranges."""
+        found: dict[str, None] = {}
+        for v in bound.args.values():
+            if v.tensor is not None:
+                continue
+            at = tuple(var(f"?{k}") for k in range(len(v.shape)))
+            e = v.at(at, None, node.span)
+            if e is None:
+                return None
+            inner = {f"?{k}" for k in range(len(v.shape))}
+            found.update(dict.fromkeys(sorted(free_vars(e) - inner)))
+        for e in bound.leaves.values():
+            if e is not None:
+                found.update(dict.fromkeys(sorted(free_vars(e))))
+        out = []
+        for n in found:
+            interval = self.terms.ranges.get(n)
+            box = None
+            if interval is not None:
+                lo = bounding(interval[0], self.terms.ranges, upper=False)
+                hi = bounding(interval[1], self.terms.ranges, upper=True)
+                box = None if lo is None or hi is None else (lo, hi)
+            if box is None:
+                self.findings.add(
+                    codes.UNSUPPORTED,
+                    node.span,
+                    what=f"a call under index `{self.terms.display.get(n, n)}`, whose range "
+                    "depends on data",
+                    cure="call the operator on a tensor that is defined outside the index",
+                )
+                return None
+            out.append((n, box))
+        return out
+
+    def _argument(
+        self,
+        name: str,
+        v: Whole,
+        wanted: Tensor,
+        lifted: Sequence[tuple[str, Interval]],
+        span: Span,
+    ) -> tuple[Tensor, list[str]] | None:
+        """A local that holds an argument; the outer indices it depends on are its leading axes."""
+        fresh = [self.terms.index(f"i{k}", None) for k in range(len(v.shape))]
+        own: list[OpAxis] = []
+        for n, extent in zip(fresh, v.shape, strict=True):
+            if extent is None:
+                return None
+            self.terms.ranges[n] = (ZERO, extent)
+            own.append(OpAxis(n, ZERO, extent))
+        e = v.at(tuple(var(n) for n in fresh), None, span)
+        if e is None:
+            return None
+        if wanted.kind == "real":
+            e = toreal(e)
+        loose = free_vars(e) - set(fresh)
+        outer: list[OpAxis] = []
+        depends = [(n, interval) for n, interval in lifted if n in loose]
+        for n, (lo, hi) in depends:
+            copy = self.terms.index(self.terms.display.get(n, n), (lo, hi))
+            outer.append(OpAxis(copy, lo, hi))
+            e = substitute(e, {var(n): var(copy)})
+        dtype = v.dtype or local_dtype(e)
+        unique = name if "." in name else self.terms.fresh(name)
+        return Tensor(unique, dtype, (*outer, *own), e), [n for n, _ in depends]
+
+    def _result(
+        self,
+        name: str,
+        t: Tensor,
+        known: Mapping[Expr, Expr | None],
+        prefix: tuple[Expr, ...],
+    ) -> Whole:
+        kind = t.kind
+
+        def at(index: tuple[Expr, ...], fill: Expr | None, span: Span) -> Expr | None:
+            e = read(name, (*prefix, *index), kind, fill)
+            self.terms.record(e, span)
+            return e
+
+        shape = tuple(_replace(s, known) for s in t.shape)
+        return Whole(f"the result `{t.name}`", shape, kind, t.dtype, at, None if prefix else name)
+
+    def _preconditions(self, node: ast.Call, callee: Operator, copier: _Copier) -> None:
+        for fact in callee.facts:
+            if not is_default_limit(fact):
+                here = copier.expression(fact)
+                self.sink.sites.append(CallSite(callee.name, node.span, show(fact), here))
+        for c in callee.requires:
+            if c.expr is not None:
+                here = copier.closed(c)
+                what = f"{c.name}: {show(c.expr)}"
+                self.sink.sites.append(CallSite(callee.name, node.span, what, here, True))
+
+
+class _Copier:
+    """Copies a callee's definitions: fresh indices, sizes and reads in the caller's terms."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        names: Mapping[str, tuple[str, tuple[Expr, ...]]],
+        known: Mapping[Expr, Expr | None],
+        lifted: Sequence[tuple[str, Interval]],
+    ) -> None:
+        self.terms, self.names, self.lifted = terms, names, lifted
+        self.known = {k: v for k, v in known.items() if v is not None}
+
+    def _fresh(self, *parts: Expr, axes: Sequence[str] = ()) -> dict[str, str]:
+        bound = {b: None for p in parts for x in walk(p) if x.op == "fold" for b in x.attr.binders}
+        return {n: self.terms.index(n, None) for n in (*axes, *bound)}
+
+    def expression(
+        self,
+        e: Expr,
+        names: Mapping[str, str] | None = None,
+        outer: Mapping[Expr, Expr] | None = None,
+    ) -> Expr:
+        names = self._fresh(e) if names is None else names
+        e = substitute(rename(e, names), {**self.known})
+
+        def rule(x: Expr) -> Expr | None:
+            if x.op != "read":
+                return None
+            name, index, fill = read_parts(x)
+            new, prefix = self.names[name]
+            return read(new, (*(substitute(p, outer or {}) for p in prefix), *index), x.kind, fill)
+
+        return transform(e, rule)
+
+    def _outer(self) -> tuple[list[OpAxis], dict[Expr, Expr]]:
+        axes, outer = [], {}
+        for n, (lo, hi) in self.lifted:
+            copy = self.terms.index(self.terms.display.get(n, n), (lo, hi))
+            axes.append(OpAxis(copy, lo, hi))
+            outer[var(n)] = var(copy)
+        return axes, outer
+
+    def tensor(self, t: Tensor, name: str) -> Tensor:
+        assert t.body is not None
+        axes, outer = self._outer()
+        init = () if t.recurrence is None else (t.recurrence.init,)
+        names = self._fresh(t.body, *init, axes=[a.name for a in t.axes])
+        for a in t.axes:
+            lo, hi = (substitute(b, self.known) for b in (a.lo, a.hi))
+            self.terms.ranges[names[a.name]] = (lo, hi)
+            axes.append(OpAxis(names[a.name], lo, hi))
+        # the callee's sizes may themselves depend on outer indices
+        body = substitute(self.expression(t.body, names, outer), outer)
+        recurrence = None
+        if t.recurrence is not None:
+            recurrence = Recurrence(
+                names[t.recurrence.axis],
+                substitute(self.expression(t.recurrence.init, names, outer), outer),
+                tuple(self.names[n][0] for n in t.recurrence.group),
+            )
+        return Tensor(name, t.dtype, tuple(axes), body, recurrence=recurrence)
+
+    def closed(self, clause: Clause) -> Expr:
+        assert clause.expr is not None
+        axes, outer = self._outer()
+        e = substitute(self.expression(clause.expr, None, outer), outer)
+        if not axes:
+            return e
+        ranges = tuple((a.lo, a.hi) for a in axes)
+        return reduction("all", tuple(a.name for a in axes), ranges, e, TRUE)
+
+
+def interface_of(op: Operator) -> Interface:
+    return Interface(op.name, op.sizes, op.params, op.inputs, op.outputs)
+
+
+def local_dtype(e: Expr) -> DType:
+    """The type of a local: what its outermost cast says, else f32, or f64 where an operand is."""
+    if e.kind == "int":
+        return I64
+    if e.kind == "bool":
+        return BOOL
+    if e.op in ("cast", "round"):
+        marked: DType = e.attr
+        return marked
+    for x in walk(e):
+        mark = x.attr.acc if x.op == "fold" else x.attr
+        if x.op in ("cast", "round", "fold") and mark == F64:
+            return F64
+    return F32
+
+
+def _choose(options: Sequence[str], wanted: DType | None) -> str:
+    """The option that an argument's type asks for: itself, else the narrowest that holds it."""
+    if wanted is not None and wanted.name in options:
+        return wanted.name
+    precision = wanted.mantissa if wanted is not None else F32.mantissa
+    wide = [o for o in options if DTYPES[o].mantissa >= precision]
+    return min(wide, key=lambda o: DTYPES[o].bits) if wide else max(
+        options, key=lambda o: DTYPES[o].mantissa
+    )  # fmt: skip
+
+
+def _constant(e: Expr, node: ast.Expr) -> Whole:
+    """A single value as a tensor without axes."""
+
+    def at(index: tuple[Expr, ...], fill: Expr | None, span: Span) -> Expr | None:
+        return e
+
+    return Whole(f"`{format_expr(node)}`", (), e.kind, None, at)
+
+
+def _loose(t: Tensor) -> set[str]:
+    assert t.body is not None
+    return free_vars(t.body) - {a.name for a in t.axes}
+
+
+def _params(callee: Interface, params: Mapping[str, Expr]) -> dict[Expr, Expr | None]:
+    out: dict[Expr, Expr | None] = {}
+    for p in callee.params:
+        if p.name in params:
+            e, leaf = params[p.name], param(p.name, p.dtype.kind)
+            out[leaf] = cast(e, p.dtype) if p.dtype.kind == "real" and e is not leaf else e
+    return out
+
+
+def _replace(e: Expr, known: Mapping[Expr, Expr | None]) -> Expr | None:
+    """An expression over a callee's sizes in the caller's terms; None where one is not known."""
+    mapping = {}
+    for x in leaves(e, "size", "param"):
+        found = known.get(x)
+        if found is None:
+            return None
+        mapping[x] = found
+    return substitute(e, mapping)
+
+
+def _solve(extent: Expr, actual: Expr | None, known: dict[Expr, Expr | None]) -> None:
+    """Find one unknown size of an affine extent such as 2 * D."""
+    form = affine(extent)
+    unknown = [x for x in leaves(extent, "size") if x not in known]
+    if form is None or actual is None or len(unknown) != 1 or unknown[0] not in form:
+        return
+    total: dict[Expr | None, int] = dict(affine(actual) or {})
+    if not total:
+        total[actual] = 1
+    for x, c in form.items():
+        if x is unknown[0]:
+            continue
+        value = x if x is None else _replace(x, known)
+        if x is not None and value is None:
+            return
+        inner: Mapping[Expr | None, int] = {None: 1}
+        if value is not None:
+            form_of_value = affine(value)
+            inner = {value: 1} if form_of_value is None else form_of_value
+        for y, d in inner.items():
+            total[y] = total.get(y, 0) - c * d
+    factor = form[unknown[0]]
+    if all(c % factor == 0 for c in total.values()):
+        known[unknown[0]] = from_affine({k: c // factor for k, c in total.items()})
+
+
+def _shape(shape: Sequence[Expr | None]) -> str:
+    return ", ".join("?" if s is None else show(s) for s in shape)

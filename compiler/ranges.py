@@ -1,0 +1,258 @@
+"""The ranges of a local's axes: they follow from what its equation reads and from who reads it.
+
+An index takes the extent of an axis that its equation reads at that index alone; else the range
+over which others read the local; else the extent of an axis it reads under a condition. Two
+different answers of one strength are reported, unless the readers decide between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from opwright.compiler import codes
+from opwright.compiler.codes import Findings
+from opwright.compiler.dependencies import Definition
+from opwright.compiler.scope import (
+    Index,
+    Interval,
+    Results,
+    Scope,
+    TensorName,
+    Whole,
+    bounding,
+    same_extent,
+)
+from opwright.compiler.terms import Terms
+from opwright.grammar import ast
+from opwright.ir.expr import ZERO, show, var
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """An index in scope: an axis of a definition, or a binder with its range."""
+
+    placeholder: str
+    axis: tuple[str, int] | None = None
+    binder: ast.Binder | None = None
+    scope: tuple[tuple[str, Bound], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A read of a tensor at an index alone; `base` is what is read, `strong` if unconditional."""
+
+    base: ast.Expr
+    position: int
+    count: int
+    index: Bound
+    scope: tuple[tuple[str, Bound], ...]
+    strong: bool
+
+
+class Ranges:
+    """Infers in place: the `TensorName`s of the definitions in `root` get rank, kind and ranges."""
+
+    def __init__(self, definitions: Mapping[str, Definition], root: Scope, terms: Terms) -> None:
+        self.definitions, self.root, self.terms = definitions, root, terms
+        self.counter = 0
+        self.sites: list[Site] = []
+        for d in definitions.values():
+            env = {}
+            for k, (name, _) in enumerate(d.indices):
+                env[name] = self._bound((d.name, k))
+            self.sites += self._walk(d.rhs, env, True)
+
+    def infer(self, findings: Findings) -> None:
+        """Resolve what can be resolved and report the rest."""
+        while self._whole() or self._round(1) or self._round(2) or self._round(3):
+            pass
+        for d in self.definitions.values():
+            t = self._tensor(d.name)
+            for k, r in enumerate(t.ranges):
+                if r is None:
+                    self._report(d, k, findings)
+            if any(r is None for r in t.ranges):
+                t.kind = None
+
+    def _tensor(self, name: str) -> TensorName:
+        t = self.root.find(name)
+        assert isinstance(t, TensorName)
+        return t
+
+    def _bound(
+        self,
+        axis: tuple[str, int] | None = None,
+        binder: ast.Binder | None = None,
+        env: Mapping[str, Bound] | None = None,
+    ) -> Bound:
+        self.counter += 1
+        return Bound(f"?{self.counter}", axis, binder, tuple((env or {}).items()))
+
+    # -- where indices are used -------------------------------------------------------------------
+
+    def _walk(self, node: ast.Node, env: Mapping[str, Bound], strong: bool) -> Iterator[Site]:
+        match node:
+            case ast.Read():
+                hidden = isinstance(node.base, ast.Name) and node.base.name in env
+                for k, part in enumerate(node.indices):
+                    name = _index_name(part)
+                    if not hidden and node.fill is None and name is not None and name in env:
+                        yield Site(
+                            node.base, k, len(node.indices), env[name], tuple(env.items()), strong
+                        )
+                for child in ast.children(node):
+                    if not isinstance(child, ast.Name):
+                        yield from self._walk(child, env, strong)
+            case ast.Cond():
+                yield from self._walk(node.c, env, strong)
+                for side in (node.a, node.b):
+                    yield from self._walk(side, env, False)
+            case ast.Reduce() | ast.TensorLambda():
+                inner = dict(env)
+                for b in node.binders:
+                    for edge in (b.lo, b.hi):
+                        if edge is not None:
+                            yield from self._walk(edge, inner, strong)
+                    inner[b.name] = self._bound(binder=b, env=inner)
+                if isinstance(node, ast.Reduce) and node.guard is not None:
+                    yield from self._walk(node.guard, inner, strong)
+                    strong = False
+                yield from self._walk(node.body, inner, strong)
+            case _:
+                for child in ast.children(node):
+                    yield from self._walk(child, env, strong)
+
+    # -- values that are not known yet ------------------------------------------------------------
+
+    def _scope(self, env: tuple[tuple[str, Bound], ...]) -> Scope:
+        inner = self.root.inner()
+        for name, b in env:
+            inner.names[name] = Index(var(b.placeholder))
+            self.terms.ranges[b.placeholder] = self._box(b)
+        return inner
+
+    def _box(self, b: Bound) -> Interval | None:
+        """The smallest and the largest value of an index whatever the outer ones are."""
+        if b.axis is not None:
+            ranges = self._tensor(b.axis[0]).ranges
+            return ranges[b.axis[1]] if b.axis[1] < len(ranges) else None
+        assert b.binder is not None
+        scope = self._scope(b.scope)
+        edges = []
+        for edge, upper in ((b.binder.lo, False), (b.binder.hi, True)):
+            e = ZERO if edge is None else self.terms.scalar(edge, scope)
+            if e is None or e.kind != "int":
+                return None
+            edges.append(bounding(e, self.terms.ranges, upper))
+        lo, hi = edges
+        return None if lo is None or hi is None else (lo, hi)
+
+    def _shape(self, site: Site) -> Interval | None:
+        """The range of the axis that a site reads."""
+        if isinstance(site.base, ast.Name):
+            t = self.root.find(site.base.name)
+            if isinstance(t, TensorName) and site.count == len(t.ranges):
+                return t.ranges[site.position]
+            return None
+        v = self.terms.value(site.base, self._scope(site.scope))
+        if isinstance(v, Results) and len(v.outputs) == 1:
+            v = next(iter(v.outputs.values()))
+        if isinstance(v, Whole) and site.count == len(v.shape):
+            extent = v.shape[site.position]
+            return None if extent is None else (ZERO, extent)
+        return None
+
+    def _whole(self) -> bool:
+        """Tensors that equal a whole tensor take its shape."""
+        progress = False
+        for d in self.definitions.values():
+            t = self._tensor(d.name)
+            if t.role != "local" or d.indices or t.ranges:
+                continue
+            if isinstance(d.rhs, ast.Call | ast.Field | ast.TensorLambda | ast.Name | ast.Read):
+                v = self.terms.value(d.rhs, self._scope(()))
+                if isinstance(v, Results):
+                    outputs = list(v.outputs.values())
+                    v = outputs[d.part or 0] if (d.part or 0) < len(outputs) else None
+                if isinstance(v, Whole) and v.shape and all(s is not None for s in v.shape):
+                    t.ranges = [(ZERO, s) for s in v.shape if s is not None]
+                    t.rank = len(t.ranges)
+                    progress = True
+        return progress
+
+    # -- rounds -----------------------------------------------------------------------------------
+
+    def _round(self, strength: int) -> bool:
+        progress = False
+        for d in self.definitions.values():
+            t = self._tensor(d.name)
+            for k, r in enumerate(t.ranges):
+                if r is None:
+                    found = self._candidates(d, k, strength)
+                    if len(found) == 1:
+                        t.ranges[k] = found[0]
+                        progress = True
+            if progress and strength > 1:
+                return True
+        return progress
+
+    def _candidates(self, d: Definition, k: int, strength: int) -> list[Interval]:
+        own = self._own(d, k, strong=True)
+        if len(own) > 1:
+            # what the readers need decides between the extents that the equation offers
+            readers = self._readers(d, k)
+            both = [r for r in own if any(same_extent(r[1], u[1]) for u in readers)]
+            return both if len(both) == 1 else own
+        if strength == 1:
+            return own
+        return self._readers(d, k) if strength == 2 else self._own(d, k, strong=False)
+
+    def _own(self, d: Definition, k: int, strong: bool) -> list[Interval]:
+        found = []
+        for site in self.sites:
+            if site.index.axis == (d.name, k) and site.strong >= strong:
+                r = self._shape(site)
+                if r is not None:
+                    found.append(r)
+        return _distinct(found)
+
+    def _readers(self, d: Definition, k: int) -> list[Interval]:
+        found = []
+        for site in self.sites:
+            same = isinstance(site.base, ast.Name) and site.base.name == d.name
+            if same and site.position == k and site.index.axis != (d.name, k):
+                r = self._box(site.index)
+                if r is not None:
+                    found.append(r)
+        return _distinct(found)
+
+    def _report(self, d: Definition, k: int, findings: Findings) -> None:
+        choices = self._own(d, k, strong=True) or self._readers(d, k) or self._own(d, k, False)
+        index, span = d.indices[k]
+        if choices:
+            text = " or ".join(show(hi) if lo is ZERO else f"{show(lo)}..{show(hi)}"
+                               for lo, hi in choices)  # fmt: skip
+            findings.add(codes.AMBIGUOUS_RANGE, span, index=index, name=d.name, choices=text)
+        else:
+            findings.add(codes.UNKNOWN_RANGE, span, index=index, name=d.name)
+
+
+def _index_name(part: ast.Node) -> str | None:
+    if isinstance(part, ast.Name):
+        return part.name
+    return part.name + "..." if isinstance(part, ast.Splat) else None
+
+
+def _distinct(found: list[Interval]) -> list[Interval]:
+    """One interval per upper end; lower ends that differ become 0."""
+    out: list[Interval] = []
+    for lo, hi in found:
+        for n, (other, end) in enumerate(out):
+            if same_extent(hi, end):
+                if not same_extent(lo, other):
+                    out[n] = (ZERO, end)
+                break
+        else:
+            out.append((lo, hi))
+    return out
