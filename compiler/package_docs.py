@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from opwright.compiler import package_code as code
-from opwright.ir.expr import show
-from opwright.ir.op import Clause, Operator, Tensor
+from opwright.compiler.package_spec import PackagedVariant, PackageSpec
+from opwright.ir.expr import ZERO, Expr, show
+from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator, Tensor
 from opwright.ir.record import ORDER, Record, weakest
 from opwright.runtime.describe import argument
-
-if TYPE_CHECKING:
-    from opwright.compiler.package import PackagedVariant, PackageSpec
 
 GATES = {
     "G0": "policy: allow-lists and precision audit",
@@ -196,7 +194,7 @@ def readme(spec: PackageSpec) -> str:
         operator=f"{op.name} @ {op.version}",
         digest=op.digest,
         spec_file=f"spec/{op.name}.op",
-        example=_example(spec),
+        example=example(spec),
         inputs=[tensor_text(spec, t) for t in op.inputs],
         outputs=[tensor_text(spec, t) for t in op.outputs],
         matrix=_matrix(spec),
@@ -207,7 +205,8 @@ def readme(spec: PackageSpec) -> str:
         verdicts=_verdict_rows(spec, gates),
         assumptions=_assumptions(spec),
         unknown=_statements(spec, ("UNKNOWN", "REFUTED")),
-        where=[show(f) for f in op.facts] + [text for text, _ in conditions.scalar],
+        where=[show(f) for f in op.facts if not _usual(f)]
+        + [text for text, _ in conditions.scalar],
         checked=[f"{c.name}: {clause_text(c)}" for c, _, _ in conditions.functions],
         assumed=conditions.assumed,
         guards=_guards(spec),
@@ -219,6 +218,15 @@ def readme(spec: PackageSpec) -> str:
         license=spec.license,
         provenance={k: v for k, v in spec.provenance.items() if isinstance(v, str | int | float)},
     )
+
+
+def _usual(fact: Expr) -> bool:
+    """Whether a fact is a bound that every size or tensor has without being asked for."""
+    if fact.op != "le":
+        return False
+    low, high = fact.args
+    limits = (DEFAULT_DIM_LIMIT, ELEMENT_LIMIT)
+    return low is ZERO or (high.op == "const" and high.attr in limits)
 
 
 def _variants(spec: PackageSpec) -> Iterable[PackagedVariant]:
@@ -234,14 +242,38 @@ def _label(types: Any) -> str:
     return ", ".join(f"{k} = {v}" for k, v in types.items()) or "-"
 
 
-def _example(spec: PackageSpec) -> str:
+def example(spec: PackageSpec) -> list[str]:
+    """Python lines of one call; they run when a reference case tells shapes that are allowed."""
     op = spec.operator
-    words = [argument(t.name) for t in op.inputs]
-    solved = code.solved_sizes(op)
-    words += [f"{argument(s)}=..." for s in op.free_sizes if solved[s] == "None"]
-    words += [f"{argument(p.name)}=..." for p in op.params if p.default is None]
     results = ", ".join(argument(t.name) for t in op.outputs)
-    return f"{results} = {function_name(op)}({', '.join(words)})"
+    called = [f"from {spec.package} import {function_name(op)}", ""]
+    chosen = next(
+        (
+            (p, c)
+            for p in spec.operators
+            for c in p.cases
+            if not code.preconditions(op).functions
+            and not any(code.storage(t) in _BITS_TYPES for t in p.operator.inputs)
+        ),
+        None,
+    )
+    solved = code.solved_sizes(op)
+    words = [argument(t.name) for t in op.inputs]
+    if chosen is None:
+        words += [f"{argument(s)}=..." for s in op.free_sizes if solved[s] == "None"]
+        words += [f"{argument(p.name)}=..." for p in op.params if p.default is None]
+        return [*called, f"{results} = {function_name(op)}({', '.join(words)})"]
+    packaged, case = chosen
+    lines = ["import numpy as np", *called] if op.inputs else called
+    for t in packaged.operator.inputs:
+        of = t.dtype.storage
+        lines.append(f"{argument(t.name)} = np.ones({tuple(case.inputs[t.name].shape)}, np.{of})")
+    words += [f"{argument(s)}={case.sizes[s]}" for s in op.free_sizes if solved[s] == "None"]
+    words += [f"{argument(p.name)}={case.params[p.name]!r}" for p in op.params if p.default is None]
+    kinds = [tuple(code.storage(t) for t in p.operator.inputs) for p in spec.operators]
+    if kinds.count(tuple(code.storage(t) for t in packaged.operator.inputs)) > 1:
+        words += [f"{argument(k)}={v!r}" for k, v in packaged.operator.types.items()]
+    return [*lines, f"{results} = {function_name(op)}({', '.join(words)})"]
 
 
 def _matrix(spec: PackageSpec) -> list[list[str]]:

@@ -253,9 +253,9 @@ class Dispatcher:
         raise ValueError(f"{self.spec.name}: the variant asked for cannot take this call: {said}")
 
     def _refusal(self, variant: Variant, env: Env) -> str | None:
-        for fact in variant.facts:
-            if not fact(env):
-                return f"{fact.text} does not hold ({fact.values(env)})"
+        failed = [fact for fact in variant.facts if not fact.holds(env)]
+        if failed:
+            return "; ".join(f"{fact.text} does not hold ({fact.values(env)})" for fact in failed)
         try:
             self.entry(variant)
         except (OSError, AttributeError, RuntimeError) as error:

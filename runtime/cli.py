@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -31,11 +32,9 @@ def _libraries() -> dict[str, str]:
     found = {}
     for name in ("numpy", "torch", "ml_dtypes"):
         try:
-            module = __import__(name)
-        except ImportError:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
-        else:
-            found[name] = str(getattr(module, "__version__", "unknown"))
     return found
 
 
@@ -152,24 +151,19 @@ def verify(engine: Engine, wanted: str | None, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _sizes(words: Sequence[str]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise SystemExit(f"{word!r} is not of the form NAME=VALUE")
-        text = value.lower()
+def setting(word: str) -> tuple[str, Any]:
+    """NAME=VALUE with a number, true, false or the name of a type; ValueError otherwise."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise ValueError(f"{word!r} is not of the form NAME=VALUE")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    for convert in (int, float):
         try:
-            out[name] = (
-                text == "true"
-                if text in ("true", "false")
-                else float(value)
-                if "." in value
-                else int(value)
-            )
+            return name, convert(value)
         except ValueError:
-            out[name] = value  # a type
-    return out
+            continue
+    return name, value
 
 
 class Problem(Exception):
@@ -290,7 +284,7 @@ def main(engine: Engine, arguments: Sequence[str] | None = None) -> int:
     for name in ("explain", "verify", "bench"):
         sub[name].add_argument("--library", choices=("numpy", "torch"))
     for name in ("explain", "bench"):
-        sub[name].add_argument("settings", nargs="*", metavar="NAME=VALUE")
+        sub[name].add_argument("settings", nargs="*", type=setting, metavar="NAME=VALUE")
     sub["bench"].add_argument("--seconds", type=float, default=1.0, help="time per variant")
     args = parser.parse_args(arguments)
     if args.command == "show-config":
@@ -298,7 +292,7 @@ def main(engine: Engine, arguments: Sequence[str] | None = None) -> int:
     if args.command == "verify":
         return verify(engine, args.library, args.json)
     library = family(args.library) if args.library else engine.default_family()
-    settings = _sizes(args.settings)
+    settings = dict(args.settings)
     if args.command == "bench":
         return bench(engine, library, settings, args.seconds, args.json)
     try:

@@ -32,7 +32,17 @@ class Formula:
         self.text, self.uses, self.function = text, uses, function
 
     def __call__(self, env: Mapping[str, Any]) -> Any:
-        return self.function(*[env[name] for name in self.uses])
+        try:
+            return self.function(*[env[name] for name in self.uses])
+        except ZeroDivisionError:
+            raise ValueError(f"{self.text} divides by zero ({self.values(env)})") from None
+
+    def holds(self, env: Mapping[str, Any]) -> bool:
+        """The truth of a fact; a fact that divides by zero does not hold."""
+        try:
+            return bool(self.function(*[env[name] for name in self.uses]))
+        except ZeroDivisionError:
+            return False
 
     def values(self, env: Mapping[str, Any]) -> str:
         """`N = 65, stride(x, 1) = 2`: what the formula saw."""
@@ -336,7 +346,7 @@ class Spec:
     def check_where(self, env: Env) -> None:
         """ValueError for the first constraint of the spec that the sizes and params violate."""
         for fact in self.where:
-            if not fact(env):
+            if not fact.holds(env):
                 seen = fact.values(env)
                 raise ValueError(
                     f"{self.name}: where {fact.text} does not hold" + (f" ({seen})" if seen else "")

@@ -18,6 +18,7 @@ from .describe import Env, Spec
 from .machine import PORTABLE, default_threads
 
 CACHED_SIGNATURES = 4096
+_INT32 = ctypes.c_int32
 
 
 class Explanation(NamedTuple):
@@ -47,7 +48,6 @@ class Bound:
         "ints",
         "masks",
         "new",
-        "pointers",
         "reals",
         "run",
         "shapes",
@@ -59,7 +59,6 @@ class Bound:
     ints: Any
     reals: Any
     vector: Any  # type of the array of addresses
-    pointers: tuple[Callable[[Any], int], ...]  # of each input
     masks: tuple[int, ...]  # address bits that must be zero in each input
     copied: tuple[int, ...]  # inputs that are copied to a dense array first
     new: tuple[tuple[Any, Any, Any], ...]  # (shape, dtype, order) of each output
@@ -109,26 +108,39 @@ class Engine:
         library = self._families.get(type(inputs[0])) if inputs else None
         if library is not None:
             outs = None if out is None else self.outputs_given(out)
-            bound = self._known(library, inputs, given, outs, implementation)
-            if bound is not None:
-                if self.spec.requires and (self.checking if check is None else check):
-                    self._check_values(library, bound, inputs)
-                try:
-                    return self._execute(library, bound, inputs, outs)
-                except Again:
-                    pass
+            result = self._repeat(library, inputs, given, outs, implementation, check)
+            if result is not None:
+                return result
         return self._careful(inputs, given, out, implementation, check)
 
-    def _known(
-        self, library: Any, inputs: Any, given: Any, outs: Any, choice: Choice
-    ) -> Bound | None:
+    def _repeat(
+        self,
+        library: Any,
+        inputs: tuple[Any, ...],
+        given: tuple[Any, ...],
+        outs: tuple[Any, ...] | None,
+        choice: Choice,
+        check: bool | None,
+        inside: bool = False,
+    ) -> Any:
+        """The result of a call whose signature is known; None when it needs a closer look."""
         arrays = inputs if outs is None else (*inputs, *outs)
-        parts = library.signature(arrays)
+        parts = library.signature(arrays, inside)
         if parts is None:
             return None
+        if self._aligned:
+            parts += self._alignments(library, arrays)
         try:
-            return self._cache.get((*parts, given, choice, *self._alignments(library, arrays)))
+            bound = self._cache.get((*parts, given, choice))
         except TypeError:  # something unhashable among the params
+            return None
+        if bound is None:
+            return None
+        if self.spec.requires and (self.checking if check is None else check):
+            self._check_values(library, bound, inputs)
+        try:
+            return self._execute(library, bound, inputs, outs)
+        except Again:
             return None
 
     def _alignments(self, library: Any, arrays: Sequence[Any]) -> list[int]:
@@ -161,6 +173,9 @@ class Engine:
     ) -> Any:
         """The kernel on these arrays, past what torch's own machinery wants to see."""
         spec = self.spec
+        result = self._repeat(library, inputs, given, outs, choice, check, inside=True)
+        if result is not None:
+            return result
         inputs = tuple(library.prepare(x) for x in inputs)
         for tensor, x in zip(spec.inputs, inputs):
             trouble = library.trouble(x)
@@ -290,10 +305,6 @@ class Engine:
         bound.reals = (ctypes.c_double * max(len(reals), 1))(*reals)
         bound.vector = ctypes.c_void_p * max(len(spec.inputs) + len(spec.outputs), 1)
         bound.env, bound.shapes, bound.copied = env, call.shapes, call.copied
-        bound.pointers = tuple(
-            library.pointer if n in call.copied else library.pointer_function(x)
-            for n, x in enumerate(inputs)
-        )
         bound.masks = tuple(item_bytes(e) - 1 for e in (*b.inputs, *b.outputs))
         bound.empty = all(0 in shape for shape in call.visible)
         bound.new = tuple(
@@ -311,12 +322,12 @@ class Engine:
         self, library: Any, bound: Bound, inputs: Any, given: Any, outs: Any, choice: Choice
     ) -> None:
         arrays = inputs if outs is None else (*inputs, *outs)
-        parts = library.signature(arrays)
+        parts = library.signature(arrays, inside=True)
         if parts is None or bound.copied:
             return
         if len(self._cache) >= CACHED_SIGNATURES:
             self._cache.clear()
-        self._cache[(*parts, given, choice, *self._alignments(library, arrays))] = bound
+        self._cache[(*parts, *self._alignments(library, arrays), given, choice)] = bound
         self._families.update((kind, library) for kind in library.plain)
 
     # -- execution ---------------------------------------------------------------------------------
@@ -335,19 +346,15 @@ class Engine:
                 inputs = [
                     library.dense(x) if n in bound.copied else x for n, x in enumerate(inputs)
                 ]
-            addresses = [pointer(x) for pointer, x in zip(bound.pointers, inputs)]
             address = library.pointer
-            for x in results:
-                addresses.append(address(x))
+            addresses = [address(x) for x in (*inputs, *results)]
             for where, mask in zip(addresses, bound.masks):
                 if where & mask:
                     raise Again
             if outs is not None and not self._apart(library, bound, addresses, outs):
                 raise Again
             threads = self._threads if self._threads_fixed else library.threads(self._threads)
-            if bound.run(
-                bound.vector(*addresses), bound.ints, bound.reals, ctypes.c_int32(threads)
-            ):
+            if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
                 raise MemoryError(
                     f"{self.spec.name}: the kernel could not allocate its scratch memory"
                 )

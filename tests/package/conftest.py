@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,25 +14,20 @@ import pytest
 from package import toys
 
 from opwright.compiler.package import EmitResult, PackageSpec, emit
-from opwright.ir.op import Operator
 
 HERE = Path(__file__).parent
-
-
-def renamed(op: Operator, name: str) -> Operator:
-    import dataclasses
-
-    return dataclasses.replace(op, name=name)
 
 
 @pytest.fixture(scope="session")
 def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PackageSpec]:
     folder = tmp_path_factory.mktemp("kernels")
-    fails = renamed(toys.pick_rows(), "fails")
+    fails = dataclasses.replace(toys.pick_rows(), name="fails")
     return {
         "row_scale": toys.row_scale_package(folder),
         "pick_rows": toys.simple_package(folder, toys.pick_rows(), toys.PICK_ROWS),
         "spread": toys.simple_package(folder, toys.spread(), toys.SPREAD),
+        "accumulate": toys.simple_package(folder, toys.accumulate(), toys.ACCUMULATE),
+        "ramp": toys.ramp_package(folder),
         "fails": toys.simple_package(folder, fails, toys.FAILS),
     }
 
@@ -56,7 +52,7 @@ def installed(emitted: dict[str, EmitResult], tmp_path_factory: pytest.TempPathF
     return target
 
 
-def run_alone(installed: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_alone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python without site-packages of its own: what is importable is on the command line."""
     return subprocess.run(
         [sys.executable, "-S", *arguments],
@@ -70,7 +66,6 @@ def run_alone(installed: Path, *arguments: str, **environment: str) -> subproces
 
 def report_of(installed: Path, library: str) -> dict[str, str | None]:
     done = run_alone(
-        installed,
         str(HERE / "inside.py"),
         library,
         str(installed),

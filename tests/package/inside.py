@@ -245,6 +245,39 @@ def leading_axes_free_and_solved_sizes() -> None:
 
 
 @check("numpy", "torch")
+def an_output_may_replace_the_input_that_it_updates() -> None:
+    from accumulate_k import accumulate
+
+    old, x = array([1.0, 2.0, 3.0]), array([1.0, 1.0, 1.0])
+    assert floats(accumulate(old, x, 2.0)) == [3.0, 3.0, 4.0]
+    assert floats(accumulate(old, x, array(2.0))) == [3.0, 3.0, 4.0]
+    with Refused(ValueError, "out (now) shares memory with x"):
+        accumulate(old, x, 2.0, out=x)
+    assert accumulate(old, x, 2.0, out=old) is old and floats(old) == [3.0, 3.0, 4.0]
+
+
+@check("numpy", "torch")
+def a_type_that_no_input_has_goes_by_name_or_by_out() -> None:
+    from ramp_k import explain, ramp
+
+    with Refused(TypeError, "may mean T='f32' or T='f16'; pass one of them by keyword"):
+        ramp(K=2)
+    y = ramp(K=2, T="f16", start=5)
+    assert type(y).__module__.partition(".")[0] == LIBRARY and "16" in str(y.dtype)
+    assert floats(y) == [[5.0, 15.0], [6.0, 16.0]]
+    strides = y.strides if LIBRARY == "numpy" else [2 * s for s in y.stride()]
+    assert tuple(strides) == (2, 4), "columns lie in memory one after the other"
+    out = array([[0.0, 0.0]])
+    assert ramp(K=1, out=out) is out and floats(out) == [[0.0, 10.0]]
+    with Refused(TypeError, "with T = f64"):
+        ramp(K=1, T="f64")
+    with Refused(ValueError, "start = 2147483648 is outside i32"):
+        ramp(K=1, T="f32", start=1 << 31)
+    assert explain(K=3, T="f32").types == {"T": "f32"}
+    assert tuple(ramp(K=0, T="f32").shape) == (0, 2)
+
+
+@check("numpy", "torch")
 def calls_from_threads_agree() -> None:
     from row_scale_k import row_scale
 
@@ -370,6 +403,7 @@ def a_broken_library_falls_to_the_next_variant_with_a_warning() -> None:
 @check("torch")
 def registered_operator_passes_opcheck() -> None:
     import pick_rows_k.torch
+    import ramp_k.torch
     import row_scale_k.torch
     import spread_k.torch
     import torch
@@ -391,6 +425,8 @@ def registered_operator_passes_opcheck() -> None:
     for lead in ((), (2,), (2, 3)):
         found = torch.library.opcheck(spread_k.torch.spread, (torch.ones(*lead, 1), e), {"K": 4})
         assert set(found.values()) == {"SUCCESS"}, found
+    found = torch.library.opcheck(ramp_k.torch.ramp, (), {"K": 3, "T": "f16"})
+    assert set(found.values()) == {"SUCCESS"}, found
     ids = torch.tensor([0, 1], dtype=torch.int32)
     found = torch.library.opcheck(pick_rows_k.torch.pick_rows, (torch.ones(2, 8), ids))
     assert set(found.values()) == {"SUCCESS"}, found
@@ -399,7 +435,9 @@ def registered_operator_passes_opcheck() -> None:
 @check("torch")
 def compiles_as_one_graph_with_dynamic_shapes() -> None:
     import torch
+    from accumulate_k import accumulate
     from pick_rows_k import pick_rows
+    from ramp_k import ramp
     from row_scale_k import row_scale
     from spread_k import spread
 
@@ -436,6 +474,12 @@ def compiles_as_one_graph_with_dynamic_shapes() -> None:
     e = torch.tensor([10.0, 20.0])
     wide = torch.compile(lambda x: spread(x, e, K=3) * 1, fullgraph=True, backend="aot_eager")
     assert wide(torch.ones(2, 2, 1)).tolist() == [[[11.0, 21.0, 11.0]] * 2] * 2
+    running = torch.compile(
+        lambda old, x: accumulate(old, x, 2.0), fullgraph=True, backend="aot_eager"
+    )
+    assert running(torch.ones(2), torch.ones(2)).tolist() == [3.0, 3.0]
+    made = torch.compile(lambda: ramp(K=2, T="f32") + 0, fullgraph=True, backend="aot_eager")
+    assert made().tolist() == [[0.0, 10.0], [1.0, 11.0]]
     chosen = torch.compile(lambda a, i: pick_rows(a, i, implementation="plain"), fullgraph=True,
                            backend="aot_eager")  # fmt: skip
     assert chosen(torch.tensor(X), torch.tensor([1], dtype=torch.int32)).tolist() == [X[1]]

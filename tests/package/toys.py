@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from opwright.compiler.package import (
     ReferenceCase,
 )
 from opwright.ir.dtypes import DTYPES, decode, encode
-from opwright.ir.expr import Expr, call, cast, const, param, read, reduction, size, var
+from opwright.ir.expr import Expr, call, cast, const, param, read, reduction, size, toreal, var
 from opwright.ir.op import Clause, OpAxis, Operator, Param, Tensor, Workload
 from opwright.ir.plan import Launch, Plan
 from opwright.ir.record import Record
@@ -69,6 +70,24 @@ int32_t opwright_run(void *const *p, const int64_t *n, const double *r, int32_t 
   for (int64_t b = 0; b < B; b++)
     for (int64_t k = 0; k < K; k++)
       y[b * ys[0] + k * ys[1]] = x[b * xs[0]] + e[(k % (E + 1)) * es[0]];
+  return 0;
+}
+"""
+ACCUMULATE = """
+int32_t opwright_run(void *const *p, const int64_t *n, const double *r, int32_t threads) {
+  const int64_t C = n[0], *os = n + 1, *xs = n + 2, *ns = n + 3;
+  const float *old = p[0], *x = p[1], *s = p[2]; float *now = p[3];
+  for (int64_t c = C - 1; c >= 0; c--)  /* backwards: wrong in place with overlap */
+    now[c * ns[0]] = old[(c > 0 ? c - 1 : 0) * os[0]] + s[0] * x[c * xs[0]];
+  return 0;
+}
+"""
+RAMP = """
+int32_t opwright_run(void *const *p, const int64_t *n, const double *r, int32_t threads) {
+  const int64_t K = n[0], *ys = n + 2;
+  T *y = p[0];
+  for (int64_t k = 0; k < K; k++)
+    for (int64_t j = 0; j < 2; j++) y[k * ys[0] + j * ys[1]] = STORE((float)(n[1] + k + 10 * j));
   return 0;
 }
 """
@@ -200,6 +219,49 @@ def spread() -> Operator:
     )
 
 
+def accumulate() -> Operator:
+    """now[c] = old[max(c - 1, 0)] + s * x[c]: an output that updates an input, a scalar input."""
+    C, c_ = size("C"), var("c")
+    before = read("old", (call("max", c_ - 1, 0),), "real")
+    value = before + read("s", (), "real") * read("x", (c_,), "real")
+    now = tensor("now", "f32", "output", axes(c=C), value)
+    return Operator(
+        "accumulate",
+        "1.0",
+        None,
+        {},
+        ("C",),
+        {},
+        (),
+        (),
+        (
+            tensor("old", "f32", "input", axes(c=C)),
+            tensor("x", "f32", "input", axes(c=C)),
+            tensor("s", "f32", "input", ()),
+        ),
+        (dataclasses.replace(now, updates="old"),),
+    )
+
+
+def ramp(of: str) -> Operator:
+    """y[k, j] = start + k + 10 j, column by column: no input, a type that only the result has."""
+    K, k_, j_, start = size("K"), var("k"), var("j"), param("start", "int")
+    value = cast(start + k_ + 10 * j_, DTYPES["i64"])
+    y = tensor("y", of, "output", axes(k=K, j=const(2)), call("add", toreal(value), 0.0))
+    return Operator(
+        "ramp",
+        "1.0",
+        None,
+        {"T": of},
+        ("K",),
+        {},
+        (Param("start", DTYPES["i32"], const(0)),),
+        (call("le", 0, size("K")), call("le", size("K"), 2**31 - 1)),
+        (),
+        (dataclasses.replace(y, layout="col"),),
+    )
+
+
 def plan(op: Operator, facts: tuple[str, ...] = ()) -> Plan:
     name = f"{op.name}@{op.version}"
     launch = Launch("kernel", tuple(t.name for t in (*op.inputs, *op.outputs)))
@@ -253,6 +315,15 @@ def row_scale_package(folder: Path) -> PackageSpec:
         machine={"cpu": "a test machine", "threads": 2},
         provenance={"proposer": "by hand"},
     )
+
+
+def ramp_package(folder: Path) -> PackageSpec:
+    operators = []
+    for of in ("f32", "f16"):
+        op = ramp(of)
+        library = build(folder, "ramp", RAMP, of)
+        operators.append(PackagedOperator(op, (variant(op, "plain", {"portable": library}),)))
+    return PackageSpec("op ramp\n", tuple(operators))
 
 
 def simple_package(folder: Path, op: Operator, body: str) -> PackageSpec:

@@ -1,0 +1,120 @@
+"""What a package is made of: the parts that the pipeline hands over, and where they lie inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from opwright.ir.op import Operator
+from opwright.ir.plan import Plan
+from opwright.ir.record import Record
+
+ISA_LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedVariant:
+    """One kernel: its plan, a native library per instruction-set level, its texts and its verdicts.
+
+    A library exports `int32_t opwright_run(void *const *buffers, const int64_t *ints, const double
+    *reals, int32_t threads)`. `facts` are guards beyond those of the plan.
+    """
+
+    name: str
+    plan: Plan
+    libraries: Mapping[str, Path]
+    source: str
+    tile: str = ""
+    facts: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.plan.facts, *self.facts)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferenceCase:
+    """Small inputs (in storage types) with float64 results and (absolute, relative) tolerances."""
+
+    name: str
+    sizes: Mapping[str, int]
+    params: Mapping[str, float | int | bool]
+    inputs: Mapping[str, NDArray[Any]]
+    outputs: Mapping[str, NDArray[Any]]
+    tolerance: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedOperator:
+    """The operator at one binding of its type variables; variants in order of dispatch, the last
+    one without guards (candidate 0)."""
+
+    operator: Operator
+    variants: tuple[PackagedVariant, ...]
+    cases: tuple[ReferenceCase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Median seconds of what dispatch takes for a workload, and of what it is compared with."""
+
+    workload: str
+    types: Mapping[str, str]
+    variant: str
+    seconds: float
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSpec:
+    """Everything that a package is made of. `source` is the spec as written; `certificate` and
+    `certificate_text` ship as they are (without a text, one is made from the records)."""
+
+    source: str
+    operators: tuple[PackagedOperator, ...]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    certificate_text: str = ""
+    benchmarks: tuple[Measurement, ...] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    platform: str = "linux_x86_64"
+
+    @property
+    def operator(self) -> Operator:
+        return self.operators[0].operator
+
+    @property
+    def package(self) -> str:
+        """The import name."""
+        return f"{self.operator.name}_k"
+
+    @property
+    def distribution(self) -> str:
+        return self.package.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class EmitResult:
+    """The source folder and the wheel inside it."""
+
+    folder: Path
+    wheel: Path
+
+
+def types_label(op: Operator) -> str:
+    """A path component for a binding: its element types, or `all`."""
+    return "-".join(op.types.values()) or "all"
+
+
+def library_path(op: Operator, v: PackagedVariant, level: str) -> str:
+    return f"_native/{types_label(op)}.{v.name}.{level.replace('-', '_')}.so"
+
+
+def source_path(op: Operator, v: PackagedVariant) -> str:
+    return f"sources/{types_label(op)}/{v.name}/{v.plan.source}"
