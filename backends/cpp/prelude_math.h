@@ -77,8 +77,9 @@ template <class V> INL V v_expm1(V x) {
 //: v_log
 template <class V> INL V v_log(V x) {
   auto small = x < 1.17549435e-38f;
-  v_twin<V> b = v_bits<v_twin<V>>(small ? x * 8388608.0f : x), e = (b - 0x3f3504f3) >> 23;
-  V f = v_bits<V>(b - e * 8388608) - 1.0f, k = v_convert<V>(e) - (small ? v_splat<V>(23.0f) : V{}), z = f * f;
+  v_word<V> b = v_bits<v_word<V>>(small ? x * 8388608.0f : x);
+  v_twin<V> e = v_bits<v_twin<V>>(b - 0x3f3504f3u) >> 23;
+  V f = v_bits<V>(b - (v_bits<v_word<V>>(e) << 23)) - 1.0f, k = v_convert<V>(e) - (small ? v_splat<V>(23.0f) : V{}), z = f * f;
   V p = 7.0376836292e-2f * f - 1.1514610310e-1f; p = p * f + 1.1676998740e-1f; p = p * f - 1.2420140846e-1f;
   p = p * f + 1.4249322787e-1f; p = p * f - 1.6668057665e-1f; p = p * f + 2.0000714765e-1f;
   p = p * f - 2.4999993993e-1f; p = p * f + 3.3333331174e-1f;
@@ -90,8 +91,9 @@ template <class V> INL V v_log(V x) {
 //: v_log2
 template <class V> INL V v_log2(V x) {
   auto small = x < 1.17549435e-38f;
-  v_twin<V> b = v_bits<v_twin<V>>(small ? x * 8388608.0f : x), e = (b - 0x3f3504f3) >> 23;
-  V f = v_bits<V>(b - e * 8388608) - 1.0f, k = v_convert<V>(e) - (small ? v_splat<V>(23.0f) : V{}), z = f * f;
+  v_word<V> b = v_bits<v_word<V>>(small ? x * 8388608.0f : x);
+  v_twin<V> e = v_bits<v_twin<V>>(b - 0x3f3504f3u) >> 23;
+  V f = v_bits<V>(b - (v_bits<v_word<V>>(e) << 23)) - 1.0f, k = v_convert<V>(e) - (small ? v_splat<V>(23.0f) : V{}), z = f * f;
   V p = 7.0376836292e-2f * f - 1.1514610310e-1f; p = p * f + 1.1676998740e-1f; p = p * f - 1.2420140846e-1f;
   p = p * f + 1.4249322787e-1f; p = p * f - 1.6668057665e-1f; p = p * f + 2.0000714765e-1f;
   p = p * f - 2.4999993993e-1f; p = p * f + 3.3333331174e-1f;
@@ -126,7 +128,7 @@ template <class V> INL V v_cosh(V x) {
   return a > 80.0f ? (0.5f * h) * h : 0.5f * h + 0.5f / h; }
 
 //: v_turn
-/* x - n pi / 2 and the low bits of n, for |x| <= 71000 */
+/* x - n pi / 2 and the low bits of n, for |x| <= 71000; the FMA form relies on -ffp-contract=fast at -O2 or more */
 template <class V> INL V v_turn(V x, v_word<V> &n) {
   V t = x * 0.636619747f + 12582912.0f, j = t - 12582912.0f;
   n = v_bits<v_word<V>>(t);
