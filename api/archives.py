@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from opwright.compiler.paths import cache_folder
 from opwright.explain import archives
-from opwright.outcome import HOLDS, NO, Problem, cache_folder, file_problem, print_json
+from opwright.outcome import HOLDS, NO, Problem, file_problem, print_json
 from opwright.search.archive import Archive
 
 

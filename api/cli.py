@@ -5,6 +5,7 @@ Only what every command needs is imported here, so that help appears at once.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,24 @@ Specs = Annotated[
     list[Path], typer.Argument(help="Spec files (.op).", show_default=False, metavar="SPEC...")
 ]
 Spec = Annotated[Path, typer.Argument(help="A spec file (.op).", show_default=False)]
+OperatorName = Annotated[
+    str | None,
+    typer.Option("--op", help="The operator, where a file has several.", show_default=False),
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", help="A type variable's type: T=bf16.", show_default=False),
+]
+
+
+class Stage(StrEnum):
+    """The stages that `show` knows."""
+
+    ast = "ast"
+    op = "op"
+    schedules = "schedules"
+    tile = "tile"
+    source = "source"
 
 
 def run(arguments: list[str]) -> int:
@@ -63,6 +82,24 @@ def options(
 ) -> None:
     """From a declarative operator spec to a proved and measured library."""
     outcome.debug = outcome.debug or debug
+
+
+@app.command()
+@guarded
+def show(
+    spec: Spec,
+    stage: Annotated[Stage, typer.Option(help="How far down.")] = Stage.op,
+    op: OperatorName = None,
+    types: Types = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of tile and source.", show_default=False)
+    ] = None,
+) -> int:
+    """Print a spec at one stage: its tree, OpIR, schedules, TileIR or C++."""
+    from opwright.show import show as show_stage
+    from opwright.spec_files import parse_types
+
+    return show_stage(spec, stage.value, op, parse_types(types or []), schedule)
 
 
 @app.command()

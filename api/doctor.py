@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import opwright
-from opwright.outcome import cache_folder
+from opwright.compiler.paths import cache_folder
 
 # vector extensions that the C++ printer distinguishes, in the order of the kernel's flags
 EXTENSIONS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "amx_bf16")

@@ -8,7 +8,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from opwright.outcome import Problem, cache_folder
+from opwright.compiler.paths import cache_folder
+from opwright.outcome import Problem
 
 GATES: Mapping[str, tuple[str, str]] = {
     "G0": ("policy", "the source uses only what is allowed, and no less precision than the spec"),

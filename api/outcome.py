@@ -19,6 +19,8 @@ from typing import ParamSpec
 
 import typer
 
+from opwright.compiler.paths import cache_folder
+
 HOLDS, NO, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
 
@@ -34,14 +36,6 @@ class Problem(Exception):
         self.message = message
         self.cure = cure
         self.code = code
-
-
-def cache_folder() -> Path:
-    """Where archives, builds and logs are kept: $OPWRIGHT_CACHE, else the user's cache folder."""
-    named = os.environ.get("OPWRIGHT_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opwright"
 
 
 def guarded(command: Callable[P, int]) -> Callable[P, None]:

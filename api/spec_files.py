@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from opwright.outcome import USAGE, Problem, file_problem
 
 if TYPE_CHECKING:
+    from opwright.compiler.elaborate import Spec
     from opwright.grammar.diagnostics import Diagnostic
 
 
@@ -65,6 +66,45 @@ def read_text(path: Path) -> str:
     except DiagnosticError as error:
         found = error.diagnostics[0]
         raise Problem(found.headline, found.cure, USAGE) from None
+
+
+def open_spec(path: Path) -> Spec:
+    """A parsed spec; `Problem` for a file that cannot be read, DiagnosticError for its syntax."""
+    from opwright.compiler.elaborate import parse_spec
+
+    return parse_spec(read_text(path), str(path))
+
+
+def pick_operator(spec: Spec, name: str | None) -> str:
+    """The named operator, or the only one; `Problem` with the names there are."""
+    names = spec.names
+    if name is None and len(names) == 1:
+        return names[0]
+    if name in names:
+        return str(name)
+    if name is None:
+        raise Problem(
+            f"{spec.filename} has {len(names)} operators", f"name one: --op {' | '.join(names)}"
+        )
+    near = difflib.get_close_matches(name, names, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise Problem(
+        f"{spec.filename} has no operator {name}", f"{meant}its operators: {', '.join(names)}"
+    )
+
+
+def parse_types(texts: Iterable[str]) -> dict[str, str]:
+    """`T=f32` options as a mapping; `Problem` for anything else."""
+    from opwright.ir.dtypes import DTYPES
+
+    out = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or value.strip() not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise Problem(f"{text!r} binds no type", f"write T=f32; element types: {known}")
+        out[name.strip()] = value.strip()
+    return out
 
 
 def print_diagnostics(found: Iterable[Diagnostic], file: TextIO | None = None) -> None:

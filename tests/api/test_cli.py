@@ -193,7 +193,7 @@ def test_fmt_in_a_read_only_folder(tmp_path: Path) -> None:
     assert "permission denied" in done.stderr
 
 
-COMMANDS = [["fmt"]]
+COMMANDS = [["fmt"], ["show"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
@@ -212,3 +212,41 @@ def test_bad_paths(command: list[str], tmp_path: Path) -> None:
         assert words in done.stderr, name
         assert "cure:" in done.stderr, name
         assert "Traceback" not in done.stderr
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("stage", ["ast", "op", "schedules", "tile", "source"])
+def test_show(stage: str) -> None:
+    done = opwright("show", ROOT / "specs/nn/softmax.op", "--stage", stage)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 3
+
+
+def test_show_another_binding_and_schedule() -> None:
+    path = ROOT / "specs/reduce/row_sum.op"
+    done = opwright("show", path, "--stage", "tile", "--type", "T=bf16")
+    assert "bf16" in done.stdout
+    schedule = opwright("show", path, "--stage", "schedules").stdout.splitlines()[0]
+    done = opwright("show", path, "--stage", "source", "--schedule", schedule)
+    assert 'extern "C"' in done.stdout
+
+
+def test_show_bad_requests(tmp_path: Path) -> None:
+    path = tmp_path / "f.op"
+    path.write_text(UGLY + UGLY.replace('opwright "0.1"', "").replace("op f", "op grid"))
+    for arguments, words in {
+        (): "name one: --op f | grid",
+        ("--op", "gird"): "did you mean grid?",
+        ("--op", "f", "--type", "T=float"): "binds no type",
+        ("--op", "f", "--stage", "tile", "--schedule", "nonsense(a=1)"): "no strategy nonsense",
+    }.items():
+        done = opwright("show", path, *arguments)
+        assert done.returncode == 2, arguments
+        assert words in done.stderr, done.stderr
+    assert opwright("show", path, "--stage", "nonsense").returncode == 2
+    path.write_text(BROKEN)
+    done = opwright("show", path)
+    assert done.returncode == 1
+    assert "error[E0101]" in done.stderr
