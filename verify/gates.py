@@ -28,6 +28,7 @@ def assumptions_of(program: TileProgram, context: Context) -> tuple[str, ...]:
     limits = [
         f"a size without an upper bound is at most {context.dim_limit}",
         f"an input or output has at most {context.element_limit} elements",
+        "the driver refuses grids and scratch too large for 64 bits (checked before any launch)",
     ]
     return tuple(dict.fromkeys((*facts, *limits)))
 

@@ -238,26 +238,24 @@ class Prover:
         yield from self.flattening()
 
     def grid(self, launch: int) -> Obligation:
-        """The number of programs fits 64 bits."""
+        """Grid expressions have positive divisors. That the number of programs fits 64 bits is
+        checked by the driver before it launches."""
         at = Instance(launch, "")
-        total = [self.encoder.term(g, at) for g in self.program.kernels[launch].grid]
         kernel = self.program.kernels[launch]
-        goals = self.sane(kernel.grid, at, False)
-        if self.bounded(total, TOP - 1) is None:
-            goals.append(self.few(total, 1))
-        case: Case = ([], self.terms.all(goals))
+        case: Case = ([], self.terms.all(self.sane(kernel.grid, at, False)))
         traps = ("wrap", "divisor")
         return self.make("G2", "grid", -1, kernel.name, traps, [case], statements=())
 
     def shapes(self) -> Iterable[Obligation]:
-        """Extents of scratch are not negative and its bytes can be counted."""
+        """Extents of scratch are not negative, and the bytes of every other buffer fit 64 bits; a
+        scratch whose bytes do not is refused by the driver before it launches."""
         at = Instance(0, "")
         for b in self.program.buffers():
             extents = [self.encoder.term(s, at) for s in b.shape]
             goals = self.sane(b.shape, at, False)
             if b.role in ("plan", "program"):
                 goals += [self.terms.ge0(x) for x in extents]
-            if self.bounded(extents, (TOP - 1) // b.dtype.bytes) is None:
+            elif self.bounded(extents, (TOP - 1) // b.dtype.bytes) is None:
                 goals.append(self.few(extents, b.dtype.bytes))
             case: Case = ([], self.terms.all(goals))
             traps = ("shape", "divisor")
