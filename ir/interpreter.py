@@ -45,7 +45,7 @@ Tile = tuple[NDArray[Any], NDArray[np.bool_]]  # data and poison, one entry per 
 
 class Trap(Exception):
     """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison,
-    twice, race, missing, wrap, divisor, shape, home or limit."""
+    twice, race, missing, wrap, divisor, home or limit."""
 
     def __init__(
         self,
@@ -199,9 +199,7 @@ class _Machine:
                     self.env.setdefault(("stride", (b.name, n)), int(self.expr(e)))
         kind = _KIND[b.dtype.kind]
         given = b.role in ("in", "state")
-        if any(n < 0 for n in shape):
-            self.trap(Trap("shape", f"{b.name} has the shape {shape}", buffer=b.name))
-            shape = tuple(max(n, 0) for n in shape)
+        shape = tuple(max(n, 0) for n in shape)
         if given:
             if b.name not in arrays:
                 raise ValueError(f"no array for the {b.role} buffer {b.name}")

@@ -140,7 +140,8 @@ class Encoder:
                     lo = max(lo or 0, 0)
                     hi = self.context.element_limit if hi is None else hi
                 else:
-                    lo, hi = (I64[0] if lo is None else lo), (I64[1] if hi is None else hi)
+                    limit = self.context.param_limit
+                    lo, hi = (-limit if lo is None else lo), (limit if hi is None else hi)
                 found = self.terms.fresh(show(x).replace(" ", ""), lo, hi)
             self.scalars[x] = found
         return found

@@ -27,8 +27,9 @@ def assumptions_of(program: TileProgram, context: Context) -> tuple[str, ...]:
     facts += [f"requires {c.name}" for c in context.requires]
     limits = [
         f"a size without an upper bound is at most {context.dim_limit}",
+        f"an integer param without bounds is at most {context.param_limit} in magnitude",
         f"an input or output has at most {context.element_limit} elements",
-        "the driver refuses grids and scratch too large for 64 bits (checked before any launch)",
+        "the driver launches nothing if a grid or scratch has too many elements for 64 bits",
     ]
     return tuple(dict.fromkeys((*facts, *limits)))
 

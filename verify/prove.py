@@ -12,11 +12,9 @@ refuted.
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, leaves, param, pid, show, var, walk
@@ -25,7 +23,7 @@ from opwright.ir.tile import Axis, Buffer, TileProgram, Value, lanes, matches
 from opwright.verify.context import Context
 from opwright.verify.encode import Encoder, Instance
 from opwright.verify.solver import Answer, Asker
-from opwright.verify.terms import NO, YES, Formula, Monomial, Poly
+from opwright.verify.terms import NO, YES, Formula, Poly
 from opwright.verify.walk import Access, Bound, Use, Walk
 from opwright.verify.witness import proposals
 
@@ -100,7 +98,8 @@ class Prover:
         self.asker = Asker(
             self.terms, context.timeout, context.rlimit, time.monotonic() + context.budget
         )
-        self.asker.facts = self.encoder.facts
+        strides = [p for x, p in self.encoder.scalars.items() if x.op == "stride"]
+        self.asker.assume(self.encoder.facts, frozenset(n for p in strides for n in p.atoms))
         self.obligations: list[Obligation] = []
         self.contradiction = ""
         self._reach: dict[frozenset[Formula], tuple[str, str]] = {}
@@ -124,7 +123,7 @@ class Prover:
                 a = t.atoms[n]
                 bounds += [t.raw_ge0(t.shift(p, -a.lo))] if a.lo is not None else []
                 bounds += [t.raw_ge0(t.shift(t.scale(p, -1), a.hi))] if a.hi is not None else []
-        answer = self.asker.ask(bounds)
+        answer = self.asker.ask([*bounds, *self.encoder.facts])
         if answer.result == "unsat":
             return "the facts contradict each other"
         if answer.result == "unknown":
@@ -238,84 +237,20 @@ class Prover:
         yield from self.flattening()
 
     def grid(self, launch: int) -> Obligation:
-        """Grid expressions have positive divisors. That the number of programs fits 64 bits is
-        checked by the driver before it launches."""
-        at = Instance(launch, "")
-        kernel = self.program.kernels[launch]
-        case: Case = ([], self.terms.all(self.sane(kernel.grid, at, False)))
+        """Extents of a grid are computed without wrap; the driver checks their product."""
+        at, kernel = Instance(launch, ""), self.program.kernels[launch]
+        case: Case = ([], self.terms.all(self.sane(kernel.grid, at)))
         traps = ("wrap", "divisor")
         return self.make("G2", "grid", -1, kernel.name, traps, [case], statements=())
 
     def shapes(self) -> Iterable[Obligation]:
-        """Extents of scratch are not negative, and the bytes of every other buffer fit 64 bits; a
-        scratch whose bytes do not is refused by the driver before it launches."""
+        """Extents of buffers are computed without wrap; the driver checks what scratch needs."""
         at = Instance(0, "")
         for b in self.program.buffers():
-            extents = [self.encoder.term(s, at) for s in b.shape]
-            goals = self.sane(b.shape, at, False)
-            if b.role in ("plan", "program"):
-                goals += [self.terms.ge0(x) for x in extents]
-            elif self.bounded(extents, (TOP - 1) // b.dtype.bytes) is None:
-                goals.append(self.few(extents, b.dtype.bytes))
-            case: Case = ([], self.terms.all(goals))
-            traps = ("shape", "divisor")
-            yield self.make(
-                "G2", "shape", -1, b.name, traps, [case], statements=(), buffers=(b.name,)
-            )
-
-    def few(self, extents: list[Poly], each: int) -> Formula:
-        """The product of extents, in bytes, is below 2^63, as a goal for z3."""
-        out = self.terms.const(each)
-        for x in extents:
-            out = self.terms.mul(out, x)
-        return self.terms.lt(out, self.terms.const(TOP))
-
-    def bounded(self, extents: list[Poly], limit: int) -> int | None:
-        """An upper bound of a product of extents that is at most `limit`, from intervals."""
-        best: int | None = None
-        out = self.terms.const(1)
-        for x in extents:
-            out = self.terms.mul(out, x)
-        hi = self.terms.interval(out)[1]
-        if hi is not None:
-            best = hi
-        over = self.overestimate(extents)
-        if over is not None:
-            best = over if best is None else min(best, over)
-        return best if best is not None and best <= limit else None
-
-    def overestimate(self, extents: list[Poly]) -> int | None:
-        """Replace quotients by fractions, multiply out, bound each product by what facts say of
-        it."""
-        total: dict[Monomial, Fraction] = {(): Fraction(1)}
-        for x in extents:
-            row: dict[Monomial, Fraction] = {}
-            for m, c in x.items:
-                for k, f in self._fraction(m, c).items():
-                    row[k] = row.get(k, Fraction(0)) + f
-            total = _times(total, {m: f for m, f in row.items() if f > 0})
-        bound = Fraction(0)
-        for m, f in total.items():
-            lo, hi = self.terms.of_monomial(m)
-            if hi is None or lo is None or lo < 0:
-                return None
-            bound += f * hi
-        return math.floor(bound)
-
-    def _fraction(self, m: Monomial, c: int) -> dict[Monomial, Fraction]:
-        """c * m from above: quotients by constants as fractions, negative parts dropped."""
-        if c < 0:
-            return {}
-        out: dict[Monomial, Fraction] = {(): Fraction(c)}
-        for n in m:
-            a = self.terms.atoms[n]
-            if a.quotient is not None and a.lo is not None and a.lo >= 0:
-                p, d = a.quotient
-                own = {k: Fraction(f, d) for k, f in p.items if f > 0}
-            else:
-                own = {(n,): Fraction(1)}
-            out = _times(out, own)
-        return out
+            if goals := self.sane(b.shape, at):
+                case: Case = ([], self.terms.all(goals))
+                traps = ("wrap", "divisor")
+                yield self.make("G2", "shape", -1, b.name, traps, [case], statements=())
 
     def access(self, a: Access) -> Iterable[Obligation]:
         t, encoder = self.terms, self.encoder
@@ -334,11 +269,8 @@ class Prover:
         case = (under, t.all(inside))
         yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
 
-    def sane(self, exprs: Iterable[Expr], at: Instance, wrap: bool = True) -> list[Formula]:
-        """No node of these expressions wraps, and every divisor is positive.
-
-        What the host computes (grids, shapes) is exact: there, without `wrap`, only divisors count.
-        """
+    def sane(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
+        """No node of these expressions wraps, and every divisor is positive."""
         t, out = self.terms, []
         todo, done = list(exprs), set()
         while todo:
@@ -354,8 +286,7 @@ class Prover:
                     continue
                 if not x.args or x.kind != "int" or any(a.kind == "real" for a in x.args):
                     continue
-                if wrap:
-                    out += self.fits(self.encoder.term(x, at), INT64)
+                out += self.fits(self.encoder.term(x, at), INT64)
                 if x.op in ("floordiv", "mod"):
                     out.append(t.lt(t.const(0), self.encoder.term(x.args[1], at)))
         return [f for f in out if f is not YES]
@@ -692,15 +623,6 @@ class Prover:
                     return YES
         missing = param(f"aligned({b.name}, {needed})", "bool")
         return self.encoder.formula(missing, Instance(0, ""))
-
-
-def _times(a: dict[Monomial, Fraction], b: dict[Monomial, Fraction]) -> dict[Monomial, Fraction]:
-    out: dict[Monomial, Fraction] = {}
-    for m, x in a.items():
-        for n, y in b.items():
-            k = tuple(sorted(m + n))
-            out[k] = out.get(k, Fraction(0)) + x * y
-    return out
 
 
 _FLAT: dict[str, tuple[str, str]] = {}

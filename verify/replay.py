@@ -63,7 +63,7 @@ class _Replay:
 
     def run(self) -> Found:
         for n, o in list(self.open.items()):
-            if n in self.open and o.answer is not None and o.answer.result == "sat":
+            if n in self.open and o.answer is not None and o.answer.model:
                 for trial in self.from_model(o):
                     if self.spent():
                         return self.found
@@ -134,7 +134,7 @@ class _Replay:
                 return
             small: list[Formula] = [t.le(p, t.const(bound)) for p in sizes.values()]
             answer = asker.ask([*facts, t.no(goal), *small])
-            if answer.result != "sat":
+            if not answer.model:
                 continue
             values: dict[Expr, Any] = {}
             for x, p in encoder.scalars.items():

@@ -15,6 +15,8 @@ from typing import Any
 from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
 LEMMA_PAIRS = 60  # of products that share a factor, per question
+EXACT_QUESTION = 1.0  # seconds for a question with products as they are
+EXACT_SECONDS = 4.0  # for all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,28 @@ class Asker:
 
         self.z3: Any = z3
         self.terms, self.timeout, self.rlimit, self.deadline = terms, timeout, rlimit, deadline
-        self.facts: list[Formula] = []  # hold in every question
+        self.exact_left = EXACT_SECONDS
+        self._plain: list[Formula] = []
+        self._loose: list[tuple[Formula, frozenset[int] | None]] = []
         self.asked = 0
         self._atoms: dict[int, Any] = {}
         self._monomials: dict[Monomial, Any] = {}
         self._z3: dict[Poly | Formula, Any] = {}
         self._answers: dict[tuple[frozenset[Formula], bool], Answer] = {}
 
+    def assume(self, facts: Iterable[Formula], strides: frozenset[int]) -> None:
+        """Facts of every question; those about strides and products where they are spoken of."""
+        for f in facts:
+            if f.atoms & strides:
+                self._loose.append((f, f.atoms & strides))
+            elif self.products([f]):
+                self._loose.append((f, None))
+            else:
+                self._plain.append(f)
+
     def ask(self, formulas: Iterable[Formula], clauses: bool = True) -> Answer:
         """Whether facts and formulas can hold together; without `clauses`, elements are free."""
-        wanted = frozenset(itertools.chain(self.facts, formulas))
+        wanted = frozenset(itertools.chain(self._plain, formulas))
         if any(f.op == "false" for f in wanted):
             return Answer("unsat")
         key = (wanted, clauses)
@@ -59,12 +73,21 @@ class Asker:
     def _ask(self, wanted: frozenset[Formula], clauses: bool) -> Answer:
         everything, atoms = self.closure(wanted, clauses)
         products = self.products(everything)
+        spoken = {a.number for a in atoms}
+        more = [f for f, s in self._loose if (s <= spoken if s is not None else products)]
+        if more:
+            everything, atoms = self.closure({*wanted, *more}, clauses)
+            products = self.products(everything)
         answer = self._solve(everything, atoms, products, False)
-        if products and answer.result != "unsat":
+        if products and answer.result != "unsat" and self.exact_left > 0:
+            start = time.monotonic()
             exact = self._solve(everything, atoms, products, True)
+            self.exact_left -= time.monotonic() - start
             if exact.result == "unknown" and answer.result == "sat":
                 return Answer("unknown", answer.model, exact.reason, False)
             return exact
+        if products and answer.result == "sat":
+            return Answer("unknown", answer.model, "products were not looked into", False)
         return answer
 
     def closure(
@@ -113,7 +136,7 @@ class Asker:
     ) -> Answer:
         z3 = self.z3
         self.asked += 1
-        seconds = self.timeout
+        seconds = min(self.timeout, EXACT_QUESTION) if exact else self.timeout
         if self.deadline is not None:
             seconds = min(seconds, self.deadline - time.monotonic())
             if seconds <= 0:
