@@ -100,6 +100,7 @@ def readable(text: str) -> str:
 
 def load_tables() -> None:
     """Import every module that registers diagnostics."""
+    import opwright.compiler.codes
     import opwright.grammar.syntax_errors  # noqa: F401
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from opwright.code_examples import EXAMPLES
+from opwright.code_examples import EXAMPLES, KINDS, NAMES, SHAPES, SYNTAX
+from opwright.compiler.elaborate import parse_spec
 from opwright.explain import load_tables
-from opwright.grammar.diagnostics import codes
+from opwright.grammar.diagnostics import DiagnosticError, codes
 from opwright.grammar.parser import analyse
 
 load_tables()
@@ -22,10 +23,24 @@ def test_every_example_has_a_code() -> None:
     assert set(EXAMPLES) - set(codes()) == set()
 
 
-@pytest.mark.parametrize("code", [code for code in EXAMPLES if code.startswith("E01")])
+@pytest.mark.parametrize("code", sorted(SYNTAX))
 def test_syntax_examples(code: str) -> None:
     assert code in syntax_codes(EXAMPLES[code].wrong)
     assert syntax_codes(EXAMPLES[code].right) == set()
+
+
+def elaboration_codes(text: str) -> set[str]:
+    try:
+        parse_spec(text, "f.op").all_elaborated()
+    except DiagnosticError as error:
+        return {found.code for found in error.diagnostics}
+    return set()
+
+
+@pytest.mark.parametrize("code", sorted({**NAMES, **KINDS, **SHAPES}))
+def test_elaboration_examples(code: str) -> None:
+    assert code in elaboration_codes(EXAMPLES[code].wrong)
+    assert elaboration_codes(EXAMPLES[code].right) == set()
 
 
 def test_every_api_file_is_seen_by_the_type_checker() -> None:
