@@ -198,6 +198,10 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
         f"{folder}/candidate.json": _json(v.plan.to_json()),
         f"{folder}/verdict.json": _json([r.to_json() for r in v.records]),
     }
+    stem, dot, suffix = v.plan.source.rpartition(".")
+    for level, text in v.sources.items():
+        if text != v.source:
+            files[f"{folder}/{stem}.{level.replace('-', '_')}{dot}{suffix}"] = text.encode()
     if v.tile:
         files[f"{folder}/tile.txt"] = v.tile.encode()
     for level, path in v.libraries.items():
@@ -435,7 +439,7 @@ def _opwright_version() -> str:
     try:
         return importlib.metadata.version("opwright")
     except importlib.metadata.PackageNotFoundError:
-        return "0"
+        return "unversioned"
 
 
 def _templates() -> Environment:

@@ -228,13 +228,32 @@ def preconditions(op: Operator) -> Preconditions:
             elif (found := _cheap(op, part)) is not None:
                 cheap.append((part, found))
             else:
-                assumed.append(f"{clause.name}: {show(part)}")
+                assumed.append(f"{clause.name}: {readable(part)}")
         if cheap:
             tensors = tuple(
                 dict.fromkeys(x.attr[0] for part, _ in cheap for x in walk(part) if x.op == "read")
             )
             functions.append((clause, _function(op, number, cheap), tensors))
     return Preconditions(tuple(scalar), tuple(functions), tuple(assumed))
+
+
+def binder_names(e: Expr) -> dict[str, str]:
+    """The written name of each index variable that elaboration made unique (`n_3` was `n`)."""
+    taken = {str(x.attr) for x in leaves(e, "size", "param")}
+    taken |= {x.attr[0] for x in walk(e) if x.op == "read"}
+    out: dict[str, str] = {}
+    for x in walk(e):
+        for name in x.attr.binders if x.op == "fold" else ():
+            plain = re.sub(r"_\d+$", "", name)
+            free = plain not in taken and plain not in out.values()
+            out[name] = plain if free else name
+    return out
+
+
+def readable(e: Expr) -> str:
+    """The text of a clause with index variables as they were written."""
+    names = binder_names(e)
+    return re.sub(r"\w+", lambda m: names.get(m[0], m[0]), show(e))
 
 
 def _is_scalar(e: Expr) -> bool:
@@ -277,7 +296,9 @@ def _function(op: Operator, number: int, parts: Sequence[tuple[Expr, Fold]]) -> 
             bounds = f"{Scalar().text(lo)}, {Scalar().text(hi)}"
             if re.search(rf"\bi_{name}\b", mask):
                 lines.append(f"    i_{name} = lib.axis({bounds}, {shape!r})")
-        lines.append(f"    yield {show(part)!r}, {mask}, {tuple(fold.binders)!r}")
+        names = binder_names(part)
+        shown = tuple(names[b] for b in fold.binders)
+        lines.append(f"    yield {readable(part)!r}, {mask}, {shown!r}")
     return "\n".join(lines)
 
 

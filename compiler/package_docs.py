@@ -114,7 +114,7 @@ def documentation(spec: PackageSpec) -> list[str]:
 
 
 def clause_text(c: Clause) -> str:
-    return show(c.expr) if c.expr is not None else c.name
+    return code.readable(c.expr) if c.expr is not None else c.name
 
 
 # -- verdicts -------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def _usual(fact: Expr) -> bool:
         return False
     low, high = fact.args
     limits = (DEFAULT_DIM_LIMIT, ELEMENT_LIMIT)
-    return low is ZERO or (high.op == "const" and high.attr in limits)
+    return (low is ZERO and high.op == "size") or (high.op == "const" and high.attr in limits)
 
 
 def _variants(spec: PackageSpec) -> Iterable[PackagedVariant]:

@@ -23,13 +23,13 @@ class EmitError(Exception):
 
 def write_folder(folder: Path, tree: Mapping[str, bytes]) -> None:
     """Make `folder` consist of exactly these files; EmitError leaves what was there untouched."""
-    if folder.exists() and not _is_package(folder):
-        raise EmitError(
-            f"{folder} exists and is no emitted package",
-            "remove it or choose another output folder",
-        )
     fresh: Path | None = None
     try:
+        if folder.exists() and not _is_package(folder):
+            raise EmitError(
+                f"{folder} exists and is no emitted package",
+                "remove it or choose another output folder",
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         fresh.chmod(0o755)

@@ -21,7 +21,8 @@ class PackagedVariant:
     """One kernel: its plan, a native library per instruction-set level, its texts and its verdicts.
 
     A library exports `int32_t opwright_run(void *const *buffers, const int64_t *ints, const double
-    *reals, int32_t threads)`. `facts` are guards beyond those of the plan.
+    *reals, int32_t threads)`. `facts` are guards beyond those of the plan; `sources` are the texts
+    by level where they differ from `source`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class PackagedVariant:
     tile: str = ""
     facts: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def guards(self) -> tuple[str, ...]:

@@ -245,6 +245,37 @@ def test_facts_that_no_guard_can_check(text: str, message: str) -> None:
         formula(fact(toys.row_scale("f32"), text))
 
 
+def test_arrays_of_two_libraries_are_refused(installed: Path) -> None:
+    paths = [str(installed), sysconfig.get_paths()["purelib"]]
+    code = f"""
+import sys
+sys.path[:0] = {paths!r}
+import numpy, torch
+from row_scale_k import row_scale
+x, w = numpy.ones((2, 8), "f4"), numpy.ones(8, "f4")
+for call in (lambda: row_scale(x, torch.ones(8)), lambda: row_scale(torch.ones(2, 8), w),
+             lambda: row_scale(x, w, out=(torch.ones(2, 8), torch.ones(2)))):
+    for known in (False, True):
+        try:
+            call()
+        except TypeError as error:
+            print(error)
+        row_scale(x, w), row_scale(torch.ones(2, 8), torch.ones(8))
+assert type(row_scale(x, w).y) is numpy.ndarray
+"""
+    done = run_alone("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        line
+        for line in (
+            "row_scale: x is of numpy and w is of torch; pass arrays of one library",
+            "row_scale: x is of torch and w is of numpy; pass arrays of one library",
+            "row_scale: x is of numpy and out (y) is of torch; pass arrays of one library",
+        )
+        for _ in range(2)
+    ]
+
+
 # -- the tools of a package -----------------------------------------------------------------------
 
 
