@@ -87,7 +87,7 @@ class CompiledBlock(Block):
 def compiled(name: str, budget: int, out: Path) -> ModuleType:
     """The package of an operator of the library, imported from the folder that was emitted."""
     result = opwright.compile(SPECS / f"{name}.op", op=None, target="cpu", budget=budget, out=out)
-    sys.path.insert(0, str(result.folder / "src"))
+    sys.path.insert(0, str(result.package / "src"))
     return importlib.import_module(f"{name}_k")
 
 
