@@ -22,6 +22,7 @@ from opwright.ir.record import Record
 from opwright.ir.tile import Axis, Buffer, TileProgram, Value, lanes, matches
 from opwright.verify.context import Context
 from opwright.verify.encode import Encoder, Instance
+from opwright.verify.small import Small
 from opwright.verify.solver import Answer, Asker
 from opwright.verify.terms import NO, YES, Formula, Poly
 from opwright.verify.walk import Access, Bound, Use, Walk
@@ -100,6 +101,7 @@ class Prover:
         )
         strides = [p for x, p in self.encoder.scalars.items() if x.op == "stride"]
         self.asker.assume(self.encoder.facts, frozenset(n for p in strides for n in p.atoms))
+        self.small = Small(self.encoder)
         self.obligations: list[Obligation] = []
         self.contradiction = ""
         self._reach: dict[frozenset[Formula], tuple[str, str]] = {}
@@ -123,6 +125,8 @@ class Prover:
                 a = t.atoms[n]
                 bounds += [t.raw_ge0(t.shift(p, -a.lo))] if a.lo is not None else []
                 bounds += [t.raw_ge0(t.shift(t.scale(p, -1), a.hi))] if a.hi is not None else []
+        if self.small.consistent():
+            return ""
         answer = self.asker.ask([*bounds, *self.encoder.facts])
         if answer.result == "unsat":
             return "the facts contradict each other"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import Expr, ExprError, evaluate, leaves, stride
+from opwright.ir.expr import Expr, ExprError, evaluate
 from opwright.ir.interpreter import Trap, traps
-from opwright.ir.tile import Buffer, expressions, row_major
+from opwright.ir.tile import Buffer
 from opwright.verify.draw import Values
+from opwright.verify.small import SIZES, in_order
 from opwright.verify.terms import Formula, Poly
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # for all replays of one program
 ELEMENTS = 1 << 20  # of one buffer
 STEPS = 60_000
-SIZES = (1, 2, 0, 3, 5, 8, 9, 17, 33, 70)
 BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000)
 
 Found = dict[int, tuple[str, dict[str, Any]]]
@@ -37,10 +37,11 @@ Found = dict[int, tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Concrete sizes, params and inputs."""
+    """Concrete sizes, params, strides and inputs."""
 
     sizes: Mapping[str, int]
     params: Mapping[str, Any]
+    strides: Mapping[tuple[str, int], int]
     arrays: Mapping[str, NDArray[Any]]
 
 
@@ -53,6 +54,7 @@ class _Replay:
     def __init__(self, prover: Prover, deadline: float) -> None:
         self.prover, self.deadline = prover, deadline
         self.program, self.context = prover.program, prover.context
+        self.small = prover.small
         self.found: Found = {}
         self.tried: set[tuple[object, ...]] = set()
         self.open = {
@@ -70,7 +72,7 @@ class _Replay:
                     self.attempt(trial)
                     if n not in self.open:
                         break
-        for trial in self.small():
+        for trial in self.ascending():
             if self.spent() or not self.open:
                 break
             self.attempt(trial)
@@ -90,7 +92,9 @@ class _Replay:
             return
         self.tried.add(key)
         try:
-            hit = traps(self.program, trial.sizes, trial.arrays, trial.params, limit=STEPS)
+            hit = traps(
+                self.program, trial.sizes, trial.arrays, trial.params, trial.strides, limit=STEPS
+            )
         except (ValueError, IndexError, OverflowError, MemoryError):
             return  # sizes for which the program has no meaning, or too large ones
         for n, o in list(self.open.items()):
@@ -112,17 +116,6 @@ class _Replay:
         return f"{at}: {trap}" if at else str(trap), example
 
     # -- sizes
-    def scalars(self) -> list[Expr]:
-        """Sizes and params of the program and its assumptions."""
-        known = list(self.prover.encoder.scalars)
-        extra = [
-            x for f in self.prover.encoder.stated() for x in leaves(f, "size", "param", "stride")
-        ]
-        for k in self.program.kernels:
-            for e in expressions(k.body):
-                extra += leaves(e, "param")
-        return list(dict.fromkeys([*known, *extra]))
-
     def from_model(self, o: Obligation) -> Iterator[Trial]:
         """The smallest sizes for which the obligation fails, by z3."""
         assert o.failed is not None
@@ -132,13 +125,13 @@ class _Replay:
         for bound in BOUNDS:
             if self.spent():
                 return
-            small: list[Formula] = [t.le(p, t.const(bound)) for p in sizes.values()]
-            answer = asker.ask([*facts, t.no(goal), *small])
+            bounds: list[Formula] = [t.le(p, t.const(bound)) for p in sizes.values()]
+            answer = asker.ask([*facts, t.no(goal), *bounds])
             if not answer.model:
                 continue
             values: dict[Expr, Any] = {}
             for x, p in encoder.scalars.items():
-                if isinstance(p, Poly):
+                if isinstance(p, Poly) and x.op != "stride":
                     (n,) = p.atoms
                     values[x] = answer.model.get(n, 0 if t.atoms[n].lo is None else t.atoms[n].lo)
             given = self.elements(answer.model)
@@ -161,62 +154,43 @@ class _Replay:
                 out.setdefault(a.function[3:], {})[tuple(at)] = model[a.number]
         return out
 
-    def small(self) -> Iterator[Trial]:
+    def ascending(self) -> Iterator[Trial]:
         """Small sizes in order of their sum."""
-        names = [x for x in self.scalars() if x.op == "size"]
+        names = self.small.sizes
         choice = SIZES if len(names) < 3 else SIZES[:7] if len(names) < 5 else SIZES[:4]
-        ranges = [self.allowed(x, choice) for x in names]
-        combos: Iterable[tuple[int, ...]] = itertools.islice(itertools.product(*ranges), 4000)
-        for values in sorted(combos, key=lambda c: (max(c, default=0), sum(c))):
+        eights = tuple(8 * n for n in choice[:3])
+        ranges = [self.small.allowed(x, (*choice, *eights)) for x in names]
+        for values in in_order(ranges, 4000):
             if self.spent():
                 return
             yield from self.trials(dict(zip(names, values, strict=True)), {})
-
-    def allowed(self, x: Expr, choice: tuple[int, ...]) -> list[int]:
-        """Values of one size that respect its constant bounds and divisors."""
-        lo, hi = self.prover.encoder.ranges.get(x, (None, None))
-        low = max(lo or 0, 0)
-        out = [n for n in (*choice, *(low + n for n in choice[:4]), *(8 * n for n in choice[:3]))]
-        top = self.context.dim_limit if hi is None else hi
-        return sorted({n for n in out if low <= n <= top})
 
     def trials(
         self, values: Mapping[Expr, Any], given: Mapping[str, Mapping[tuple[int, ...], int]]
     ) -> Iterator[Trial]:
         """Complete sizes to trials that respect all facts and requirements."""
-        flags = [x for x in self.scalars() if x.op == "param" and x not in values]
-        bools = [x for x in flags if x.kind == "bool" and "(" not in str(x.attr)]
-        for truth in itertools.product((True, False), repeat=min(len(bools), 2)):
-            env: dict[Expr, Any] = dict(values)
-            for x in flags:
-                env[x] = {"bool": True, "int": 1, "real": 0.5}[x.kind]
-            env |= dict(zip(bools, truth, strict=False))
+        flags = [x for x in self.small.scalars if x.op == "param" and x.kind == "bool"]
+        flags = [x for x in flags if x not in values and "(" not in str(x.attr)]
+        for truth in itertools.product((True, False), repeat=min(len(flags), 2)):
+            env = self.small.environment({**values, **dict(zip(flags, truth, strict=False))})
+            if env is None or not self.affordable(env):
+                continue
             sizes = {str(x.attr): int(v) for x, v in env.items() if x.op == "size"}
             params = {str(x.attr): v for x, v in env.items() if x.op == "param"}
-            if not self.believable(env):
-                continue
+            steps = {x.attr: int(v) for x, v in env.items() if x.op == "stride"}
             arrays = self.arrays(sizes, params, env, given)
             if arrays is not None:
-                yield Trial(sizes, params, arrays)
+                yield Trial(sizes, params, steps, arrays)
 
-    def believable(self, env: dict[Expr, Any]) -> bool:
-        """Whether every fact holds; what a stride is follows from the shape."""
-        try:
-            for b in self.program.buffers():
-                shape = [int(evaluate(s, env)) for s in b.shape]
-                total = 1
-                for n in shape:
-                    total *= max(n, 1)
-                if min(shape, default=0) < 0 and b.role in ("in", "out", "state"):
-                    return False
-                if total > ELEMENTS:
-                    return False
-                for n, e in enumerate(row_major(b.shape)):
-                    env[stride(b.name, n)] = int(evaluate(e, env))
-            stated = self.prover.encoder.stated()
-            return all(bool(evaluate(f, env)) for f in stated)
-        except (ExprError, KeyError, ZeroDivisionError):
-            return False
+    def affordable(self, env: Mapping[Expr, Any]) -> bool:
+        """Whether every buffer is small enough to be allocated."""
+        for b in self.program.buffers():
+            total = 1
+            for s in b.shape:
+                total *= max(int(evaluate(s, env)), 1)
+            if total > ELEMENTS:
+                return False
+        return True
 
     # -- inputs
     def arrays(

@@ -42,7 +42,8 @@ class Asker:
         self.terms, self.timeout, self.rlimit, self.deadline = terms, timeout, rlimit, deadline
         self.exact_left = EXACT_SECONDS
         self._plain: list[Formula] = []
-        self._loose: list[tuple[Formula, frozenset[int] | None]] = []
+        self._loose: list[tuple[Formula, frozenset[int]]] = []
+        self._nonlinear: list[tuple[Formula, list[Monomial]]] = []
         self.asked = 0
         self._atoms: dict[int, Any] = {}
         self._monomials: dict[Monomial, Any] = {}
@@ -55,7 +56,7 @@ class Asker:
             if f.atoms & strides:
                 self._loose.append((f, f.atoms & strides))
             elif self.products([f]):
-                self._loose.append((f, None))
+                self._nonlinear.append((f, self.products([f])))
             else:
                 self._plain.append(f)
 
@@ -74,7 +75,12 @@ class Asker:
         everything, atoms = self.closure(wanted, clauses)
         products = self.products(everything)
         spoken = {a.number for a in atoms}
-        more = [f for f, s in self._loose if (s <= spoken if s is not None else products)]
+        more = [f for f, strides in self._loose if strides <= spoken]
+        more += [
+            f
+            for f, own in self._nonlinear
+            if any(_common(m, n) == m for m in products for n in own)
+        ]
         if more:
             everything, atoms = self.closure({*wanted, *more}, clauses)
             products = self.products(everything)
@@ -255,8 +261,9 @@ class Asker:
                     out.append(z3.Implies(one == 1, x == other))
                     if self.terms.of_monomial(rest)[0] is not None:
                         out.append(z3.Implies(z3.And(one >= 1, other >= 0), x >= other))
-        pairs = itertools.combinations(sorted(known), 2)
+        pairs = itertools.combinations(sorted(known, key=lambda m: (len(m), m)), 2)
         shared = [(a, b, c) for a, b in pairs if (c := _common(a, b))]
+        shared.sort(key=lambda x: len(x[0]) + len(x[1]))
         for a, b, c in shared[:LEMMA_PAIRS]:
             x, y = _rest(a, c), _rest(b, c)
             d, u, v = self.monomial(c), self._value(x), self._value(y)
