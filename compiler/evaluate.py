@@ -106,7 +106,8 @@ class Evaluator:
         if e.op == "cast":
             return self.value(e.args[0], mask)
         if e.op == "round":
-            return self.b.cast(self.b.cast(self.value(e.args[0], mask), e.attr), self.real)
+            wide = self.value(e.args[0], mask)
+            return self.b.cast(self.b.define("round", (wide,), wide.axes, e.attr), self.real)
         if e.op == "value":
             v: Value = e.attr
             return v

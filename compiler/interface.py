@@ -18,7 +18,7 @@ from opwright.compiler.scope import Quantity, Scope, TensorName, TypeName, role_
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
 from opwright.grammar.ast import Span
-from opwright.ir.dtypes import DTYPES, F32, DType
+from opwright.ir.dtypes import DTYPES, F32, DType, integer_range
 from opwright.ir.expr import (
     ZERO,
     Expr,
@@ -100,6 +100,7 @@ class Reader:
             self._output(decl)
         shapes = [t.shape for t in self.out.inputs] + [shape for _, _, shape in self.out.outputs]
         self.out.facts += default_limits(self.out.sizes, self.out.facts, shapes)
+        self.out.facts += [f for p in self.out.params for f in integer_limits(p)]
         return self.out
 
     def _declare(self, name: str, span: Span, binding: Any) -> bool:
@@ -478,6 +479,15 @@ def default_limits(
             seen.add(count)
             out.append(call("le", count, ELEMENT_LIMIT))
     return out
+
+
+def integer_limits(p: Param) -> list[Expr]:
+    """An integer param is a value of its type; wider than 62 bits nothing is worth saying."""
+    if p.dtype.kind != "int" or p.dtype.bits > 62:
+        return []
+    lo, hi = integer_range(p.dtype)
+    name = param(p.name, "int")
+    return [call("le", lo, name), call("le", name, hi)]
 
 
 def is_default_limit(fact: Expr) -> bool:

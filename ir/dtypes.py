@@ -142,7 +142,7 @@ def encode(values: NDArray[Any], d: DType) -> NDArray[Any]:
 
 def _odd_rounded_f32(values: NDArray[Any]) -> NDArray[np.float32]:
     """float64 to float32 rounded to odd, so that a second rounding is still correct."""
-    wide = np.ascontiguousarray(values, np.float64)
+    wide = np.array(values, np.float64)
     with np.errstate(over="ignore"):
         near = wide.astype(np.float32)
     exact = near.astype(np.float64) == wide

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opwright.ir.dtypes import integer_range
+from opwright.ir.dtypes import decode, encode, integer_range
 from opwright.ir.expr import LEAVES, ZERO, Expr, leaves, show
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.tile import (
@@ -586,6 +586,9 @@ class _Machine:
                 poison = poison | p
         if v.op == "cast":
             return np.broadcast_to(args[0][0], shape).astype(kind), poison
+        if v.op == "round":
+            nearest = decode(encode(np.asarray(args[0][0]), v.dtype), v.dtype)
+            return np.broadcast_to(nearest, shape), poison
         if v.op in ("floordiv", "mod"):  # lanes of poison divide by nothing in particular
             args[1] = (np.where(args[1][1], 1, args[1][0]), args[1][1])
         out = self.row(v.op, [a for a, _ in args], v.dtype.kind == "int", v.name)

@@ -263,9 +263,11 @@ class _Checker:
             if what.other is not None:
                 self.constant(what.other, v.dtype)
             self.axes_are(v, lanes(*what.index, what.mask))
-        elif v.op == "cast":
+        elif v.op in ("cast", "round"):
             self.arity(v, 1)
             old = v.args[0].dtype
+            if v.op == "round" and (old.kind, v.dtype.kind) != ("real", "real"):
+                raise self.fail(f"no rounding from {old} to {v.dtype}")
             if (old.kind == "bool") != (v.dtype.kind == "bool") or (old.kind, v.dtype.kind) == (
                 "real",
                 "int",

@@ -523,7 +523,7 @@ class _Reader:
                     "cannot read the reduction", f"write 'reduce {kinds} VALUE over AXIS'"
                 )
             return (self.value(m[2], scope),), (m[1], self.axis(m[3], scope))
-        if op not in ROWS and op != "cast":
+        if op not in ROWS and op not in ("cast", "round"):
             raise self.fail(f"unknown operation {op!r}", "use a row of the semantics table", op)
         return tuple(self.value(n, scope) for n in rest.split()), None
 

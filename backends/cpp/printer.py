@@ -264,7 +264,7 @@ class _KernelPrinter(Indexing):
             return self.load(v, at, axis)
         if v.op == "reduce":
             return self.reduce(v, at)
-        if v.op == "cast":
+        if v.op in ("cast", "round"):
             source = v.args[0]
             return elementwise.convert(self.name(source, at), source.dtype, v.dtype, n)
         numeric = [a for a in v.args if a.dtype is not BOOL]

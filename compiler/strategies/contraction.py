@@ -275,7 +275,7 @@ class _Emitter:
         self.batches(f.batch, pid(2) if f.batch else None, one)
         placement = Placement(
             axes={"i": "unroll", "j": ("vec", s.vec)},
-            pin=("b",) if s.pin else (),
+            pin=("panel*",) if s.pin else (),
             deep=("*",) if s.deep else (),
             threads=s.threads,
         )
@@ -314,7 +314,7 @@ class _Emitter:
 
         def step(k: Expr, acc: Value) -> list[Value]:
             x = b.load(self.pa, ip, k, i.lane, name="a")
-            y = b.load(self.packed, *lead, k0 // s.kc, left + jp, k, j.lane, name="b")
+            y = b.load(self.packed, *lead, k0 // s.kc, left + jp, k, j.lane, name="panel")
             return [b.ew("fma", x, y, acc)]
 
         start = b.full(0.0, self.real, i, j, name="acc")
