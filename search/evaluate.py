@@ -40,7 +40,7 @@ from opwright.search.results import (
 )
 from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case, generate, workload_case
-from opwright.verify.memory import Frame, slots
+from opwright.verify.memory import Frame, facts_hold, slots
 from opwright.verify.numeric import (
     Bound,
     Numeric,
@@ -249,7 +249,7 @@ class CandidateEvaluator:
             if known is not None:
                 return known
             emitted = self.tools.emit(job.program)
-        built = self.tools.build(emitted)
+        built = _remembered(self.tools.build(emitted))
         with self._lock:
             return self._built.setdefault(job.digest, (emitted, built))
 
@@ -303,13 +303,19 @@ class CandidateEvaluator:
         notes: list[str] = []
         for load in self.loads:
             name = load.scaled.name
+            if not self._serves(job, load):  # the next variant is taken: candidate 0
+                if incumbent is not None and name in incumbent.base_metrics:
+                    metrics[name] = dict(incumbent.base_metrics[name])
+                notes.append(f"its facts exclude {name}: candidate 0 runs there")
+                continue
             contenders = {"candidate": built.path}
             stop = None
-            if incumbent is not None:
-                contenders["incumbent"] = self._library(incumbent.job)[1].path
+            rival_job = self._serving(incumbent, load)
+            if rival_job is not None:
+                contenders["incumbent"] = self._library(rival_job)[1].path
                 stop = ("candidate", "incumbent", self.options.slower)
             try:
-                self._expect(load, incumbent)
+                self._expect(load, rival_job)
                 found = self._measure(load, contenders, self.options.rounds, "candidate", stop)
             except Died as e:
                 status = e.kind if e.kind in ("timeout", "crashed") else "crashed"
@@ -318,7 +324,8 @@ class CandidateEvaluator:
                 return replace(result, status="wrong", reason=f"workload {name}: {found.wrong}")
             mine = found.timings["candidate"]
             latency = mine.median
-            if incumbent is not None:  # in units of the incumbent's own number: drift cancels
+            if incumbent is not None and rival_job is not None:
+                # in units of the incumbent's own number: drift cancels
                 rival = found.timings["incumbent"].median
                 latency = incumbent.metrics[name]["latency"] * mine.median / rival
                 if mine.median > self.options.slower * rival:
@@ -326,13 +333,26 @@ class CandidateEvaluator:
             metrics[name] = {
                 "latency": latency,
                 "spread": mine.spread,
+                "share": mine.share,
                 "memory": float(scratch_bytes(emitted.plan, self.op, load.timed, self.threads)),
                 "error": float(result.build.get("error", 0.0)),
-                "compile_time": built.seconds or float(result.build.get("seconds", 0.0)),
+                "compile_time": built.seconds,
                 "code_size": float(built.size),
             }
-            notes += mine.notes
         return replace(result, metrics=metrics, reason="; ".join(dict.fromkeys(notes)))
+
+    def _serves(self, job: Job, load: _Load) -> bool:
+        """Whether the candidate's facts hold for a workload in dense, aligned memory."""
+        return facts_hold(load.timed, slots(self.op, load.timed)[0], job.program.facts)
+
+    def _serving(self, incumbent: Incumbent | None, load: _Load) -> Job | None:
+        """What runs a workload when the incumbent is shipped: itself, else candidate 0."""
+        if incumbent is None:
+            return None
+        for job in (incumbent.job, incumbent.base):
+            if job is not None and self._serves(job, load):
+                return job
+        return None
 
     @property
     def threads(self) -> int:
@@ -420,7 +440,7 @@ class CandidateEvaluator:
                 )
         return ""
 
-    def _expect(self, load: _Load, incumbent: Incumbent | None) -> None:
+    def _expect(self, load: _Load, rival: Job | None) -> None:
         """Expected results of a workload: the reference's, or the incumbent's where that takes too
         long."""
         name, case = load.scaled.name, load.check
@@ -432,12 +452,12 @@ class CandidateEvaluator:
         self._notes.append(
             f"results on {name} are compared with another candidate's: the reference takes too long"
         )
-        if incumbent is None:
+        if rival is None:
             return
         shared = self._arena(slots(self.op, case)[1])
         frame = Frame(self.op, case, "dense", shared.bytes)
         frame.fill(self.options.seed)
-        path = self._library(incumbent.job)[1].path
+        path = self._library(rival)[1].path
         ints, reals = arguments(self.op, frame)
         limit = self.options.call_limit
         with Worker(shared, self.threads, self.options.limits) as worker:
@@ -477,27 +497,43 @@ class CandidateEvaluator:
         if baseline is not None and baseline.number not in metrics:
             everyone["baseline"] = baseline
             metrics[baseline.number] = {}
-        twin = f"c{jobs[0].number}"
         for load in self.loads:
-            paths = {n: self._library(j)[1].path for n, j in everyone.items()}
+            name = load.scaled.name
+            served = {n: j for n, j in everyone.items() if self._serves(j, load)}
+            if not served:
+                continue
+            paths = {n: self._library(j)[1].path for n, j in served.items()}
+            twin = next(iter(served))
             paths["twin"] = paths[twin]
             rare = ["baseline"] if "baseline" in paths else []
-            rounds = self.options.confirm_rounds
             try:
-                found = self._measure(load, paths, rounds, None, rare=rare)
+                found = self._measure(load, paths, self.options.confirm_rounds, None, rare=rare)
                 fresh = self._measure(load, {twin: paths[twin]}, 3, None, mode="fresh")
             except Died as e:
-                notes.append(f"confirmation on {load.scaled.name} failed: {e}")
+                notes.append(f"confirmation on {name} failed: {e}")
                 continue
             a, b = found.timings[twin].median, found.timings["twin"].median
             noise = max(noise, abs(math.log(a / b)))
-            for name, j in everyone.items():
-                t = found.timings[name]
-                metrics[j.number][load.scaled.name] = {"latency": t.median, "spread": t.spread}
-                notes += t.notes
-            first = metrics[jobs[0].number][load.scaled.name]
+            for label, j in everyone.items():
+                t = found.timings.get(label) or found.timings.get("baseline")
+                if t is not None:
+                    metrics[j.number][name] = {"latency": t.median, "spread": t.spread}
+                    notes += t.notes
+            first = metrics[served[twin].number][name]
             first["latency_fresh"] = fresh.timings[twin].median
         return Confirmation(metrics, noise, tuple(dict.fromkeys(notes)))
+
+
+def _remembered(built: Built) -> Built:
+    """Seconds of compiling, also of a library that comes from the builder's cache."""
+    note = built.path.with_suffix(".seconds")
+    try:
+        if built.seconds > 0:
+            note.write_text(repr(built.seconds))
+            return built
+        return replace(built, seconds=float(note.read_text()))
+    except (OSError, ValueError):
+        return built
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,6 +62,9 @@ class Scorer:
         names = [n for n in self.weights if n in metrics and n in base]
         if not names:
             return Score(math.inf, "nothing was measured")
+        missing = [n for n in self.weights if n in base and n not in metrics]
+        if missing:
+            return Score(math.inf, f"nothing serves {missing[0]}: the facts exclude it")
         for name in names:
             for m, c, limit in self.bounds:
                 value = metrics[name].get(m)

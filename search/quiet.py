@@ -28,7 +28,7 @@ def busy(path: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path | None = None, patience: float = 120.0) -> Iterator[bool]:
+def alone(path: Path | None = None, patience: float = 20.0) -> Iterator[bool]:
     """Hold while timing; False when others of ours did not finish within `patience` seconds."""
     with _held(path or lock_path(), fcntl.LOCK_EX, patience) as got:
         yield got

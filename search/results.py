@@ -43,10 +43,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Incumbent:
-    """The best so far: what new candidates are timed against."""
+    """The best so far: what new candidates are timed against. `base` is candidate 0, which serves
+    the calls that a candidate's facts exclude."""
 
     job: Job
     metrics: Metrics
+    base: Job | None = None
+    base_metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +137,7 @@ class Options:
     rounds: int = 5
     confirm_rounds: int = 9
     block: float = 0.01
-    time_limit: float = 20.0
+    time_limit: float = 10.0
     slower: float = 1.2
     workers: int = 2
     limits: Limits = field(default_factory=Limits)

@@ -63,7 +63,7 @@ def interleave(
 ) -> dict[str, Samples]:
     """Rounds of one sample each, in rotating order, so that drift and neighbours hit all alike.
 
-    Ends after the rounds (up to three times as many where samples were rejected), at the limit, or
+    Ends after the rounds (up to twice as many where samples were rejected), at the limit, or
     when `stop` says so. Every contender gets at least one sample.
     """
     begin = wall()
@@ -82,7 +82,7 @@ def interleave(
             continue
         second = _timed(contenders[n], 1, wall, cpu)[0]
         calls[n] = max(1, int(settings.block / max(min(first[0], second), 1e-9)))
-    for turn in range(3 * settings.rounds):
+    for turn in range(2 * settings.rounds + 2):
         wanting = [n for n in names if len(out[n].wall) < _wanted(n, settings, n in slow)]
         if not wanting or (turn and wall() - begin > settings.limit):
             break

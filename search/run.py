@@ -372,7 +372,9 @@ class _Search:
             number = next((c.number for c in self.state.candidates if c.ok), None)
         if number is None:
             return None
-        return Incumbent(self._job(number), self.state.candidates[number].metrics)
+        zero = next(c.number for c in self.state.candidates if c.ok)
+        metrics = [self.state.candidates[n].metrics for n in (number, zero)]
+        return Incumbent(self._job(number), metrics[0], self._job(zero), metrics[1])
 
     def _job(self, number: int) -> Job:
         """The job of a candidate, built again from its schedule when it comes from the archive."""

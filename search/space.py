@@ -54,7 +54,7 @@ class Schedule:
         if len(set(names)) != len(names):
             raise ScheduleError(f"{self.strategy}: a decision is named twice")
         for word in (self.strategy, *names):
-            if not _WORD.match(word) or word in _CONSTANTS:
+            if not _WORD.match(word) or word in (*_CONSTANTS, "inf"):
                 raise ScheduleError(f"{word!r} cannot name a strategy or a decision")
 
     @property

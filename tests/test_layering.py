@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compiler": BELOW_COMPILER | {"runtime", "specs"},
     "runtime": set(),
     "specs": set(),
-    "api": BELOW_COMPILER | {"compiler", "runtime", "specs"},
+    "benchmarks": BELOW_COMPILER | {"compiler", "specs"},
+    "api": BELOW_COMPILER | {"compiler", "runtime", "specs", "benchmarks"},
 }
 # modules that a folder may not import while it is itself imported, whoever owns them
 HEAVY = {"torch", "jax", "sympy", "z3", "triton"}

@@ -296,8 +296,10 @@ class _Range:
 
 
 def _range(t: Tensor, rule: _Rule, values: Values, shape: tuple[int, ...]) -> _Range:
-    """Elementwise bounds from those rules whose other tensors are known already."""
-    out = _Range(np.full(shape, -np.inf), np.full(shape, np.inf), False, False)
+    """Bounds that broadcast to the shape, from those rules whose other tensors are known
+    already.
+    """
+    out = _Range(np.asarray(-np.inf), np.asarray(np.inf), False, False)
     for is_low, side in ((True, rule.low), (False, rule.high)):
         for e, strict, names in side:
             if any(read_parts(x)[0] not in values.arrays for x in walk(e) if x.op == "read"):
@@ -306,7 +308,7 @@ def _range(t: Tensor, rule: _Rule, values: Values, shape: tuple[int, ...]) -> _R
                 n: np.arange(shape[k]).reshape([-1 if i == k else 1 for i in range(len(shape))])
                 for k, n in enumerate(names)
             }
-            bound = np.broadcast_to(np.asarray(values(e, env), np.float64), shape)
+            bound = np.asarray(values(e, env), np.float64)
             if is_low:
                 # -inf < x forbids -inf, and any comparison forbids NaN
                 out.open_low |= strict and bool(np.any(bound >= out.low))
@@ -363,8 +365,10 @@ def largest(d: DType) -> float:
 def _into(v: Array, r: _Range) -> Array:
     """Values moved into their bounds, spread as they were where only one side is bounded."""
     low, high = r.low, r.high
-    both = np.isfinite(low) & np.isfinite(high)
     inside = (v >= low) & (v <= high)
+    if inside.all():
+        return v
+    both = np.isfinite(low) & np.isfinite(high)
     with np.errstate(all="ignore"):
         # a smooth map keeps ties tied and order in order
         squeezed = low + (high - low) * (0.5 + np.arctan(v) / math.pi * 0.98)
@@ -378,7 +382,7 @@ def _into(v: Array, r: _Range) -> Array:
 def _stored(v: Array, d: DType, r: _Range) -> Array:
     """Encode; an element that rounding moved out of its bounds becomes the nearest inside them."""
     bits = encode(v, d)
-    back = decode(bits, d)
+    back = bits if d.is_native else decode(bits, d)
     with np.errstate(invalid="ignore"):
         wrong = (back < r.low) | (back > r.high)
         wrong |= r.open_low & (back == r.low)

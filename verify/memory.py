@@ -111,6 +111,24 @@ def slots(op: Operator, case: Case, layout: str = "dense", base: int = 0) -> tup
     return list(found.values()), -(-at // ALIGN) * ALIGN - base
 
 
+def facts_hold(case: Case, where: Sequence[Slot], facts: Sequence[Expr]) -> bool:
+    """Whether facts over sizes, params, strides and alignments hold for a call laid out like
+    this.
+    """
+    env: dict[Any, Any] = {**case.params, **case.sizes}
+    for s in where:
+        env |= {(s.name, a): stride for a, stride in enumerate(s.strides)}
+    offsets = {s.name: s.offset for s in where}
+    for f in facts:
+        for x in leaves(f, "param"):
+            if str(x.attr).startswith("aligned("):
+                name, _, number = str(x.attr)[8:-1].partition(",")
+                env[x] = offsets[name.strip()] % int(number) == 0
+        if not bool(evaluate(f, env)):
+            return False
+    return True
+
+
 class Frame:
     """Buffers of one call in one block of memory; fill it, let the call run, then ask what
     happened.
@@ -155,24 +173,9 @@ class Frame:
         s = self.slot(name)
         return self._raw(s, self.memory).view(s.dtype.storage)
 
-    def environment(self) -> dict[Any, Any]:
-        """Names of sizes, params, strides and alignments of this call, for `evaluate`."""
-        env: dict[Any, Any] = {**self.case.params, **self.case.sizes}
-        for s in self.slots:
-            env |= {(s.name, a): stride for a, stride in enumerate(s.strides)}
-        return env
-
     def satisfies(self, facts: Sequence[Expr]) -> bool:
         """Whether the facts of a variant hold for this call, so that it would be taken."""
-        env = self.environment()
-        for f in facts:
-            for x in leaves(f, "param"):
-                if str(x.attr).startswith("aligned("):
-                    name, _, number = str(x.attr)[8:-1].partition(",")
-                    env[x] = self.slot(name.strip()).offset % int(number) == 0
-            if not bool(evaluate(f, env)):
-                return False
-        return True
+        return facts_hold(self.case, self.slots, facts)
 
     def fill(self, seed: int, poison: str = "nan") -> None:
         """Canaries everywhere, inputs in place, outputs poisoned; remembers it all."""

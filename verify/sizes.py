@@ -16,7 +16,7 @@ import numpy as np
 
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DType, decode, encode
-from opwright.ir.expr import Expr, ExprError, Fold, conjuncts, evaluate, leaves, walk
+from opwright.ir.expr import Expr, ExprError, Fold, conjuncts, evaluate, free_vars, leaves, walk
 from opwright.ir.op import Operator, Tensor, Workload
 from opwright.ir.semantics import ROWS
 
@@ -51,36 +51,49 @@ def shape_of(t: Tensor, sizes: Sizes, params: Params) -> tuple[int, ...]:
 
 
 def work(op: Operator, sizes: Sizes, params: Params) -> int:
-    """Scalar steps of the literal definition, roughly: elements times ranges of their folds."""
+    """Scalar steps of the definition, roughly: every element, and every fold once for each value of
+    the index variables it depends on. A range that depends on data counts as 16."""
     env: dict[str, Any] = {**params, **sizes}
     total = 0
     for t in op.tensors:
-        count = math.prod(shape_of(t, sizes, params))
-        if t.body is not None and count:
-            total += count * _steps(t.body, {**env, **_middle(t, env)})
+        total += math.prod(shape_of(t, sizes, params))
+        if t.body is not None:
+            ranges: dict[str, int] = {}
+            _bind([(a.name, a.lo, a.hi) for a in t.axes], ranges, dict(env))
+            total += _fold_steps(t.body, ranges, {**env, **{k: v // 2 for k, v in ranges.items()}})
     return total
 
 
-def _middle(t: Tensor, env: Mapping[str, Any]) -> dict[str, int]:
-    return {a.name: (int(evaluate(a.lo, env)) + int(evaluate(a.hi, env))) // 2 for a in t.axes}
-
-
-def _steps(e: Expr, env: Mapping[str, Any]) -> int:
-    """Steps of one element; a range that depends on data counts as 16."""
-    if e.op != "fold":
-        return 1 + sum(_steps(a, env) for a in e.args if any(x.op == "fold" for x in walk(a)))
-    inner = dict(env)
-    count = 1
-    f = Fold(e)
-    for b, (lo, hi) in zip(f.binders, f.ranges, strict=True):
+def _bind(
+    binders: Iterable[tuple[str, Expr, Expr]], ranges: dict[str, int], env: dict[str, Any]
+) -> None:
+    for name, lo, hi in binders:
         try:
-            low, high = int(evaluate(lo, inner)), int(evaluate(hi, inner))
+            low, high = int(evaluate(lo, env)), int(evaluate(hi, env))
         except (ExprError, KeyError):
             low, high = 0, 16
-        count *= max(high - low, 0)
-        inner[b] = (low + high) // 2
-    parts = [f.guard, f.term] if f.kind is not None else list(e.args)
-    return count * sum(_steps(p, inner) for p in parts)
+        ranges[name] = max(high - low, 0)
+        env[name] = (low + high) // 2
+
+
+def _fold_steps(e: Expr, ranges: Mapping[str, int], env: Mapping[str, Any]) -> int:
+    total = 0
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, dict[str, int], dict[str, Any]]] = [(e, dict(ranges), dict(env))]
+    while stack:
+        node, known, values = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op == "fold":
+            f = Fold(node)
+            outer = math.prod(known[v] for v in free_vars(node) if v in known)
+            known, values = dict(known), dict(values)
+            pairs = zip(f.binders, f.ranges, strict=True)
+            _bind(((b, lo, hi) for b, (lo, hi) in pairs), known, values)
+            total += outer * math.prod(known[b] for b in f.binders)
+        stack += [(a, known, values) for a in node.args]
+    return total
 
 
 def all_params(op: Operator, sizes: Sizes, given: Mapping[str, Number]) -> dict[str, Number]:

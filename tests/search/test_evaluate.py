@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import candidates
 from support import operators as ops
 
+from opwright.ir.expr import call, size
 from opwright.ir.op import Workload
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Incumbent, Options
@@ -129,8 +131,6 @@ def test_finalists_are_confirmed_side_by_side(evaluator: CandidateEvaluator) -> 
 
 
 def test_results_too_dear_for_the_reference_are_compared_with_the_first(folder: Path) -> None:
-    from dataclasses import replace
-
     op = ops.scaled(workloads=[LOAD])
     options = replace(OPTIONS, reference_limit=10)
     with CandidateEvaluator(op, candidates.tools(folder), options) as e:
@@ -145,8 +145,6 @@ def test_results_too_dear_for_the_reference_are_compared_with_the_first(folder: 
 
 
 def test_the_context_names_what_results_depend_on(folder: Path) -> None:
-    from dataclasses import replace
-
     op = ops.scaled(workloads=[LOAD])
     tools = candidates.tools(folder)
     contexts = set()
@@ -157,10 +155,30 @@ def test_the_context_names_what_results_depend_on(folder: Path) -> None:
 
 
 def test_workloads_that_do_not_fit_are_scaled_with_a_note(folder: Path) -> None:
-    from dataclasses import replace
-
     big = Workload("big", 2.0, {"B": 4096, "N": 4096}, {}, {}, {})
     options = replace(OPTIONS, bytes_limit=1 << 20)
     with CandidateEvaluator(ops.scaled(workloads=[big]), candidates.tools(folder), options) as e:
         assert e.weights == {"big": 2.0}
         assert any("scaled down" in n for n in e.notes)
+
+
+def test_a_workload_outside_the_facts_is_served_by_candidate_0(folder: Path) -> None:
+    small = Workload("small", 1.0, {"B": 30, "N": 16}, {}, {}, {})
+    op = ops.scaled(workloads=[LOAD, small])
+    good, fast = candidates.job(0, "slow"), candidates.job(1, "good")
+    fact = call("le", size("N"), 64)
+    narrow = replace(fast, program=replace(fast.program, facts=(fact,)))
+    with CandidateEvaluator(op, candidates.tools(folder), OPTIONS) as e:
+        ((_, base),) = e.evaluate([good], None)
+        zero = Incumbent(good, base.metrics, good, base.metrics)
+        ((_, found),) = e.evaluate([narrow], zero)
+        assert found.status == "ok" and "its facts exclude w" in found.reason
+        assert found.metrics["w"] == base.metrics["w"]
+        assert found.metrics["small"]["latency"] < base.metrics["small"]["latency"]
+        confirmed = e.confirm([narrow], good)
+        assert set(confirmed.metrics[1]) == {"w", "small"}
+        assert confirmed.metrics[1]["w"]["latency"] == confirmed.metrics[0]["w"]["latency"]
+        # and against such an incumbent, candidate 0 is the rival there
+        best = Incumbent(narrow, found.metrics, good, base.metrics)
+        ((_, other),) = e.evaluate([candidates.job(2, "slower")], best)
+        assert other.metrics["w"]["latency"] > 1.3 * base.metrics["w"]["latency"]

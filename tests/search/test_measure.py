@@ -74,7 +74,7 @@ def test_samples_that_did_not_run_in_parallel_are_rejected() -> None:
 def test_what_never_runs_in_parallel_is_kept_and_said() -> None:
     m = Machine(1.0)
     found = m.run({"a": lambda t: 1e-3}, Settings(rounds=3, block=0.002, threads=2))["a"]
-    assert found.unparallel and found.wall and found.rejected == 9
+    assert found.unparallel and found.wall and found.rejected == 8
     t = timing("a", found, 2)
     assert t.median == pytest.approx(1e-3)
     assert "1.0 of 2 threads" in t.notes[0]

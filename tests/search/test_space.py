@@ -22,7 +22,7 @@ from opwright.search.space import (
 )
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,6}", fullmatch=True).filter(
-    lambda n: n not in ("true", "false", "none")
+    lambda n: n not in ("true", "false", "none", "inf")
 )
 scalars = (
     st.integers() | st.booleans() | st.none() | st.text(max_size=8) | st.floats(allow_nan=False)

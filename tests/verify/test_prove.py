@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import tile_kernels
-from tile_kernels import C, R, buf
+from tile_kernels import buf
 
-from opwright.ir.dtypes import F32, I64
 from opwright.ir.expr import (
-    TRUE,
-    Expr,
     call,
-    cdiv,
     const,
-    leaf,
-    lift,
-    param,
     pid,
     read,
     reduction,
@@ -25,7 +16,7 @@ from opwright.ir.expr import (
     var,
 )
 from opwright.ir.op import Clause
-from opwright.ir.tile import Axis, Builder, Placement, TileProgram
+from opwright.ir.tile import Axis
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 
