@@ -18,6 +18,7 @@ from opwright.ir.expr import (
     Fold,
     call,
     leaf,
+    leaves,
     read_parts,
     substitute,
     var,
@@ -160,6 +161,10 @@ class Evaluator:
         elif isinstance(found, Value):
             out = found
         else:
+            for i, n in zip(index, found.shape, strict=True):
+                if any(not _given(x.attr) for x in leaves(i, "value")):
+                    # what was computed has no bound that a proof could use
+                    inside = call("and", inside, call("and", call("le", 0, i), call("lt", i, n)))
             other = None if inside is TRUE else (False if e.kind == "bool" else 0)
             constant = fill is not None and fill.op == "const"
             if constant and fill is not None and mask is TRUE:
@@ -249,6 +254,13 @@ class Evaluator:
 def _state_symbols(f: Fold) -> tuple[Expr, ...]:
     kinds = [i.kind for i in f.init]
     return tuple(leaf("state", s, k) for s, k in zip(f.attr.states, kinds, strict=True))
+
+
+def _given(v: Value) -> bool:
+    """Whether a value is an element of an input, of which the spec may require a range."""
+    if v.op == "load":
+        return bool(v.attr.buffer.role == "in")
+    return v.op in ("cast", "full") and all(_given(a) for a in v.args)
 
 
 def _within(index: tuple[Expr, ...], axes: tuple[OpAxis, ...]) -> Expr:

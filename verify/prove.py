@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, leaves, param, pid, show, var, walk
 from opwright.ir.record import Record
-from opwright.ir.tile import Axis, Buffer, TileProgram, Value, lanes, matches
+from opwright.ir.tile import Axis, Buffer, TileProgram, Value, lanes, matches, row_major
 from opwright.verify.context import Context
 from opwright.verify.encode import Encoder, Instance
 from opwright.verify.small import Small
@@ -603,7 +603,7 @@ class Prover:
         placed = self.program.placements[n].axes
         wide = [(a, placed[a.name][1]) for a in w.axes if isinstance(placed[a.name], tuple)]
         goals: list[Formula] = []
-        if wide and wide[0][0] not in lanes(w.mask):
+        if wide and wide[0][0] not in lanes(w.mask) and self.contiguous(w, wide[0][0]):
             axis, width = wide[0][0], int(wide[0][1])
             first = t.fresh(f"{axis.name}first", 0, axis.extent // width - 1)
             at.bind(axis.lane, t.scale(first, width))
@@ -617,6 +617,13 @@ class Prover:
                 goals.append(t.eq(encoder.term(b.strides[-1], at), t.const(1)))
         case = (at.facts, t.all(goals))
         return self.make("G2", "stream", n, w.name, (), [case], buffers=(b.name,))
+
+    def contiguous(self, w: Access, axis: Axis) -> bool:
+        """Whether lanes may lie side by side in memory; other stores are never streamed."""
+        b, at = w.buffer, Instance(w.launch, "")
+        steps = b.strides or row_major(b.shape)
+        along = [s for e, s in zip(w.index, steps, strict=True) if axis in lanes(e)]
+        return any(s.op == "stride" or self.encoder.term(s, at).constant == 1 for s in along)
 
     def base(self, b: Buffer, needed: int) -> Formula:
         """A fact says that the buffer's memory is aligned to that many bytes."""

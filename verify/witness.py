@@ -126,9 +126,10 @@ class Witness:
 
         fill(None)
         for e, value in equations:
+            weights = self.weights(e)
             digits = sorted(
-                ((c, v) for v, c in self.weights(e).items() if v not in solved and c > 0),
-                key=lambda x: -x[0],
+                ((c, v) for v, c in weights.items() if v not in solved and c),
+                key=lambda x: -abs(x[0]),
             )
             for c, v in digits:
                 if v in self.loops:  # its own lower bound counts in full
@@ -137,7 +138,8 @@ class Witness:
                     if o not in solved or o is v:
                         at.bind(o, default(o))
                 step = self.loops[v].step if v in self.loops else 1
-                count = t.divide(t.sub(value, rough(e)), t.const(c))[0]
+                left = t.sub(value, rough(e))
+                count = t.divide(left if c > 0 else t.scale(left, -1), t.const(abs(c)))[0]
                 at.bind(v, t.add(at.leaves[v], t.scale(count, step)))
                 solved.add(v)
         for o in self.free:
