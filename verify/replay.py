@@ -21,11 +21,12 @@ from opwright.ir.expr import Expr, ExprError, evaluate
 from opwright.ir.interpreter import Trap, traps
 from opwright.ir.tile import Buffer
 from opwright.verify.draw import Values
+from opwright.verify.obligation import Obligation
 from opwright.verify.small import SIZES, in_order
 from opwright.verify.terms import Formula, Poly
 
 if TYPE_CHECKING:
-    from opwright.verify.prove import Obligation, Prover
+    from opwright.verify.prove import Prover
 
 SECONDS = 2.0  # for all replays of one program
 ELEMENTS = 1 << 20  # of one buffer

@@ -75,6 +75,7 @@ class Bound:
     path: Path
     launch: int
     step: Step = Step()  # into the loop
+    value: Value | None = None  # that holds the expression
 
     @property
     def loop(self) -> For | None:
@@ -180,7 +181,7 @@ class _Walker:
         if v.op == "index":
             if not v.attr.args:
                 return TRUE
-            self.out.bounds.append(Bound(v.name, (v.attr,), path, self.launch))
+            self.out.bounds.append(Bound(v.name, (v.attr,), path, self.launch, value=v))
             return self.clean(v.attr)
         if v.op == "select":
             return self.select(v)
