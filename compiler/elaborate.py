@@ -28,6 +28,7 @@ from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, DiagnosticError, diagnose, in_order
 from opwright.grammar.format import ModulePrinter
 from opwright.grammar.parser import parse_bytes
+from opwright.ir.dtypes import DTYPES
 from opwright.ir.expr import ZERO, Expr
 from opwright.ir.op import OpAxis, Operator, Tensor
 
@@ -264,9 +265,18 @@ def _bare(node: Any) -> Any:
 # -- gradients as operators -----------------------------------------------------------------------
 
 
-def gradient_syntax(op: ast.Op, grad: ast.Grad) -> ast.Op:
-    """A written gradient as an operator: inputs, outputs and the outputs' gradients `d_y` in."""
+def gradient_syntax(op: ast.Op, grad: ast.Grad, types: Mapping[str, str]) -> ast.Op | None:
+    """A written gradient as an operator: inputs, outputs and the outputs' gradients `d_y` in.
+
+    None where the types bound here leave nothing real to differentiate.
+    """
     assert isinstance(grad.body, ast.GradDef)
+    bound = {t.name: types.get(t.name, t.options[0].name) for t in op.types}
+
+    def real(t: ast.TensorDecl) -> bool:
+        name = bound.get(t.type.name, t.type.name)
+        return name in DTYPES and DTYPES[name].kind == "real"
+
     kept = [i for i in op.items if isinstance(i, ast.Dims | ast.Where | ast.TypeDecl | ast.Let
                                               | ast.Param | ast.Inputs | ast.Requires)]  # fmt: skip
     wanted = {n.name for n in grad.names}
@@ -274,12 +284,15 @@ def gradient_syntax(op: ast.Op, grad: ast.Grad) -> ast.Op:
         ast.TensorDecl(prefix + t.name, t.type, t.shape, span=t.span)
         for prefix in ("", "d_")
         for t in op.outputs
+        if not prefix or real(t)
     )
     results = tuple(
         ast.TensorDecl("d_" + t.name, t.type, t.shape, span=t.span)
         for t in op.inputs
-        if t.name in wanted
+        if t.name in wanted and real(t)
     )
+    if len(results) < len(wanted):
+        return None
     items = (*kept, ast.Inputs(known), ast.Outputs(results), ast.Def(grad.body.statements))
     name = f"{op.name}_grad_{'_'.join(n.name for n in grad.names)}"
     return ast.Op(name, op.version, None, items, span=grad.span, name_span=grad.span)
@@ -293,7 +306,9 @@ def gradient_findings(
     types: Mapping[str, str],
 ) -> list[Diagnostic]:
     try:
-        syntax = gradient_syntax(op, grad)
+        syntax = gradient_syntax(op, grad, types)
+        if syntax is None:
+            return []
         _elaborate(library, module, syntax, types, Key(module.filename, syntax.name))
     except DiagnosticError as error:
         return error.diagnostics
@@ -316,7 +331,9 @@ def written_gradient(
     out = []
     for grad in op.grads:
         if isinstance(grad.body, ast.GradDef):
-            syntax = gradient_syntax(op, grad)
+            syntax = gradient_syntax(op, grad, types or {})
+            if syntax is None:
+                continue
             key = Key(module.filename, syntax.name)
             out.append(_elaborate(library, module, syntax, types or {}, key).operator)
     return out

@@ -1,0 +1,251 @@
+"""Check a spec: syntax, names, types and shapes, then the obligations of its own text.
+
+`check` never raises for what a person wrote: everything wrong is a diagnostic, and every obligation
+that inspection did not settle is a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opwright.compiler import codes
+from opwright.compiler.decide import Answer, Decider
+from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
+from opwright.compiler.obligations import Obligation, collect
+from opwright.compiler.scope import Interval
+from opwright.grammar.diagnostics import Diagnostic, DiagnosticError, diagnose, in_order
+from opwright.grammar.parser import decode
+from opwright.ir.expr import (
+    Expr,
+    ExprError,
+    Fold,
+    const,
+    evaluate,
+    read_parts,
+    rebuild,
+    show,
+    walk,
+)
+from opwright.ir.op import Law
+from opwright.ir.record import Record
+
+BINDINGS = 32  # combinations of type variables that are elaborated, per operator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckResult:
+    """What was found: diagnostics in the order of the text, and one record per obligation."""
+
+    filename: str
+    diagnostics: tuple[Diagnostic, ...]
+    obligations: tuple[Record, ...]
+    operators: tuple[Elaborated, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not any(d.severity == "error" for d in self.diagnostics)
+
+
+def check(path: str | Path) -> CheckResult:
+    """Check a file; raises OSError when it cannot be read."""
+    data = Path(path).read_bytes()
+    try:
+        text = decode(data, str(path))
+    except DiagnosticError as error:
+        return CheckResult(str(path), tuple(error.diagnostics), ())
+    return check_text(text, str(path))
+
+
+def check_text(text: str, filename: str = "<string>") -> CheckResult:
+    """As `check`, of a text."""
+    try:
+        spec = parse_spec(text, filename)
+    except DiagnosticError as error:
+        return CheckResult(filename, tuple(error.diagnostics), (), (), {filename: text})
+    found: list[Diagnostic] = []
+    records: list[Record] = []
+    operators: list[Elaborated] = []
+    for syntax in spec.module.ops:
+        elaborated = _elaborate(spec, syntax.name, found)
+        if elaborated is not None:
+            operators.append(elaborated)
+            made, wrong = check_operator(elaborated)
+            records += made
+            found += wrong
+    sources = {**spec.library.sources, filename: text}
+    return CheckResult(filename, tuple(in_order(found)), tuple(records), tuple(operators), sources)
+
+
+def _elaborate(spec: Spec, name: str, found: list[Diagnostic]) -> Elaborated | None:
+    """The operator at its default binding, after every binding was tried."""
+    syntax = next(o for o in spec.module.ops if o.name == name)
+    first: Elaborated | None = None
+    for n, types in enumerate(bindings(syntax)[:BINDINGS]):
+        try:
+            elaborated = spec.elaborated(name, types)
+        except DiagnosticError as error:
+            found += error.diagnostics
+            return None
+        if n == 0:
+            first = elaborated
+    return first
+
+
+def check_operator(e: Elaborated) -> tuple[list[Record], list[Diagnostic]]:
+    """Decide the obligations of one operator: a record for each, a diagnostic for refuted ones."""
+    decider = Decider(e.operator)
+    subject = e.operator.digest
+    records: list[Record] = []
+    found: list[Diagnostic] = []
+    answer = decider.satisfiable()
+    records.append(_record("spec.where", answer, subject, None))
+    if answer.status == "REFUTED":
+        place = next(iter(e.syntax.wheres)).span if e.syntax.wheres else e.syntax.name_span
+        found.append(diagnose(codes.CONTRADICTION, place, e.filename))
+        return records, found
+    laws = {c.name: c.source for c in e.operator.clauses if isinstance(c.source, Law)}
+    for o in collect(e):
+        answer = decider.decide(o, laws.get(o.owner))
+        text = None
+        if answer.status == "REFUTED":
+            text = witness(e, o, answer)
+            found.append(_diagnostic(e, o, answer, text))
+        records.append(_record(o.id, answer, subject, text, o.what))
+    return records, found
+
+
+def _record(id: str, answer: Answer, subject: str, witness: str | None, what: str = "") -> Record:
+    reason = f"{what}: {answer.reason}" if what else answer.reason
+    counterexample: dict[str, Any] | None = None
+    if answer.status == "REFUTED":
+        counterexample = {"text": witness or "", "values": dict(answer.values)}
+    return Record(id, "spec", answer.status, reason, subject, (), counterexample, answer.seconds)
+
+
+# -- counterexamples in the spec's own names ------------------------------------------------------
+
+
+def witness(e: Elaborated, o: Obligation, answer: Answer) -> str:
+    """The sizes, params, indices and values of a counterexample, as in `N = 65, j = 64`."""
+    order = [*e.operator.sizes, *(p.name for p in e.operator.params), *o.ranges]
+    used = sorted(_relevant(o), key=lambda x: order.index(x.attr) if x.attr in order else 0)
+    parts: dict[str, None] = {}
+    for group in ("size", "param", "var"):
+        for x in used:
+            if x.op == group:
+                name = e.display.get(x.attr, x.attr) if group == "var" else x.attr
+                value = answer.names.get(x, answer.values.get(x.attr))
+                if value is not None:
+                    shown = str(value).lower() if isinstance(value, bool) else value
+                    parts[f"{name} = {shown}"] = None
+    for x in used:
+        if x.op == "read" and x in answer.names:
+            parts[f"{_read_text(x, answer)} = {answer.names[x]}"] = None
+    return ", ".join(parts)
+
+
+def _relevant(o: Obligation) -> list[Expr]:
+    """Leaves and reads that an obligation depends on, ranges of its indices included."""
+    out: dict[Expr, None] = {}
+    pending = [o.goal, *o.assume, *([] if o.subject is None else [o.subject])]
+    pending += [edge for _, r in o.exists for edge in r]
+    hidden = {b for b, _ in o.exists}
+    if o.subject is not None and o.subject.op == "fold":
+        hidden |= set(o.subject.attr.binders)
+    while pending:
+        for x in walk(pending.pop()):
+            if x.op == "fold":
+                hidden |= set(x.attr.binders)
+            if x in out or (x.op == "var" and x.attr in hidden):
+                continue
+            if x.op in ("size", "param", "var", "read"):
+                out[x] = None
+            if x.op == "var" and x.attr in o.ranges:
+                pending += list(o.ranges[x.attr])
+    return list(out)
+
+
+def _number(x: Expr, answer: Answer) -> Any:
+    """An integer expression at the counterexample; None when a part of it has no number."""
+
+    def fill(y: Expr) -> Expr:
+        if y in answer.names:
+            return const(answer.names[y])
+        return rebuild(y, tuple(fill(a) for a in y.args))
+
+    try:
+        return evaluate(fill(x), dict(answer.values))
+    except (ExprError, KeyError):
+        return None
+
+
+def _read_text(x: Expr, answer: Answer) -> str:
+    name, index, _ = read_parts(x)
+    at = []
+    for i in index:
+        value = _number(i, answer)
+        at.append(show(i) if value is None else str(value))
+    return f"{name}[{', '.join(at)}]" if at else name
+
+
+def _range_text(r: Interval, answer: Answer) -> str:
+    return "..".join(str(_number(edge, answer)) for edge in r)
+
+
+def _diagnostic(e: Elaborated, o: Obligation, answer: Answer, text: str) -> Diagnostic:
+    prefix = text or "always"
+    x = o.subject
+    if o.kind == "range" and x is not None:
+        name, _, _ = read_parts(x)
+        t = next((t for t in (*e.operator.inputs, *e.operator.tensors) if t.name == name), None)
+        shape = "its range" if t is None else _range_text(
+            (t.axes[o.axis].lo, t.axes[o.axis].hi), answer
+        )  # fmt: skip
+        return diagnose(
+            codes.OUT_OF_RANGE,
+            o.span,
+            e.filename,
+            witness=prefix,
+            read=_read_text(x, answer),
+            range=shape,
+        )
+    if o.kind == "empty" and x is not None:
+        return diagnose(
+            codes.EMPTY_REDUCTION, o.span, e.filename, witness=prefix, kind=Fold(x).kind
+        )
+    if o.kind == "extent":
+        t = e.operator.tensor(o.owner)
+        axis = t.axes[o.axis]
+        value = _number(axis.hi - axis.lo, answer)
+        return diagnose(
+            codes.NEGATIVE_EXTENT,
+            o.span,
+            e.filename,
+            witness=prefix,
+            axis=o.axis,
+            name=o.owner,
+            extent=value,
+        )
+    if o.kind == "call":
+        op = o.owner.removeprefix("call of ")
+        return diagnose(
+            codes.BROKEN_PRECONDITION, o.span, e.filename, witness=prefix, op=op, fact=o.what
+        )
+    assert x is not None
+    divisor = x.args[-1]
+    if divisor.op == "const" and divisor.attr == 0:
+        return diagnose(codes.DIVISION_BY_ZERO, o.span, e.filename)
+    value = _number(divisor, answer)
+    symbol = {"floordiv": "//", "mod": "%", "div": "/"}.get(x.op, x.op)
+    return diagnose(
+        codes.BAD_DIVISOR, o.span, e.filename, witness=prefix, op=symbol, value=_plain(value)
+    )
+
+
+def _plain(value: Any) -> str:
+    number = float(value)
+    return str(int(number)) if number.is_integer() else str(number)

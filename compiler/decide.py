@@ -1,0 +1,631 @@
+"""Decides the spec's obligations with z3 over the integers, for all sizes at once.
+
+Values that are read are uninterpreted functions, constrained by the instances of `requires` at the
+indices that occur. What has no integer meaning here is an unknown: it can never help a proof, and
+an answer that rests on one is UNKNOWN, never REFUTED. A refutation is replayed on the numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from opwright.compiler.interface import is_default_limit
+from opwright.compiler.obligations import Obligation, requirements
+from opwright.compiler.scope import Interval
+from opwright.ir.dtypes import integer_range
+from opwright.ir.expr import (
+    Expr,
+    ExprError,
+    Fold,
+    affine,
+    call,
+    conjunction,
+    conjuncts,
+    const,
+    evaluate,
+    free_vars,
+    leaves,
+    param,
+    read_parts,
+    rebuild,
+    show,
+    size,
+    substitute,
+    var,
+    walk,
+)
+from opwright.ir.op import Law, Operator, Tensor
+from opwright.ir.semantics import ARG_FOLDS, ROWS
+
+RLIMIT = 2_000_000
+TIMEOUT = 1000  # milliseconds of one question
+BUDGET = 5.0  # seconds of all questions about one operator
+# least and largest sizes of counterexamples, the most telling first
+SMALL = ((1, 2), (1, 4), (1, 16), (1, 80), (0, 2), (0, 16), (0, 4096))
+ROUNDS, INSTANCES = 3, 96
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` as in records; `values` of sizes, params, indices and reads refute."""
+
+    status: str
+    reason: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[Expr, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Decider:
+    """Answers obligations of one operator."""
+
+    def __init__(self, op: Operator) -> None:
+        self.op = op
+        self.requires = requirements(op)
+        self.spent = 0.0
+
+    def satisfiable(self) -> Answer:
+        """Whether some sizes and params obey the facts."""
+        start = time.monotonic()
+        names = [("size", s) for s in self.op.sizes]
+        for value in (1, 2, 16, 64, 128, 256, 3):
+            env: dict[str, Any] = {n: value for _, n in names}
+            if self._obeys(env):
+                return Answer("PROVED", "an example was found", env)
+        encoder = _Encoder(self.op, [])
+        solver = encoder.solver([encoder.boolean(f) for f in self.op.facts])
+        verdict = str(solver.check())
+        seconds = time.monotonic() - start
+        if verdict == "sat":
+            return Answer("PROVED", "z3 found an example", seconds=seconds)
+        if verdict == "unsat" and not encoder.unknowns:
+            return Answer("REFUTED", "no sizes and params satisfy the facts", seconds=seconds)
+        return Answer("UNKNOWN", f"z3: {verdict}", seconds=seconds)
+
+    def _obeys(self, env: dict[str, Any]) -> bool:
+        try:
+            for p in self.op.params:
+                if p.default is None:
+                    return False
+                env[p.name] = evaluate(p.default, env)
+            return all(bool(evaluate(f, env)) for f in self.op.facts)
+        except (ExprError, KeyError, ZeroDivisionError):
+            return False
+
+    def decide(self, o: Obligation, law: Law | None = None) -> Answer:
+        """PROVED, REFUTED with values, or UNKNOWN with the reason."""
+        if o.undecided:
+            return Answer("UNKNOWN", o.undecided)
+        if self.spent > BUDGET:
+            return Answer("UNKNOWN", "the time for this operator's obligations is used up")
+        start = time.monotonic()
+        answer = self._exists(o, law) if o.exists else self._universal(o, o.goal, law)
+        seconds = time.monotonic() - start
+        self.spent += seconds
+        return Answer(answer.status, answer.reason, answer.values, answer.names, seconds)
+
+    def _exists(self, o: Obligation, law: Law | None) -> Answer:
+        """Some element satisfies the guard: try witnesses; refute by enumeration at small sizes."""
+        guard = inlined(self.op, o.goal)
+        for pick in _witnesses(o, guard):
+            mapping = {var(b): w for (b, _), w in zip(o.exists, pick, strict=True)}
+            inside = [
+                call("le", lo, w) & call("lt", w, hi)
+                for (_, (lo, hi)), w in zip(o.exists, pick, strict=True)
+            ]
+            goal = conjunction([*inside, substitute(guard, mapping)])
+            answer = self._universal(o, substitute(goal, mapping), law, refute=False)
+            if answer.status == "PROVED":
+                text = ", ".join(show(w) for w in pick)
+                return Answer("PROVED", f"z3: unsat, with the element {text}")
+        return self._enumerate(o, guard)
+
+    def _enumerate(self, o: Obligation, guard: Expr) -> Answer:
+        """Look for small sizes at which nothing satisfies a guard that reads no values."""
+        parts = [guard, *o.assume, *(e for r in o.ranges.values() for e in r)]
+        parts += [e for _, r in o.exists for e in r]
+        if any(x.op in ("read", "fold") for p in parts for x in walk(p)):
+            return Answer("UNKNOWN", "whether the guard holds anywhere depends on values")
+        wanted = sorted({x.attr for p in (*parts, *self.op.facts) for x in leaves(p, "size")})
+        if len(wanted) > 6:
+            return Answer("UNKNOWN", "no witness of the guard was found")
+        flags = [p for p in self.op.params if p.dtype.kind == "bool"]
+        tried = 0
+        for values in product((1, 2, 3, 0), repeat=len(wanted)):
+            for truth in product((True, False), repeat=len(flags)):
+                tried += 1
+                if tried > 2000:
+                    break
+                env: dict[str, Any] = dict(zip(wanted, values, strict=True))
+                env |= {s: 1 for s in self.op.sizes if s not in env}
+                env |= {p.name: t for p, t in zip(flags, truth, strict=True)}
+                found = self._empty_at(o, guard, env)
+                if found is not None:
+                    return Answer("REFUTED", "no element satisfies the guard", found)
+        return Answer("UNKNOWN", "no witness of the guard was found")
+
+    def _empty_at(self, o: Obligation, guard: Expr, env: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            for p in self.op.params:
+                if p.name not in env:
+                    if p.default is None:
+                        return None
+                    env[p.name] = evaluate(p.default, env)
+            if not all(evaluate(f, env) for f in self.op.facts):
+                return None
+            for here in _points(list(o.ranges.items()), env):
+                if not all(evaluate(a, here) for a in o.assume):
+                    continue
+                if not any(evaluate(guard, at) for at in _points(list(o.exists), here)):
+                    return here
+        except (ExprError, KeyError, ZeroDivisionError):
+            return None
+        return None
+
+    def _universal(self, o: Obligation, goal: Expr, law: Law | None, refute: bool = True) -> Answer:
+        encoder = _Encoder(self.op, self.requires, law)
+        facts = [f for f in self.op.facts if not is_default_limit(f)]
+        parts = [encoder.boolean(f) for f in facts]
+        for t in self.op.inputs:
+            parts += [encoder.boolean(call("le", 0, s)) for s in t.shape if s.op != "size"]
+        for name, (lo, hi) in o.ranges.items():
+            parts.append(encoder.boolean(call("le", lo, var(name))))
+            parts.append(encoder.boolean(call("lt", var(name), hi)))
+        parts += [encoder.boolean(a) for a in o.assume]
+        wrong = encoder.negation(goal)
+        encoder.instantiate()
+        solver = encoder.solver([*parts, wrong])
+        verdict = str(solver.check())
+        if verdict == "unsat":
+            return Answer("PROVED", "z3: unsat")
+        if verdict != "sat" or not refute:
+            return Answer("UNKNOWN", f"z3: {verdict} ({solver.reason_unknown()})")
+        return self._refute(o, goal, encoder, solver)
+
+    def _refute(self, o: Obligation, goal: Expr, encoder: _Encoder, solver: Any) -> Answer:
+        """The smallest sizes that z3 finds, replayed on the numbers."""
+        if encoder.unknowns:
+            what = ", ".join(sorted(encoder.unknowns)[:2])
+            return Answer("UNKNOWN", f"depends on {what}, which is not decided by this version")
+        if encoder.loose:
+            names = ", ".join(sorted(encoder.loose))
+            return Answer("UNKNOWN", f"`requires {names}` could not be used at these indices")
+        model = None
+        for least, most in SMALL:
+            solver.push()
+            solver.add(*encoder.sizes_between(least, most))
+            if str(solver.check()) == "sat":
+                model = solver.model()
+                break
+            solver.pop()
+        if model is None:
+            if str(solver.check()) != "sat":
+                return Answer("UNKNOWN", "z3 lost its counterexample")
+            model = solver.model()
+        values = encoder.values(model)
+        if not self._replays(o, goal, values):
+            return Answer("UNKNOWN", "z3's counterexample did not replay on the numbers")
+        named = {x.attr if x.op in ("size", "param", "var") else show(x): v
+                 for x, v in values.items()}  # fmt: skip
+        return Answer("REFUTED", "z3: sat, replayed", named, values)
+
+    def _replays(self, o: Obligation, goal: Expr, values: Mapping[Expr, Any]) -> bool:
+        known = {x: const(v) for x, v in values.items()}
+
+        def number(e: Expr) -> Any:
+            return evaluate(_fill_in(e, known), {})
+
+        try:
+            for f in self.op.facts:
+                try:
+                    if not number(f):
+                        return False
+                except ExprError:
+                    # a fact without a value is what a divisor that is not positive causes
+                    if o.kind != "divisor":
+                        return False
+            for name, (lo, hi) in o.ranges.items():
+                if var(name) in known and not number(lo) <= known[var(name)].attr < number(hi):
+                    return False
+            return all(number(a) for a in o.assume) and not number(goal)
+        except (ExprError, KeyError, ZeroDivisionError):
+            return False
+
+
+def _fill_in(e: Expr, known: Mapping[Expr, Expr]) -> Expr:
+    """Replace leaves and reads by their values, inner ones first."""
+    if e in known:
+        return known[e]
+    out = rebuild(e, tuple(_fill_in(a, known) for a in e.args))
+    return known.get(out, out)
+
+
+def _points(
+    ranges: Sequence[tuple[str, Interval]], env: Mapping[str, Any]
+) -> Iterable[dict[str, Any]]:
+    if not ranges:
+        yield dict(env)
+        return
+    (name, (lo, hi)), *rest = ranges
+    for value in range(int(evaluate(lo, env)), int(evaluate(hi, env))):
+        yield from _points(rest, {**env, name: value})
+
+
+def _witnesses(o: Obligation, guard: Expr) -> Iterable[tuple[Expr, ...]]:
+    """Elements that may satisfy a guard: ends of the range, outer indices, bounds in the guard."""
+    choices = []
+    for b, (lo, hi) in o.exists:
+        found: dict[Expr, None] = {lo: None, hi - 1: None}
+        for name in o.ranges:
+            found[var(name)] = None
+        for x in walk(guard):
+            if x.op in ("le", "lt", "eq") and x.args[0].kind == "int":
+                form = affine(x.args[0] - x.args[1])
+                if form is None or abs(form.get(var(b), 0)) != 1:
+                    continue
+                sign = -form[var(b)]
+                edge: Expr = const(sign * form.get(None, 0))
+                for leaf, c in form.items():
+                    if leaf is not None and leaf is not var(b):
+                        edge = edge + leaf * (sign * c)
+                if b not in free_vars(edge):
+                    found[edge] = None
+                    found[call("max", lo, call("min", edge, hi - 1))] = None
+        choices.append(list(found)[:12])
+    for n, pick in enumerate(product(*choices)):
+        if n >= 24:
+            return
+        yield pick
+
+
+def inlined(op: Operator, e: Expr, depth: int = 8) -> Expr:
+    """Reads of locals replaced by their definitions, as far as these hold no fold or recurrence."""
+    tensors = {t.name: t for t in op.tensors}
+
+    def go(x: Expr, left: int) -> Expr:
+        x = rebuild(x, tuple(go(a, left) for a in x.args))
+        if x.op != "read" or left == 0:
+            return x
+        name, index, fill = read_parts(x)
+        t = tensors.get(name)
+        if t is None or fill is not None or not _plain(t):
+            return x
+        assert t.body is not None
+        body = substitute(t.body, {var(a.name): i for a, i in zip(t.axes, index, strict=True)})
+        return go(body, left - 1)
+
+    return go(e, depth)
+
+
+def _plain(t: Tensor) -> bool:
+    return (
+        t.body is not None
+        and t.recurrence is None
+        and t.kind != "real"
+        and not any(x.op == "fold" for x in walk(t.body))
+    )
+
+
+class _Encoder:
+    """Expressions as z3 terms; `unknowns` are described parts that z3 knows nothing about."""
+
+    def __init__(
+        self, op: Operator, requires: Sequence[tuple[str, Expr]], law: Law | None = None
+    ) -> None:
+        import z3
+
+        self.z3: Any = z3
+        self.op, self.requires, self.law = op, requires, law
+        self.tensors = {t.name: t for t in (*op.inputs, *op.tensors)}
+        self.inputs = {t.name for t in op.inputs}
+        self.arguments = {a.name: a for a in law.args} if law else {}
+        self.memo: dict[Expr, Any] = {}
+        self.axioms: list[Any] = []
+        self.unknowns: set[str] = set()
+        self.loose: set[str] = set()
+        self.ground: dict[Expr, None] = {}  # reads of inputs
+        self.used: set[tuple[str, tuple[Expr, ...]]] = set()
+
+    def solver(self, parts: Iterable[Any]) -> Any:
+        s = self.z3.Solver()
+        s.set("rlimit", RLIMIT, "timeout", TIMEOUT, "random_seed", 1)
+        s.add(*parts, *self.axioms)
+        return s
+
+    def boolean(self, e: Expr) -> Any:
+        return self.term(e)
+
+    def negation(self, goal: Expr) -> Any:
+        return self.z3.Not(self.term(goal))
+
+    # -- terms ------------------------------------------------------------------------------------
+
+    def term(self, e: Expr) -> Any:
+        if e not in self.memo:
+            self.memo[e] = self._term(e)
+        return self.memo[e]
+
+    def _fresh(self, e: Expr, name: str) -> Any:
+        make = {"int": self.z3.Int, "real": self.z3.Real, "bool": self.z3.Bool}[e.kind]
+        return make(name)
+
+    def _opaque(self, e: Expr, what: str) -> Any:
+        self.unknowns.add(what)
+        return self._fresh(e, f"?{len(self.memo)}")
+
+    def _term(self, e: Expr) -> Any:
+        z3 = self.z3
+        if e.op == "const":
+            if e.kind == "bool":
+                return z3.BoolVal(e.attr)
+            if e.kind == "int":
+                return z3.IntVal(e.attr)
+            if e.attr != e.attr or e.attr in (float("inf"), float("-inf")):
+                return self._opaque(e, "an infinite value")
+            return z3.RealVal(repr(e.attr))
+        if e.op in ("size", "param", "var"):
+            return self._leaf(e)
+        if e.op == "read":
+            return self._read(e)
+        if e.op == "fold":
+            return self._fold(e)
+        if e.op == "cast" and e.kind != "bool":
+            return self.term(e.args[0])
+        if e.op in ("floordiv", "mod"):
+            return self._division(e)
+        if e.op in ("mul", "div") and e.kind == "real":
+            if not any(a.op == "const" for a in e.args):
+                return self._opaque(e, f"`{show(e)}`")
+        row = ROWS.get(e.op)
+        if row is None or row.z3 is None or e.op in ("floor", "ceil", "div", "fma"):
+            return self._opaque(e, f"`{show(e)}`")
+        return row.z3(*(self.term(a) for a in e.args))
+
+    def _leaf(self, e: Expr) -> Any:
+        v = self._fresh(e, f"{e.op}:{e.attr}")
+        if e.op == "size":
+            self.axioms.append(v >= 0)
+        return v
+
+    def _division(self, e: Expr) -> Any:
+        """Quotient and remainder as unknowns of a * b + r; one pair for both operations."""
+        z3 = self.z3
+        a, b = e.args
+        if b.op == "const" and b.attr > 0:
+            x = self.term(a)
+            return x / b.attr if e.op == "floordiv" else x % b.attr
+        pair = {op: z3.Int(f"{op}:{show(a)}:{show(b)}") for op in ("floordiv", "mod")}
+        x, y = self.term(a), self.term(b)
+        q, r = pair["floordiv"], pair["mod"]
+        self.axioms.append(z3.Implies(y > 0, z3.And(x == y * q + r, r >= 0, r < y)))
+        # consequences that nonlinear reasoning needs spelled out
+        self.axioms.append(z3.Implies(z3.And(y > 0, x >= 0), z3.And(q >= 0, q <= x)))
+        self.axioms.append(z3.Implies(z3.And(y > 0, x >= y), q >= 1))
+        if b.op == "floordiv":
+            # x // (n // m) < m where m divides n and x < n
+            n, m = (self.term(k) for k in b.args)
+            rest = self.term(call("mod", *b.args))
+            self.axioms.append(z3.Implies(z3.And(m > 0, rest == 0, y > 0, x >= 0, x < n), q < m))
+        for op, v in pair.items():
+            self.memo[call(op, a, b)] = v
+        return pair[e.op]
+
+    def _read(self, e: Expr) -> Any:
+        name, index, fill = read_parts(e)
+        t = self.tensors.get(name)
+        if name in self.arguments:
+            return self._argument(e, name, index)
+        if t is None:
+            return self._opaque(e, f"`{show(e)}`")
+        if t.role != "input":
+            body = inlined(self.op, e)
+            if body is not e:
+                return self.term(body)
+            if t.body is not None and t.recurrence is None and t.body.op == "fold":
+                mapping = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
+                return self.term(substitute(t.body, mapping))
+            return self._opaque(e, f"`{show(e)}`")
+        value = self._element(name, e.kind, index)
+        if fill is None:
+            self.ground[e] = None
+            if e.kind == "int":
+                low, high = integer_range(t.dtype)
+                self.axioms.append(self.z3.And(value >= low, value <= high))
+            return value
+        inside = [
+            self.term(call("le", a.lo, i) & call("lt", i, a.hi))
+            for i, a in zip(index, t.axes, strict=True)
+        ]
+        return self.z3.If(self.z3.And(*inside), value, self.term(fill))
+
+    def _element(self, name: str, kind: str, index: Sequence[Expr]) -> Any:
+        z3 = self.z3
+        sort = {"int": z3.IntSort, "real": z3.RealSort, "bool": z3.BoolSort}[kind]()
+        if not index:
+            return self.z3.Const(f"read:{name}", sort)
+        f = z3.Function(f"read:{name}", *[z3.IntSort()] * len(index), sort)
+        return f(*(self.term(i) for i in index))
+
+    def _argument(self, e: Expr, name: str, index: Sequence[Expr]) -> Any:
+        """A law's argument: an index or a permutation lies in its range."""
+        value = self._element(name, e.kind, index)
+        arg = self.arguments[name]
+        if arg.kind in ("perm", "index") and arg.hi is not None:
+            self.axioms.append(self.z3.And(value >= 0, value < self.term(arg.hi)))
+        elif arg.dtype.kind == "int":
+            for edge, sign in ((arg.lo, 1), (arg.hi, -1)):
+                if edge is not None:
+                    self.axioms.append((value - self.term(edge)) * sign >= 0)
+        return value
+
+    def _fold(self, e: Expr) -> Any:
+        """A reduction is a number with the bounds that its kind gives it."""
+        f = Fold(e)
+        if f.kind in ARG_FOLDS:
+            v = self._fresh(e, f"fold:{len(self.memo)}")
+            lo, hi = (self.term(b) for b in f.ranges[0])
+            # of nothing there is none: that it is not empty is an obligation of its own
+            self.axioms.append(self.z3.And(v >= lo, v < hi))
+            return v
+        if f.kind == "sum" and f.term.op == "const" and f.term.kind == "int":
+            v = self._fresh(e, f"fold:{len(self.memo)}")
+            count = self.z3.IntVal(1)
+            for lo, hi in f.ranges:
+                width = self.term(hi - lo)
+                count = count * self.z3.If(width > 0, width, 0)
+            sign = 1 if f.term.attr >= 0 else -1
+            self.axioms.append(v * sign >= 0)
+            self.axioms.append(v * sign <= count * abs(f.term.attr))
+            self.unknowns.add(f"`{show(e)}`")
+            return v
+        return self._opaque(e, f"`{show(e)}`")
+
+    # -- requires ---------------------------------------------------------------------------------
+
+    def instantiate(self) -> None:
+        """Add the instances of `requires` at the reads that occur."""
+        for _ in range(ROUNDS):
+            reads = list(self.ground)
+            for name, clause in self.requires:
+                self._closed(clause)
+                for e in reads:
+                    if len(self.used) < INSTANCES:
+                        self._instance(name, clause, e)
+            if len(self.ground) == len(reads):
+                break
+        touched = {read_parts(e)[0] for e in self.ground}
+        for name, clause in self.requires:
+            mentioned = {read_parts(x)[0] for x in walk(clause) if x.op == "read"}
+            used = any(key == name for key, _ in self.used)
+            if mentioned & touched and not used and clause.op == "fold":
+                self.loose.add(name)
+
+    def _closed(self, clause: Expr) -> None:
+        if clause.op != "fold" and (clause.op, (clause,)) not in self.used:
+            if all(x.kind != "real" for x in walk(clause)):
+                self.used.add((clause.op, (clause,)))
+                self.axioms.append(self.term(clause))
+
+    def _instance(self, name: str, clause: Expr, e: Expr) -> None:
+        binders, conditions, body = _universal_form(clause)
+        if not binders or any(x.kind == "real" and x.op != "read" for x in walk(body)):
+            return
+        tensor, index, _ = read_parts(e)
+        for x in walk(body):
+            if x.op != "read" or read_parts(x)[0] != tensor:
+                continue
+            mapping = _unify(read_parts(x)[1], index, [b for b, _ in binders])
+            if mapping is None:
+                continue
+            key = (name, tuple(mapping[var(b)] for b, _ in binders))
+            if key in self.used:
+                continue
+            self.used.add(key)
+            assume = [call("le", lo, var(b)) & call("lt", var(b), hi) for b, (lo, hi) in binders]
+            premise = substitute(conjunction([*assume, *conditions]), mapping)
+            claim = substitute(body, mapping)
+            self.axioms.append(self.z3.Implies(self.term(premise), self.term(claim)))
+            self._monotone(body, binders, tensor, index)
+
+    def _monotone(
+        self, body: Expr, binders: list[tuple[str, Interval]], tensor: str, index: Sequence[Expr]
+    ) -> None:
+        """From f[i] <= f[i + 1] on lo..hi: f[lo] <= f[e] <= f[hi], by induction."""
+        if len(binders) != 1 or len(index) != 1:
+            return
+        (b, (lo, hi)), i = binders[0], index[0]
+        for part in conjuncts(body):
+            if part.op not in ("le", "lt") or any(x.op != "read" for x in part.args):
+                continue
+            (first, at, _), (second, after, _) = (read_parts(x) for x in part.args)
+            if first != tensor or second != tensor or at != (var(b),):
+                continue
+            if affine(after[0] - at[0]) != {None: 1}:
+                continue
+            kind = part.args[0].kind
+            value, low, high = (self._element(tensor, kind, (k,)) for k in (i, lo, hi))
+            inside = self.term(call("le", lo, i) & call("le", i, hi))
+            self.axioms.append(self.z3.Implies(inside, self.z3.And(low <= value, value <= high)))
+
+    # -- models -----------------------------------------------------------------------------------
+
+    def sizes_between(self, least: int, most: int) -> list[Any]:
+        out = []
+        for e, v in self.memo.items():
+            if e.op == "size":
+                out += [v >= least, v <= most]
+            elif e.op == "param" and e.kind == "int":
+                out += [v >= -most, v <= most]
+        return out
+
+    def values(self, model: Any) -> dict[Expr, Any]:
+        """Numbers of every leaf and read that was encoded."""
+        out: dict[Expr, Any] = {}
+        for e, v in self.memo.items():
+            if e.op in ("size", "param", "var") or e in self.ground:
+                found = model.eval(v, model_completion=True)
+                if e.kind == "int":
+                    out[e] = found.as_long()
+                elif e.kind == "bool":
+                    out[e] = bool(self.z3.is_true(found))
+                elif self.z3.is_rational_value(found):
+                    out[e] = found.numerator_as_long() / found.denominator_as_long()
+        for s in self.op.sizes:
+            out.setdefault(size(s), 1)
+        return self._defaults(out)
+
+    def _defaults(self, out: dict[Expr, Any]) -> dict[Expr, Any]:
+        env = {e.attr: v for e, v in out.items() if e.op in ("size", "param")}
+        for p in self.op.params:
+            leaf = param(p.name, p.dtype.kind)
+            if leaf not in out and p.default is not None:
+                try:
+                    value = evaluate(p.default, env)
+                except (ExprError, KeyError):
+                    continue
+                out[leaf] = float(value) if p.dtype.kind == "real" else value
+                env[p.name] = out[leaf]
+        return out
+
+
+def _universal_form(
+    e: Expr,
+) -> tuple[list[tuple[str, Interval]], list[Expr], Expr]:
+    """Binders and guards of nested `all`s and what they claim."""
+    binders: list[tuple[str, Interval]] = []
+    guards: list[Expr] = []
+    while e.op == "fold" and Fold(e).kind == "all":
+        f = Fold(e)
+        binders += list(zip(f.binders, f.ranges, strict=True))
+        guards += conjuncts(f.guard)
+        e = f.term
+    return binders, guards, e
+
+
+def _unify(
+    pattern: Sequence[Expr], index: Sequence[Expr], binders: Sequence[str]
+) -> dict[Expr, Expr] | None:
+    """What the binders must be for a pattern of `i` or `i + c` to be this index."""
+    mapping: dict[Expr, Expr] = {}
+    for p, i in zip(pattern, index, strict=True):
+        form = affine(p)
+        if form is None:
+            return None
+        inside = [x for x in form if x is not None and free_vars(x) & set(binders)]
+        if len(inside) != 1 or inside[0].op != "var" or form[inside[0]] != 1:
+            if not inside and show(p) == show(i):
+                continue
+            return None
+        rest = p - inside[0]
+        plain = affine(rest)
+        shift: Expr = const(0)
+        for x, c in (plain or {}).items():
+            shift = shift + (c if x is None else x * c)
+        value = i - shift
+        if mapping.setdefault(inside[0], value) is not value:
+            return None
+    return mapping if all(var(b) in mapping for b in binders) else None
