@@ -16,6 +16,7 @@ from opwright.compiler.decide import Answer, Decider
 from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
 from opwright.compiler.obligations import Obligation, collect
 from opwright.compiler.scope import Interval
+from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, DiagnosticError, diagnose, in_order
 from opwright.grammar.parser import decode
 from opwright.ir.expr import (
@@ -108,8 +109,15 @@ def check_operator(e: Elaborated) -> tuple[list[Record], list[Diagnostic]]:
         found.append(diagnose(codes.CONTRADICTION, place, e.filename))
         return records, found
     laws = {c.name: c.source for c in e.operator.clauses if isinstance(c.source, Law)}
-    for o in collect(e):
-        answer = decider.decide(o, laws.get(o.owner))
+    broken: set[Span] = set()  # calls whose preconditions fail: what is copied from them may too
+    obligations = collect(e)
+    for o in sorted(obligations, key=lambda o: o.kind != "call"):
+        if o.owner in e.origin and e.origin[o.owner][0] in broken:
+            answer = Answer("UNKNOWN", "the call it comes from breaks a precondition")
+        else:
+            answer = decider.decide(o, laws.get(o.owner))
+        if o.kind == "call" and answer.status == "REFUTED":
+            broken.add(o.span)
         text = None
         if answer.status == "REFUTED":
             text = witness(e, o, answer)

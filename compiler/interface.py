@@ -90,14 +90,14 @@ class Reader:
                 self._param(item)
             elif isinstance(item, ast.Let):
                 self._let(item)
-        for where in self.op.wheres:
-            e = self.terms.condition(where, self.out.scope, "a constraint")
-            if e is not None and self._size_only(e, where.span, "a constraint"):
-                self.out.facts += conjuncts(e) or [e]
         for decl in self.op.inputs:
             self._input(decl)
         for decl in self.op.outputs:
             self._output(decl)
+        for where in self.op.wheres:
+            e = self.terms.condition(where, self.out.scope, "a constraint")
+            if e is not None and self._size_only(e, where.span, "a constraint"):
+                self.out.facts += conjuncts(e) or [e]
         shapes = [t.shape for t in self.out.inputs] + [shape for _, _, shape in self.out.outputs]
         self.out.facts += default_limits(self.out.sizes, self.out.facts, shapes)
         self.out.facts += [f for p in self.out.params for f in integer_limits(p)]

@@ -168,7 +168,8 @@ class _Collector:
         if t.recurrence is not None:
             group = tuple(self.op.tensor(n) for n in t.recurrence.group)
             first = {n: r for n, r in ranges.items() if n != t.recurrence.axis}
-            self._visit(t.recurrence.init, (), first, ())
+            starts = call("lt", *ranges[t.recurrence.axis])  # there is a first step
+            self._visit(t.recurrence.init, (starts,), first, ())
         self._visit(t.body, (), ranges, group)
 
     def _contract(self) -> None:
