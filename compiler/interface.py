@@ -491,10 +491,13 @@ def integer_limits(p: Param) -> list[Expr]:
 
 
 def is_default_limit(fact: Expr) -> bool:
-    """Whether a fact is one that `default_limits` adds."""
+    """Whether a fact is one that `default_limits` or `integer_limits` adds."""
     if fact.op != "le":
         return False
     a, b = fact.args
+    if "param" in (a.op, b.op) and "const" in (a.op, b.op):
+        ends = {e for d in DTYPES.values() if d.kind == "int" for e in integer_range(d)} - {0, 1}
+        return (a if a.op == "const" else b).attr in ends
     return (a is ZERO and b.op == "size") or b in (const(DEFAULT_DIM_LIMIT), const(ELEMENT_LIMIT))
 
 

@@ -173,6 +173,7 @@ def test_facts_lets_params_and_default_limits() -> None:
     facts = [show(f) for f in op.facts]
     assert facts == [
         "1 <= stride", "1 <= K", "K < 9", "K < N", "0 <= N", "N <= 2147483647",
+        "-2147483648 <= stride", "stride <= 2147483647",
     ]  # fmt: skip
     assert shape_of(op, "y") == "(N - K) // stride + 1"
     assert list(op.lets) == ["P"] and [p.name for p in op.params] == ["stride", "scale"]
