@@ -16,8 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from opwright.backends.cpp.plan import make_plan
-from opwright.backends.cpp.printer import print_program
+from opwright.backends.cpp.plan import make_plan, print_for
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan, PlanError, load
@@ -50,11 +49,7 @@ class Candidate:
 def printed(program: TileProgram, op: Operator, isa: str) -> Candidate:
     """The candidate that our printer makes of a program."""
     plan = make_plan(program, op, target=f"cpu({isa})")
-    return Candidate(plan, source_text(program, op, isa), program)
-
-
-def source_text(program: TileProgram, op: Operator, isa: str) -> str:
-    return print_program(program, isa, {p.name: p.dtype for p in op.params})
+    return Candidate(plan, print_for(program, op, isa), program)
 
 
 def write(candidate: Candidate, folder: Path) -> None:
