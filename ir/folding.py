@@ -40,6 +40,7 @@ from opwright.ir.labelled import (
     take,
     union,
 )
+from opwright.ir.ranking import ranks, recognise
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 
 
@@ -153,6 +154,9 @@ class Folds:
             dtype = NUMPY_KIND[term.kind]
             return scalar(dtype(neutral_value(kind, np.dtype(dtype))))
         if guard is not TRUE:
+            counted = self._rank(kind, binders, ranges, guard, term, frame)
+            if counted is not None:
+                return counted
             scattered = self._scatter(kind, binders, ranges, guard, term, frame)
             if scattered is not None:
                 return scattered
@@ -163,6 +167,35 @@ class Folds:
                 if product_sum is not None:
                     return product_sum
         return self._dense(kind, binders, ranges, guard, term, frame)
+
+    def _rank(
+        self,
+        kind: str,
+        binders: tuple[str, ...],
+        ranges: list[tuple[int, int]],
+        guard: Expr,
+        term: Expr,
+        frame: Frame,
+    ) -> Labelled | None:
+        """A count of what comes before an element in a sorted order."""
+        if kind != "sum" or len(binders) != 1 or guard.op != "or":
+            return None
+        lo, hi = ranges[0]
+        form = recognise(Fold(reduction(kind, binders, ((const(lo), const(hi)),), term, guard)))
+        if form is None:
+            return None
+        place = frame.variables.get(form.element)
+        if not isinstance(place, Range) or place.lo < lo or place.hi > hi:
+            return None
+        keys = self.evaluate(form.key, frame.bind({form.other: Range(lo, hi)}))
+        if keys.data.size > 4 * BLOCK or form.other not in keys.names:
+            return None
+        found = ranks(keys, form.other, form.descending)
+        if found is None:
+            return None
+        names = tuple(n for n in keys.names if n != form.other)
+        cut = found[..., place.lo - lo : max(place.lo, place.hi) - lo] * term.attr
+        return Labelled((*names, form.element), cut)
 
     def _dense(
         self,

@@ -406,6 +406,19 @@ def test_rounding_is_meaning_and_a_cast_is_not() -> None:
     assert out["y"][0] == 1.001 and out["z"][0] == 1.0
 
 
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("poison", [0.0, math.inf, math.nan])
+def test_ranks(descending: bool, poison: float) -> None:
+    first = x_at(b, s), x_at(b, j)
+    before = call("lt", *(first[::-1] if descending else first))
+    guard = before | (call("eq", *first) & call("lt", s, j))
+    rank = total({"s": N}, const(2), guard)
+    op = operator([source("x", "f32", B, N)], [output("y", "i64", axes(b=B, j=N), rank)])
+    x = np.array([[1.0, 2.0, 1.0, -0.0, 0.0, poison], [3, 3, 3, 3, 3, 3]])
+    found = agree(op, {"x": x})["y"]
+    assert found[1].tolist() == [0, 2, 4, 6, 8, 10]
+
+
 @st.composite
 def dense_folds(draw: st.DrawFn) -> tuple[Operator, dict[str, Any]]:
     """A reduction over one or two binders with drawn bounds, guard and product term."""
