@@ -146,10 +146,6 @@ class Frame:
             raise ValueError(f"a frame of {self.nbytes} bytes does not fit {len(memory)}")
         self.memory = memory[: self.nbytes]
         self._before: Array = self.memory[:0]
-        self._writable: Array = np.zeros(self.nbytes, np.uint8)
-        for s in self.slots:
-            if s.role == "out":
-                self._raw(s, self._writable)[...] = _all_ones(s.item)
 
     def slot(self, name: str) -> Slot:
         for s in self.slots:
@@ -177,8 +173,9 @@ class Frame:
         """Whether the facts of a variant hold for this call, so that it would be taken."""
         return facts_hold(self.case, self.slots, facts)
 
-    def fill(self, seed: int, poison: str = "nan") -> None:
-        """Canaries everywhere, inputs in place, outputs poisoned; remembers it all."""
+    def fill(self, seed: int, poison: str = "nan", watch: bool = True) -> None:
+        """Canaries everywhere, inputs in place, outputs poisoned; `watch` remembers it all for
+        `damage`."""
         rng = np.random.default_rng([seed & 0xFFFFFFFF, len(poison)])
         block = rng.integers(0, 256, 4096, np.uint8)
         repeats = math.ceil(self.nbytes / len(block))
@@ -188,7 +185,7 @@ class Frame:
                 self._raw(s, self.memory)[...] = _all_ones(s.item) // 0xFF * POISONS[poison]
         for t in self.op.inputs:
             self.array(t.name)[...] = self.case.inputs[t.name]
-        self._before = self.memory.copy()
+        self._before = self.memory.copy() if watch else self.memory[:0]
 
     def _shared(self, s: Slot) -> bool:
         return any(o.role == "in" and o.offset == s.offset for o in self.slots)
@@ -199,7 +196,13 @@ class Frame:
 
     def damage(self) -> tuple[list[str], list[str]]:
         """What the call changed and must not have: (inputs, other memory), one sentence each."""
-        changed = np.flatnonzero((self.memory != self._before) & (self._writable == 0))
+        if len(self._before) != self.nbytes:
+            raise ValueError("damage is known only after fill(watch=True)")
+        writable = np.zeros(self.nbytes, np.uint8)
+        for s in self.slots:
+            if s.role == "out":
+                self._raw(s, writable)[...] = _all_ones(s.item)
+        changed = np.flatnonzero((self.memory != self._before) & (writable == 0))
         inputs: dict[str, str] = {}
         other: dict[str, str] = {}
         for byte in changed[:64]:

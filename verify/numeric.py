@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,7 @@ def _bound(
     moved: Sequence[Array],
     roundings: float,
     epsilon: float,
+    magnitude: float | None = None,
 ) -> Bound:
     if t.kind != "real":
         unclear = np.zeros(exact.shape, bool)
@@ -184,8 +185,9 @@ def _bound(
             step = np.abs(np.asarray(m, np.float64) - exact)
             spread = np.maximum(spread, np.where(np.isfinite(step), step, 0))
     conditioned = spread * (epsilon / NUDGE) * roundings
-    finite = np.abs(exact[np.isfinite(exact)])
-    magnitude = float(finite.max()) if finite.size else 0.0
+    if magnitude is None:
+        finite = np.abs(exact[np.isfinite(exact)])
+        magnitude = float(finite.max()) if finite.size else 0.0
     size = np.where(np.isfinite(exact), np.abs(exact), 0)
     written = op.tolerance.get(t.dtype.name)
     if written is not None:
@@ -235,6 +237,50 @@ def wrong(t: Tensor, stored: Array, bound: Bound) -> tuple[Array, float]:
         bad &= ~_saturated(found, ref, t.dtype)
         share = np.where(plain & (bound.allowed > 0), error / bound.allowed, 0.0)
     return bad & ~bound.unclear, float(share.max(initial=0.0))
+
+
+class Peer:
+    """Another tested candidate's results as the reference, for calls that the operator's own takes
+    too long for: twice the tolerance, since both may be off; compared in blocks."""
+
+    BLOCK = 1 << 18
+
+    def __init__(self, op: Operator, case: Case, outputs: Mapping[str, Array]) -> None:
+        self.op, self.case = op, case
+        self.outputs = {n: np.ascontiguousarray(a).reshape(-1) for n, a in outputs.items()}
+        self.roundings, self.epsilon = _roundings(op, case), _precision(op)
+
+    def _blocks(self, name: str) -> Iterable[slice]:
+        n = self.outputs[name].size
+        return (slice(at, min(at + self.BLOCK, n)) for at in range(0, n, self.BLOCK))
+
+    def _magnitude(self, t: Tensor) -> float:
+        largest = 0.0
+        for part in self._blocks(t.name):
+            values = np.abs(decode(self.outputs[t.name][part], t.dtype))
+            largest = max(largest, float(np.max(values, initial=0, where=np.isfinite(values))))
+        return largest
+
+    def disagreement(self, stored: Mapping[str, Array]) -> str:
+        """What is wrong with these results, as a sentence; empty when they agree."""
+        for t in self.op.outputs:
+            mine = np.ascontiguousarray(stored[t.name]).reshape(-1)
+            magnitude = self._magnitude(t) if t.kind == "real" else 0.0
+            for part in self._blocks(t.name):
+                exact = decode(self.outputs[t.name][part], t.dtype)
+                b = _bound(
+                    self.op, t, self.case, exact, (), self.roundings, self.epsilon, magnitude
+                )
+                if b.allowed is not None:
+                    b = replace(b, allowed=2 * b.allowed)
+                bad, _ = wrong(t, mine[part], b)
+                if bad.any():
+                    first = int(np.argmax(bad))
+                    at = np.unravel_index(part.start + first, stored[t.name].shape)
+                    found = decode(mine[part][first : first + 1], t.dtype)[0]
+                    index = ", ".join(str(int(i)) for i in at)
+                    return f"{t.name}[{index}] is {found}, expected {exact[first]}"
+        return ""
 
 
 def _number(v: Any) -> Any:
