@@ -59,9 +59,8 @@ def evaluate_clause(
             arrays[t.name] = arrays[t.name].astype(NUMPY_KIND[t.kind], copy=False)
     evaluator = Evaluator(op, env, arrays)
     reads = {read_parts(x)[0] for x in walk(clause.expr) if x.op == "read"}
-    for name in reads:
-        if name not in evaluator.box:
-            evaluator.box[name] = tuple((0, s) for s in arrays[name].shape)
+    for name in reads - set(evaluator.box):
+        evaluator.add(name, arrays[name])
     try:
         if not reads <= set(arrays):
             evaluator.run()

@@ -55,6 +55,19 @@ class Evaluator(Folds):
                 elif t.role == "output" or self._count(t) <= RESIDENT:
                     self.arrays[t.name] = self._whole(t)
 
+    def add(self, name: str, array: Array) -> None:
+        """Make an array readable under a name that the operator does not have."""
+        self.arrays[name] = array
+        self.box[name] = tuple((0, s) for s in array.shape)
+
+    def define(self, t: Tensor) -> Array:
+        """Compute a definition that is not part of the operator and make it readable."""
+        with np.errstate(all="ignore"):
+            self.tensors[t.name] = t
+            self.box[t.name] = tuple((self.number(a.lo), self.number(a.hi)) for a in t.axes)
+            self.arrays[t.name] = self._whole(t)
+        return self.arrays[t.name]
+
     def number(self, e: Expr) -> int:
         """The value of an integer expression over sizes and params."""
         return int(self.evaluate(e, Frame({})).data)
