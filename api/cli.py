@@ -40,6 +40,32 @@ Types = Annotated[
 ]
 
 
+class Evidence(StrEnum):
+    """What safety must be, for a candidate to ship."""
+
+    proved = "proved"
+    tested = "tested"
+
+
+Require = Annotated[Evidence, typer.Option(help="What safety must be.")]
+BASELINES = "torch,torch.compile,jax"
+Against = Annotated[
+    str, typer.Option(help="Baselines to time in the same run, or none.", metavar="NAMES")
+]
+
+
+def implementations(text: str) -> tuple[str, ...]:
+    """The baselines of an `--against` option."""
+    names = {"inductor": "torch.compile"}
+    wanted = [names.get(part.strip(), part.strip()) for part in text.split(",") if part.strip()]
+    unknown = [one for one in wanted if one not in (*BASELINES.split(","), "none")]
+    if unknown:
+        raise outcome.Problem(
+            f"there is no baseline {unknown[0]}", f"baselines: {BASELINES}, or none"
+        )
+    return tuple(one for one in wanted if one != "none")
+
+
 class Stage(StrEnum):
     """The stages that `show` knows."""
 
@@ -82,6 +108,92 @@ def options(
 ) -> None:
     """From a declarative operator spec to a proved and measured library."""
     outcome.debug = outcome.debug or debug
+
+
+@app.command()
+@guarded
+def check(specs: Specs, as_json: Json = False) -> int:
+    """Parse and check specs, and prove their own obligations."""
+    from opwright.check import check as check_files
+
+    return check_files(specs, as_json)
+
+
+@app.command("compile")
+@guarded
+def compile_(
+    spec: Spec,
+    op: OperatorName = None,
+    target: Annotated[str, typer.Option(help="cpu, or cpu(x86-64-v3).")] = "cpu",
+    types: Types = None,
+    budget: Annotated[int, typer.Option(min=1, help="Candidates to evaluate.")] = 24,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop searching after.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of proposals and test inputs.")] = 0,
+    require: Require = Evidence.proved,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the package goes.")] = Path("out"),
+    against: Against = BASELINES,
+    as_json: Json = False,
+) -> int:
+    """Search, prove, measure, and emit an installable package."""
+    from opwright.compiling import Request, compile_command
+    from opwright.spec_files import parse_types
+
+    chosen = parse_types(types or [])
+    request = Request(
+        spec,
+        op,
+        target,
+        chosen,
+        budget,
+        seconds,
+        seed,
+        require.value,
+        out,
+        implementations(against),
+    )
+    return compile_command(request, as_json)
+
+
+@app.command()
+@guarded
+def verify(
+    spec: Spec,
+    candidate: Annotated[
+        Path, typer.Argument(help="A folder with candidate.json, or a .tile file.")
+    ],
+    op: OperatorName = None,
+    types: Types = None,
+    require: Require = Evidence.proved,
+    seed: Annotated[int, typer.Option(help="Of test inputs.")] = 0,
+    as_json: Json = False,
+) -> int:
+    """Run the gates on a candidate, whoever wrote it."""
+    from opwright.spec_files import parse_types
+    from opwright.verifying import verify as run_gates
+
+    chosen = parse_types(types or [])
+    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json)
+
+
+@app.command()
+@guarded
+def bench(
+    subject: Annotated[
+        Path, typer.Argument(metavar="SPEC|PACKAGE", help="A spec, or a folder that compile wrote.")
+    ],
+    op: OperatorName = None,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Candidates to evaluate, for a spec not compiled before.")
+    ] = 24,
+    against: Against = BASELINES,
+    as_json: Json = False,
+) -> int:
+    """Time the best candidate and its baselines side by side in one run."""
+    from opwright.benching import bench as run_bench
+
+    return run_bench(subject, op, budget, implementations(against), as_json)
 
 
 @app.command()

@@ -5,7 +5,7 @@ Public through `opwright`; nothing heavy is imported before it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from opwright.compiler.elaborate import Spec
     from opwright.ir.op import Operator
+    from opwright.packages import Compiled
+    from opwright.search.run import Event
 
 
 class Module(Mapping[str, "Operation"]):
@@ -133,3 +135,41 @@ def load(path: str | Path) -> Module:
     spec = load_spec(path)
     spec.all_elaborated()
     return Module(spec)
+
+
+def compile(
+    path: str | Path,
+    op: str | None = None,
+    target: str = "cpu",
+    *,
+    budget: int = 24,
+    out: str | Path | None = None,
+    seed: int = 0,
+    types: Mapping[str, str] | None = None,
+    require: str = "proved",
+    seconds: float | None = None,
+    progress: Callable[[Event], None] | None = None,
+) -> Compiled:
+    """Search, prove, measure and emit one operator of a spec; the result is callable.
+
+    `budget` counts evaluated candidates; the package goes to `out` (default: the cache folder).
+    Raises OSError, `opwright.SpecError`, and `opwright.CompileError` when nothing may ship.
+    """
+    from opwright.compiler.paths import cache_folder
+    from opwright.compiler.pipeline import compile_spec
+    from opwright.packages import Compiled
+
+    folder = Path(out) if out is not None else cache_folder() / "packages"
+    result = compile_spec(
+        Path(path),
+        op,
+        target=target,
+        budget=budget,
+        out=folder,
+        seed=seed,
+        types=types,
+        require=require,
+        progress=progress,
+        seconds=seconds,
+    )
+    return Compiled(result)

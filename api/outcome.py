@@ -88,15 +88,29 @@ def as_problem(error: Exception) -> Problem | None:
     for module, name, cure in (
         ("opwright.ir.plan", "PlanError", "correct the plan; docs/architecture.md has its form"),
         ("opwright.search.archive", "ArchiveError", ""),
+        ("opwright.compiler.package_folder", "EmitError", ""),
+        ("opwright.backends.cpp.build", "BuildError", "run `opwright doctor`"),
+        ("opwright.packages", "PackageError", "name a folder that `opwright compile` wrote"),
     ):
-        kind = getattr(sys.modules.get(module), name, None)
+        kind = loaded(module, name)
         if kind is not None and isinstance(error, kind):
             return Problem(str(error), cure)
+    refused = loaded("opwright.compiler.pipeline", "Refused")
+    if refused is not None and isinstance(error, refused):
+        return Problem(str(error), getattr(error, "cure", ""), NO)
+    failed = loaded("opwright.compiler.pipeline", "CompileError")
+    if failed is not None and isinstance(error, failed):
+        return Problem(str(error), getattr(error, "cure", ""))
     if isinstance(error, OSError) and error.filename is not None:
         return file_problem(error, Path(os.fsdecode(error.filename)))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Problem("no space left on the device", "free some space, or choose another folder")
     return None
+
+
+def loaded(module: str, name: str) -> type | None:
+    """A class of a module, if that module was imported."""
+    return getattr(sys.modules.get(module), name, None)
 
 
 def file_problem(error: OSError, path: Path) -> Problem:

@@ -203,7 +203,7 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
         if text != v.source:
             files[f"{folder}/{stem}.{level.replace('-', '_')}{dot}{suffix}"] = text.encode()
     if v.tile:
-        files[f"{folder}/tile.txt"] = v.tile.encode()
+        files[f"{folder}/kernel.tile"] = v.tile.encode()
     for level, path in v.libraries.items():
         try:
             data = Path(path).read_bytes()

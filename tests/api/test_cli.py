@@ -193,7 +193,7 @@ def test_fmt_in_a_read_only_folder(tmp_path: Path) -> None:
     assert "permission denied" in done.stderr
 
 
-COMMANDS = [["fmt"], ["show"]]
+COMMANDS = [["fmt"], ["show"], ["check"], ["compile"], ["bench"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])

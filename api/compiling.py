@@ -1,0 +1,181 @@
+"""`opwright compile`: the whole road, and the page that says how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opwright.outcome import HOLDS, INTERRUPTED, NO, print_json
+from opwright.spec_files import open_spec, pick_operator, print_diagnostics
+
+if TYPE_CHECKING:
+    from opwright.compiler.pipeline import CompileResult
+    from opwright.compiler.timing import Row
+    from opwright.ir.record import Record, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for."""
+
+    path: Path
+    op: str | None
+    target: str
+    types: Mapping[str, str]
+    budget: int
+    seconds: float | None
+    seed: int
+    require: str
+    out: Path
+    against: tuple[str, ...]
+
+
+def compile_command(request: Request, as_json: bool) -> int:
+    """Compile, print the page or the document; no when no candidate may ship."""
+    from opwright.compiler.pipeline import compile_spec
+    from opwright.grammar.diagnostics import DiagnosticError
+    from opwright.progress import progress
+
+    try:
+        name = pick_operator(open_spec(request.path), request.op)
+        with progress(quiet=as_json) as listener:
+            result = compile_spec(
+                request.path,
+                name,
+                target=request.target,
+                budget=request.budget,
+                out=request.out,
+                seed=request.seed,
+                types=request.types or None,
+                require=request.require,
+                progress=listener,
+                baselines=baselines(request.against),
+                seconds=request.seconds,
+            )
+    except DiagnosticError as error:
+        if as_json:
+            from opwright.grammar.diagnostics import to_json
+
+            print_json({"diagnostics": [to_json(d) for d in error.diagnostics]})
+        print_diagnostics(error.diagnostics)
+        return NO
+    if as_json:
+        print_json(document(result))
+    else:
+        print("\n".join(page(name, result)))
+    return INTERRUPTED if result.stopped else HOLDS
+
+
+def baselines(against: Sequence[str]) -> Any:
+    """The baselines by those names; None for none."""
+    if not against:
+        return None
+    from functools import partial
+
+    from opwright.benchmarks.baselines import baselines as find
+
+    return partial(find, only=tuple(against))
+
+
+def document(result: CompileResult) -> dict[str, Any]:
+    """The result for a machine."""
+    return {
+        "package": result.package,
+        "wheel": result.wheel,
+        "winner": dict(result.winner),
+        "baseline": dict(result.baseline),
+        "speedup": result.speedup,
+        "why": result.why,
+        "verdict": result.verdict.status,
+        "gates": gates(result.verdict),
+        "rows": [row.to_json() for row in result.rows],
+        "table": [dict(row) for row in result.table],
+        "notes": list(result.notes),
+        "stopped": result.stopped,
+    }
+
+
+def gates(verdict: Verdict) -> dict[str, str]:
+    """The status of every gate that has a record or is required."""
+    kinds = sorted({*verdict.required, *(record.kind for record in verdict.records)})
+    return {kind: verdict.gate(kind) for kind in kinds}
+
+
+def page(name: str, result: CompileResult) -> list[str]:
+    """What was tried, what was established, how fast it is, where it lies."""
+    lines = ["", *tried(result), ""]
+    winner = result.winner
+    lines.append(f"winner   {winner['schedule']} (candidate {winner['number']})")
+    lines.append(f"         {result.speedup:.2f} times as fast as candidate 0, by the objective")
+    if result.why:
+        lines.append(f"         {result.why}")
+    lines += ["", *verdict_lines(result.verdict)]
+    if result.rows:
+        lines += ["", *timing_lines(result.rows)]
+    lines += [f"note: {note}" for note in result.notes]
+    if result.stopped:
+        lines += ["", "stopped before the end: this is the best so far, unconfirmed"]
+    lines += ["", f"package  {result.package}", f"wheel    {result.wheel}"]
+    return lines
+
+
+def tried(result: CompileResult) -> list[str]:
+    """One line a candidate, best first; those that failed with their reasons below."""
+    rows = sorted(result.table, key=lambda row: (row.get("score") is None, row.get("score") or 0))
+    lines = [f"{'candidate':>9}  {'status':<9}  {'time':>6}  schedule"]
+    for row in rows:
+        score = row.get("score")
+        share = f"{score:6.3f}" if isinstance(score, float) else " " * 6
+        reason = f"  ({row['reason']})" if row.get("reason") and score is None else ""
+        lines.append(
+            f"{row['number']!s:>9}  {row['status']!s:<9}  {share}  {row['schedule']}{reason}"
+        )
+    lines.append("time is in units of candidate 0's")
+    return lines
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The status of every gate with what its weakest record says."""
+    from opwright.explain import GATES
+
+    lines = []
+    for kind, status in gates(verdict).items():
+        records = [record for record in verdict.records if record.kind == kind]
+        title = GATES[kind][0] if kind in GATES else kind
+        lines.append(f"{kind}  {status:<8}  {title}: {weakest_reason(records, status)}")
+    subjects = dict.fromkeys(r.subject for r in verdict.records if r.subject)
+    lines += [f"    subject: {subject}" for subject in list(subjects)[:2]]
+    return lines
+
+
+def weakest_reason(records: Iterable[Record], status: str) -> str:
+    """How many obligations there are, and the reason of the first that has the gate's status."""
+    records = list(records)
+    worst = [record for record in records if record.status == status]
+    reason = next((record.reason for record in worst if record.reason), "")
+    return f"{len(records)} obligations" + (f"; {reason}" if reason else "")
+
+
+def timing_lines(rows: Sequence[Row]) -> list[str]:
+    """Medians of one run by workload and mode, with the ratio to the emitted kernel."""
+    own = {(r.workload, r.mode): r.median_s for r in rows if r.impl == "opwright"}
+    lines = ["median times, interleaved in one run (`out` reuses outputs, `fresh` allocates them)"]
+    width = max(len(r.impl) for r in rows)
+    shown = ""
+    for row in rows:
+        head = f"{row.op} {row.workload}: {row.shape}"
+        if head != shown:
+            lines.append(f"  {head}")
+            shown = head
+        mine = own.get((row.workload, row.mode))
+        if row.median_s is None:
+            lines.append(f"    {row.impl:<{width}}  {row.mode:<5}  {row.note}")
+            continue
+        ratio = f"  {row.median_s / mine:6.2f}x" if mine else ""
+        note = f"  ({row.note})" if row.note else ""
+        lines.append(
+            f"    {row.impl:<{width}}  {row.mode:<5}  {row.median_s * 1e3:10.4f} ms{ratio}{note}"
+        )
+    return lines

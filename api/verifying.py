@@ -1,0 +1,109 @@
+"""`opwright verify`: the gates on any candidate, also a hand-written one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opwright.compiling import gates, verdict_lines
+from opwright.outcome import HOLDS, NO, Problem, print_json
+from opwright.spec_files import open_spec, pick_operator, print_diagnostics
+
+if TYPE_CHECKING:
+    from opwright.ir.record import Verdict
+
+
+def verify(
+    path: Path,
+    candidate: Path,
+    name: str | None,
+    types: dict[str, str],
+    require: str,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Print every record; yes when the candidate may ship."""
+    from opwright.backends.cpp.build import host_isa
+    from opwright.compiler.verification import verify_operator
+    from opwright.grammar.diagnostics import DiagnosticError
+
+    try:
+        spec = open_spec(path)
+        operator = pick_operator(spec, name or claimed(candidate, spec.names))
+        op = spec.operator(operator, {**claimed_types(candidate), **types})
+    except DiagnosticError as error:
+        print_diagnostics(error.diagnostics)
+        return NO
+    verdict = verify_operator(op, candidate, host_isa(), require, seed)
+    ships = may_ship(verdict, require)
+    if as_json:
+        records = [record.to_json() for record in verdict.records]
+        print_json(
+            {
+                "verdict": verdict.status,
+                "ships": ships,
+                "gates": gates(verdict),
+                "records": records,
+            }
+        )
+    else:
+        for record in verdict.records:
+            reason = f": {record.reason}" if record.reason else ""
+            print(f"{record.id:<28} {record.status:<8}{reason}")
+            if record.counterexample:
+                print(f"{'':<28} counterexample: {json.dumps(dict(record.counterexample))}")
+        print()
+        print("\n".join(verdict_lines(verdict)))
+        print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
+    return HOLDS if ships else NO
+
+
+def may_ship(verdict: Verdict, require: str) -> bool:
+    """The shipping rule: nothing refuted, safety as required, numbers at least tested."""
+    from opwright.ir.record import ORDER
+
+    at_least = ORDER.index("PROVED" if require == "proved" else "TESTED")
+    safe = all(ORDER.index(verdict.gate(kind)) >= at_least for kind in ("G2", "G3"))
+    numbers = ORDER.index(verdict.gate("G6")) >= ORDER.index("TESTED")
+    return safe and numbers and all(record.status != "REFUTED" for record in verdict.records)
+
+
+def claimed(candidate: Path, names: list[str]) -> str | None:
+    """The operator that a candidate says it is for, where that helps to choose among several."""
+    if len(names) == 1:
+        return None
+    if candidate.is_dir():
+        found = plan_of(candidate).get("op", "")
+        return str(found).partition("@")[0] or None
+    match = re.search(r"^program (\w+)", read_candidate(candidate), re.M)
+    return match[1] if match else None
+
+
+def claimed_types(candidate: Path) -> dict[str, str]:
+    """The types that a plan was made for."""
+    if not candidate.is_dir():
+        return {}
+    found = plan_of(candidate).get("types", {})
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def plan_of(folder: Path) -> dict[str, object]:
+    """candidate.json as it is; what is wrong with it is for the gates to say."""
+    try:
+        found = json.loads((folder / "candidate.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_candidate(path: Path) -> str:
+    """The text of a TileIR file; `Problem` for a path without one."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(
+            f"{path}: no such candidate: {error}",
+            "give a folder with candidate.json or a .tile file",
+        ) from None
