@@ -502,23 +502,25 @@ class _Machine:
         if m.owner is not None:
             m.owner[at] = NOBODY
         if b.name in self.home:
-            host, where = self.housed(b, at)
-            owner = self.memory[host].owner
-            assert owner is not None
+            owner, where, _ = self.housed(b, at)
             owner[where] = self.number
 
-    def housed(self, b: Buffer, at: tuple[NDArray[np.int64], ...]) -> tuple[str, Any]:
+    def housed(
+        self, b: Buffer, at: tuple[NDArray[np.int64], ...]
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...], NDArray[np.bool_]]:
+        """Owners of the host's memory, where scratch lies in it, and which lanes stay inside."""
         host, lead = self.home[b.name]
-        shape = self.memory[host].data.shape
-        full = (*(np.full(at[0].shape if at else (), x) for x in lead), *at)
-        bad = np.zeros(full[0].shape, bool)
-        for i, n in zip(full, shape, strict=True):
-            bad |= (i < 0) | (i >= n)
-        if bad.any():
-            where = self.first(bad, tuple(np.atleast_1d(i) for i in full))
+        owner = self.memory[host].owner
+        assert owner is not None
+        count = at[0].shape
+        full = (*(np.full(count, x) for x in lead), *(at if b.shape else ()))
+        good = np.ones(count, bool)
+        for i, n in zip(full, self.memory[host].data.shape, strict=True):
+            good &= (i >= 0) & (i < n)
+        if not good.all():
+            where = self.first(~good, full)
             self.fail("home", f"{b.name} leaves {host}{list(where)}", host, where)
-            full = tuple(np.clip(i, 0, max(n - 1, 0)) for i, n in zip(full, shape, strict=True))
-        return host, full
+        return owner, tuple(i[good] for i in full), good
 
     def fits(self, b: Buffer, data: NDArray[Any]) -> NDArray[Any]:
         if b.dtype.kind == "int" and data.size:
@@ -543,13 +545,11 @@ class _Machine:
             m.reader[at] = np.where(free | (m.reader[at] == self.number), self.number, MANY)
             m.looked[at] = self.me()
         if b.name in self.home:
-            host, full = self.housed(b, at)
-            owner = self.memory[host].owner
-            assert owner is not None
-            lost = np.atleast_1d(owner[full] != self.number)
+            owner, full, good = self.housed(b, at)
+            lost = owner[full] != self.number
             if lost.any():
-                where = self.first(lost, tuple(np.atleast_1d(i) for i in at))
-                text = f"{b.name}{list(where)} was overwritten in its home {host}"
+                where = self.first(lost, tuple(i[good] for i in at))
+                text = f"{b.name}{list(where)} was overwritten in its home"
                 self.fail("home", text, b.name, where)
         shape = [a.extent for a in v.axes]
         data = np.full(shape, 0 if what.other is None else what.other, m.data.dtype)

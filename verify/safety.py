@@ -61,7 +61,8 @@ class Safety(Collector):
         at = encoder.instance(a.launch, a.path)
         mask = encoder.formula(a.mask, at)
         under = [*at.facts, *t.parts(mask)]
-        if wrap := self.sane((a.mask,), at):
+        # a divisor of the index is evaluated for lanes that the mask leaves out, too
+        if wrap := [*self.sane((a.mask,), at), *self.divisors(a.index, at)]:
             case = (at.facts, t.all(wrap))
             yield self.make("G2", "mask", a.launch, a.name, ("wrap", "divisor"), [case])
         case = (under, t.all(self.sane(a.index, at)))
@@ -72,6 +73,14 @@ class Safety(Collector):
             inside += [t.ge0(x), t.lt(x, encoder.term(n, at))]
         case = (under, t.all(inside))
         yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
+
+    def divisors(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
+        t = self.terms
+        found = dict.fromkeys(
+            x.args[1] for e in exprs for x in walk(e) if x.op in ("floordiv", "mod")
+        )
+        goals = [t.lt(t.const(0), self.encoder.term(d, at)) for d in found]
+        return [g for g in goals if g is not YES]
 
     def sane(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
         """No node of these expressions wraps, and every divisor is positive."""
