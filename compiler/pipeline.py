@@ -31,7 +31,7 @@ from opwright.compiler.package import (
 )
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.spaces import spaces
-from opwright.compiler.timing import OWN, Baselines, Row, rows
+from opwright.compiler.timing import OWN, ZERO, Baselines, Row, rows, shape_text
 from opwright.compiler.toolbox import evaluation_tools
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.ir.op import Operator
@@ -49,6 +49,7 @@ from opwright.verify.inputs import Case
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
 F32_LANES = {"x86-64-v4": 16, "x86-64-v3": 8, "portable": 8}
 CARRIED = 3  # schedules tried at a binding that was not searched, besides candidate 0
+SLOW = 0.1  # seconds of a call of candidate 0 beyond which it is not timed again
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
 
 
@@ -262,7 +263,7 @@ def _compile_binding(
             label = "candidate0" if n == len(chosen) - 1 else "winner"
             v = _variant(label, op, c, level, options)
             variants.append(v)
-            libraries[OWN if n == 0 else "candidate 0"] = v.libraries[level]
+            libraries[OWN if n == 0 else ZERO] = v.libraries[level]
         table: list[Row] = []
         if primary and not result.stopped:
             table = _timings(op, evaluator, libraries, result, baselines)
@@ -330,8 +331,11 @@ def _timings(
     for load in evaluator.loads:
         own = dict(libraries)
         latency = slow.get(load.scaled.name, {}).get("latency", 0.0)
-        if len(own) > 1 and latency > 1.0:
-            del own["candidate 0"]  # its time is known from the search; it would dominate the run
+        if len(own) > 1 and latency > SLOW:
+            del own[ZERO]  # its time is known from the search; it would dominate the run
+            shape = shape_text(op, load.scaled.sizes)
+            note = "measured during the search"
+            out.append(Row(op.name, load.scaled.name, shape, ZERO, "out", latency, 0.0, note))
         out += rows(op, load.scaled.name, load.timed, own, baselines, evaluator.threads)
     return out
 

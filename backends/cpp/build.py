@@ -44,7 +44,7 @@ class BuildResult:
 
 
 @cache
-def _version(compiler: str) -> str:
+def compiler_version(compiler: str) -> str:
     try:
         done = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, timeout=20, check=True
@@ -93,7 +93,7 @@ def build(
     if out.suffix == ".so":
         target = out
     else:
-        parts = [_version(command[0]), *command[1:], source, driver]
+        parts = [compiler_version(command[0]), *command[1:], source, driver]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         target = out / f"{key[:32]}.so"
         if target.exists():
