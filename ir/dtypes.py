@@ -27,7 +27,8 @@ class DType:
     mantissa: int = 0
     exponent: int = 0
     bias: int = 0
-    finite: str = "ieee"  # ieee: all-ones exponent is inf/nan | fn: only all ones is nan | fnuz: 0x80 is nan | none
+    # ieee: all-ones exponent is inf/nan | fn: only all ones is nan | fnuz: 0x80 is nan | none
+    finite: str = "ieee"
 
     @property
     def bytes(self) -> int:

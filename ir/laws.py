@@ -47,8 +47,8 @@ def evaluate_law(
 ) -> LawResult:
     """Try a law once on decoded inputs; arguments not given are drawn.
 
-    `inputs` are exact values of their types; transformed ones are rounded once to them. Raises InputError for inputs that do
-    not fit the operator.
+    `inputs` are exact values of their types; transformed ones are rounded once to them. Raises
+    InputError for inputs that do not fit the operator.
     """
     form = clause.source
     if not isinstance(form, Law) or clause.expr is None:

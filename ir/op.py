@@ -241,9 +241,8 @@ def verify(op: Operator) -> None:
 
 def show_operator(op: Operator) -> str:
     """The text that `opwright show --stage op` prints."""
-    lines = [
-        f"operator {op.name} @ {op.version} ({', '.join(f'{k} = {v}' for k, v in op.types.items())})"
-    ]
+    types = ", ".join(f"{k} = {v}" for k, v in op.types.items())
+    lines = [f"operator {op.name} @ {op.version} ({types})"]
     lines += [f"  size {s}" for s in op.sizes]
     lines += [
         f"  param {p.name}: {p.dtype}" + (f" = {show(p.default)}" if p.default is not None else "")

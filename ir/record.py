@@ -1,4 +1,4 @@
-"""The one record of an obligation, used by check, verify, certificates and every machine interface."""
+"""The one record of an obligation, of check, verify, certificates and every machine interface."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ORDER = ("REFUTED", "UNKNOWN", "ASSUMED", "TESTED", "PROVED")
 class Record:
     """What was established about one obligation and about which subject.
 
-    `id` is "G2.bounds.ld_x", `kind` the gate ("G2"), `status` one of ORDER, `reason` why or on what,
-    `subject` "TileIR sha256:... (printer trusted)" or the source's hash.
+    `id` is "G2.bounds.ld_x", `kind` the gate ("G2"), `status` one of ORDER, `reason` why or on
+    what, `subject` "TileIR sha256:... (printer trusted)" or the source's hash.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All records of a candidate; `status` is their minimum, UNKNOWN when a required kind is missing."""
+    """All records of a candidate; `status` is their minimum, UNKNOWN when a required kind lacks."""
 
     records: tuple[Record, ...]
     required: tuple[str, ...] = ("G2", "G3", "G6")
@@ -63,6 +63,6 @@ class Verdict:
 
 
 def weakest(statuses: Iterable[str]) -> str:
-    """The minimum in the order REFUTED < UNKNOWN < ASSUMED < TESTED < PROVED; UNKNOWN of nothing."""
+    """The minimum in REFUTED < UNKNOWN < ASSUMED < TESTED < PROVED; UNKNOWN of nothing."""
     ranks = [ORDER.index(s) for s in statuses]
     return ORDER[min(ranks)] if ranks else "UNKNOWN"

@@ -72,7 +72,8 @@ class Value:
 
     full: attr is the number. index: attr is an int, real or bool expression over sizes, params,
     loop variables, program ids and lanes (its lanes are the value's axes). load: attr is a Load.
-    cast: to `dtype`, identity over the reals; round: the same where the rounding is meant. reduce: attr is (monoid, Axis). param/result: state of a loop.
+    cast: to `dtype`, identity over the reals; round: the same where the rounding is meant.
+    reduce: attr is (monoid, Axis). param/result: state of a loop.
     """
 
     name: str

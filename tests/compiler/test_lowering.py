@@ -1,4 +1,4 @@
-"""Every strategy's programs mean what the spec means: interpreter against reference, at odd small sizes."""
+"""Every strategy's programs mean what the spec means: interpreter against reference, odd sizes."""
 
 from __future__ import annotations
 
