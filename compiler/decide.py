@@ -41,9 +41,10 @@ from opwright.ir.expr import (
 from opwright.ir.op import Law, Operator, Tensor
 from opwright.ir.semantics import ARG_FOLDS, ROWS
 
-RLIMIT = 2_000_000
-TIMEOUT = 1000  # milliseconds of one question
-BUDGET = 5.0  # seconds of all questions about one operator
+RLIMIT = 1_500_000  # z3's own measure of work, for one question; about half a second
+RETRY = 300_000  # the same for each attempt at a smaller counterexample
+TIMEOUT = 2000  # milliseconds of one question, where the machine is slow
+BUDGET = 4.0  # seconds of all questions about one operator
 # least and largest sizes of counterexamples, the most telling first
 SMALL = ((1, 2), (1, 4), (1, 16), (1, 80), (0, 2), (0, 16), (0, 4096))
 ROUNDS, INSTANCES = 3, 96
@@ -67,6 +68,7 @@ class Decider:
         self.op = op
         self.requires = requirements(op)
         self.spent = 0.0
+        self.known: dict[tuple[Any, ...], Answer] = {}
 
     def satisfiable(self) -> Answer:
         """Whether some sizes and params obey the facts."""
@@ -102,10 +104,14 @@ class Decider:
             return Answer("UNKNOWN", o.undecided)
         if self.spent > BUDGET:
             return Answer("UNKNOWN", "the time for this operator's obligations is used up")
+        key = (o.kind, o.goal, o.assume, tuple(o.ranges.items()), o.exists, id(law))
+        if key in self.known:
+            return self.known[key]
         start = time.monotonic()
         answer = self._exists(o, law) if o.exists else self._universal(o, o.goal, law)
         seconds = time.monotonic() - start
         self.spent += seconds
+        self.known[key] = answer
         return Answer(answer.status, answer.reason, answer.values, answer.names, seconds)
 
     def _exists(self, o: Obligation, law: Law | None) -> Answer:
@@ -195,6 +201,7 @@ class Decider:
             names = ", ".join(sorted(encoder.loose))
             return Answer("UNKNOWN", f"`requires {names}` could not be used at these indices")
         model = None
+        solver.set("rlimit", RETRY)
         for least, most in SMALL:
             solver.push()
             solver.add(*encoder.sizes_between(least, most))
@@ -203,6 +210,7 @@ class Decider:
                 break
             solver.pop()
         if model is None:
+            solver.set("rlimit", RLIMIT)
             if str(solver.check()) != "sat":
                 return Answer("UNKNOWN", "z3 lost its counterexample")
             model = solver.model()

@@ -70,7 +70,7 @@ class Ranges:
         for d in self.definitions.values():
             t = self._tensor(d.name)
             for k, r in enumerate(t.ranges):
-                if r is None:
+                if r is None and t.role == "local" and k < len(d.indices):
                     self._report(d, k, findings)
             if any(r is None for r in t.ranges):
                 t.kind = None
