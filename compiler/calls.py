@@ -104,6 +104,7 @@ class Calls:
         self.own: tuple[object, Interface] | None = None
         self.equal: dict[Expr, Expr] = {}  # sizes that `where` equates
         self.memo: dict[tuple[object, ...], Results] = {}
+        self.digests: set[str] = set()  # of the operators called
 
     def __call__(self, node: ast.Call, op: OperatorName, scope: Scope) -> Results | None:
         if self.own is not None and self.own[0] == op.key:
@@ -119,6 +120,7 @@ class Calls:
         callee = self._elaborate(op, values, node)
         if callee is None:
             return None
+        self.digests.add(callee.digest)
         interface = interface_of(callee)
         bound = self._match(node, interface, scope, values)
         return None if bound is None else self._inline(node, callee, bound)

@@ -137,6 +137,9 @@ MANY_RESULTS = register(
 )
 SECTION_TWICE = register("E0317", "{section} stands twice", "keep one")
 NOT_CONSTANT = register("E0318", "{what} must be a constant", "write a number")
+LARGE_INTEGER = register(
+    "E0319", "{text} does not fit in 64 bits", "write a real number with a point, as `1.0e30`"
+)
 
 # -- shapes and obligations -----------------------------------------------------------------------
 OUT_OF_RANGE = register(

@@ -173,7 +173,7 @@ def _elaborate(
     named = {name: None for name in body.definitions}
     kept = prune(tensors, named, {d.name for d, _, _ in interface.outputs})
     text = canonical(module.version, op)
-    used = sorted({o.digest for o in library.operators.values()})
+    used = sorted(calls.digests)
     operator = Operator(
         op.name,
         op.version,

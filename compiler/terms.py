@@ -168,6 +168,9 @@ class Terms:
     def value(self, node: ast.Expr, scope: Scope) -> Value | None:
         match node:
             case ast.Number():
+                if isinstance(node.value, int) and node.value >= 2**63:
+                    self.findings.add(codes.LARGE_INTEGER, node.span, text=node.text)
+                    return None
                 return const(node.value)
             case ast.Bool():
                 return TRUE if node.value else FALSE

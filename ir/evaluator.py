@@ -126,7 +126,7 @@ class Evaluator(Folds):
                 at = tuple(step - first if k == when else slice(None) for k in range(len(t.axes)))
                 self.arrays[t.name][at] = value
         for t in group:
-            del self._running[t.name]
+            self._running.pop(t.name, None)
 
     # -- expressions ------------------------------------------------------------------------------
 

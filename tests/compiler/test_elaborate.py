@@ -333,6 +333,18 @@ def test_calls_copy_the_called_definition() -> None:
     assert len(bound_names(op)) == len(set(bound_names(op)))
 
 
+def test_digests_cover_what_is_called_and_nothing_else() -> None:
+    use = "op f @ 1.0 { dims M input a: f32[M] output o: f32[M] def { o[i] = g(a)[i] } }"
+    g = "op g @ 1.0 { dims M input a: f32[M] output o: f32[M] def { o[i] = a[i] * 2 } }"
+    h = "op h @ 1.0 { dims M input a: f32[M] output o: f32[M] def { o[i] = a[i] } }"
+    made = spec(g, h, use)
+    alone = {n: spec(g, h, use).operator(n).digest for n in made.names}
+    assert {n: made.operator(n).digest for n in reversed(made.names)} == alone
+    changed = spec(g.replace("2", "3"), h, use)
+    assert changed.operator("f").digest != alone["f"]
+    assert changed.operator("h").digest == alone["h"]
+
+
 def test_several_results_at_once_and_tensor_literals() -> None:
     op = spec(
         HALF,

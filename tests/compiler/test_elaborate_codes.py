@@ -111,6 +111,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
                   COPY + "\n  minimize 0.5 * latency + 0.5 * memory"),
     "E0318": both(COPY + "\n  workload w weight 1 { N = 8, x ~ normal(0, sqrt(2)) }",
                   COPY + "\n  workload w weight 1 { N = 8, x ~ normal(0, 1.5) }"),
+    "E0319": both("def { y[i] = x[i] + 9999999999999999999 }", "def { y[i] = x[i] + 1e19 }"),
     # shapes and obligations
     "E0401": both("def { y[i] = x[i + 1] }", "def { y[i] = x[i + 1] ?? 0 }"),
     "E0402": both("def { y[i] = x[i, 0] }", COPY),

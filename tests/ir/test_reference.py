@@ -370,6 +370,15 @@ def test_recurrence_of_two_tensors() -> None:
     agree(op, {"x": numbers(9, 2, 5)})
 
 
+def test_recurrence_over_nothing() -> None:
+    body = read("h", (t - 1,), "real") + x_at(t)
+    op = operator(
+        [source("x", "f32", N)],
+        [output("h", "f32", axes(t=N), body, recurrence=Recurrence("t", const(0.0), ("h",)))],
+    )
+    assert agree(op, {"x": np.zeros(0)})["h"].shape == (0,)
+
+
 def test_recurrence_through_a_contraction() -> None:
     inner = total({"k": K}, x_at(i, k, name="w") * read("h", (t - 1, k), "real"))
     body = call("tanh", inner + x_at(t, i))
