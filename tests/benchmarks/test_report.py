@@ -1,0 +1,53 @@
+"""The tables: modes apart, ratios to the package, missing numbers with their reasons."""
+
+from __future__ import annotations
+
+import pytest
+
+from opwright.benchmarks.report import implementations, ratios, table, text
+from opwright.compiler.timing import Row
+
+
+def _row(op: str, impl: str, mode: str, seconds: float | None, note: str = "") -> Row:
+    return Row(op, "w", "N=1", impl, mode, seconds, 0.0, note)
+
+
+ROWS = [
+    _row("a", "opwright", "out", 1e-3),
+    _row("a", "torch", "out", 2e-3),
+    _row("a", "opwright", "fresh", 2e-3),
+    _row("a", "torch", "fresh", 3e-3),
+    _row("a", "jax", "fresh", None, "jax: no such type"),
+    _row("b", "opwright", "out", 1e-3),
+    _row("b", "torch", "out", 0.5e-3),
+]
+
+
+def test_ratios_are_over_the_package_and_modes_stay_apart() -> None:
+    assert implementations(ROWS) == ["torch", "jax"]
+    assert ratios(ROWS, "out") == {"torch": pytest.approx([2.0, 0.5])}
+    assert ratios(ROWS, "fresh") == {"torch": pytest.approx([1.5])}
+
+
+def test_tables() -> None:
+    lines = [line.split() for line in table(ROWS, "out")]
+    assert lines[0] == ["operator", "workload", "opwright", "ms", "torch"]
+    assert lines[1] == ["a", "w", "1", "2.00x"]
+    assert lines[2] == ["b", "w", "1", "0.50x"]
+    assert lines[3] == ["geometric", "mean", "1.00x"]
+    fresh = [line.split() for line in table(ROWS, "fresh")]
+    assert fresh[1] == ["a", "w", "2", "1.50x", "-"]
+    assert table([], "out") == []
+
+
+def test_reasons_are_printed() -> None:
+    printed = text(ROWS)
+    assert "outputs given" in printed and "outputs allocated" in printed
+    assert "a w, jax (fresh): jax: no such type" in printed
+
+
+def test_an_unknown_operator_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    from opwright.benchmarks.__main__ import main
+
+    assert main(["no_such"]) == 2
+    assert "no operator no_such" in capsys.readouterr().err
