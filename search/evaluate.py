@@ -158,9 +158,14 @@ class CandidateEvaluator:
 
     def _workloads(self) -> list[tuple[Workload | None, Scaled]]:
         out: list[tuple[Workload | None, Scaled]] = []
-        for w in self.op.workloads:
-            if any(self.op.types.get(k, v) != v for k, v in w.types.items()):
-                continue  # it belongs to another binding of the types
+        bound = self.op.types
+        own = [
+            w for w in self.op.workloads if all(bound.get(k, v) == v for k, v in w.types.items())
+        ]
+        if self.op.workloads and not own:
+            types = ", ".join(f"{k} = {v}" for k, v in bound.items())
+            self._notes.append(f"no workload is declared for {types}: those of other types count")
+        for w in own or self.op.workloads:
             try:
                 scaled = scale(self.op, w, self.options.bytes_limit, self.options.work_limit)
             except InputError as e:
