@@ -65,7 +65,15 @@ def text(rows: Sequence[Row]) -> str:
         if lines:
             head = f"{title}: time of others over the package's, larger is a win for the package"
             parts.append("\n".join([head, *lines]))
-    notes = [f"{r.op} {r.workload}, {r.impl} ({r.mode}): {r.note}" for r in rows if r.note]
-    if notes:
-        parts.append("\n".join(["notes", *dict.fromkeys(notes)]))
+    missing = [f"{r.op} {r.workload}, {r.impl} ({r.mode}): {r.note}" for r in rows
+               if r.note and r.median_s is None]  # fmt: skip
+    if missing:
+        parts.append("\n".join(["not measured", *dict.fromkeys(missing)]))
+    doubtful = [r for r in rows if r.note and r.median_s is not None]
+    if doubtful:
+        worst = max(doubtful, key=lambda r: len(r.note))
+        parts.append(
+            f"{len(doubtful)} of {len(rows)} numbers are doubtful, measure again on a quiet"
+            f" machine; for example {worst.op} {worst.workload}: {worst.note}"
+        )
     return "\n\n".join(parts)

@@ -44,6 +44,9 @@ def test_reasons_are_printed() -> None:
     printed = text(ROWS)
     assert "outputs given" in printed and "outputs allocated" in printed
     assert "a w, jax (fresh): jax: no such type" in printed
+    assert "doubtful" not in printed
+    busy = [*ROWS, _row("c", "opwright", "out", 1e-3, "the machine's load was 9.0")]
+    assert "1 of 8 numbers are doubtful" in text(busy)
 
 
 def test_an_unknown_operator_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
