@@ -340,7 +340,7 @@ def test_digests_cover_what_is_called_and_nothing_else() -> None:
     made = spec(g, h, use)
     alone = {n: spec(g, h, use).operator(n).digest for n in made.names}
     assert {n: made.operator(n).digest for n in reversed(made.names)} == alone
-    changed = spec(g.replace("2", "3"), h, use)
+    changed = spec(g.replace("* 2", "* 3"), h, use)
     assert changed.operator("f").digest != alone["f"]
     assert changed.operator("h").digest == alone["h"]
 
