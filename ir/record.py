@@ -59,6 +59,9 @@ class Verdict:
 
     @property
     def status(self) -> str:
+        """REFUTED as soon as anything is, required or not."""
+        if any(r.status == "REFUTED" for r in self.records):
+            return "REFUTED"
         return weakest(self.gate(k) for k in self.required)
 
 
