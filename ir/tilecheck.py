@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from opwright.ir.dtypes import BOOL, I64, DType
+from opwright.ir.dtypes import BOOL, I64, DType, integer_range
 from opwright.ir.expr import Expr, leaves, show, walk
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.tile import (
@@ -292,6 +292,10 @@ class _Checker:
             ("real", "real"),
         ):
             raise self.fail(f"{n!r} is not a number of {d}")
+        if d.kind == "int":
+            lo, hi = integer_range(d)
+            if not lo <= n <= hi:
+                raise self.fail(f"{n} does not fit {d}")
 
     def axes_are(self, v: Value, axes: Iterable[Axis]) -> None:
         wanted = set(axes)

@@ -13,7 +13,7 @@ from opwright.verify.encode import Encoder
 
 UNIFORM = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 SIZES = (1, 2, 0, 3, 5, 8, 9, 17, 33, 70)
-TRIES = 400
+TRIES = 4000
 
 
 class Small:
@@ -83,11 +83,21 @@ class Small:
             found = self.environment(env)
             if found is not None:
                 yield found
-        mixed = itertools.product(*(self.allowed(x, SIZES[:4]) for x in self.sizes))
-        for values in itertools.islice(mixed, TRIES):
-            found = self.environment(dict(zip(self.sizes, values, strict=True)))
+        for values, chosen in itertools.islice(self.mixed(params), TRIES):
+            env = dict(zip(self.sizes, values, strict=True))
+            found = self.environment({**env, **dict(zip(integers, chosen, strict=True))})
             if found is not None:
                 yield found
+
+    def mixed(self, params: list[list[int]]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Each size at one or at a common larger value, each param at one of a few."""
+        for n in (16, 64, 2, 3, 128):
+            pairs = []
+            for x in self.sizes:
+                own = self.allowed(x, (1, n, *UNIFORM)) or [0]
+                near = [v for v in own if v >= 1] or own
+                pairs.append(list(dict.fromkeys((near[0], n if n in own else own[-1]))))
+            yield from itertools.product(itertools.product(*pairs), itertools.product(*params))
 
 
 def in_order(ranges: list[list[int]], most: int) -> list[tuple[int, ...]]:

@@ -88,6 +88,7 @@ BAD = {
     "has no axis": program(Def(TILE), value("reduce", TILE, attr=("sum", d))),
     "unknown reduction": program(Def(TILE), value("reduce", TILE, attr=("mean", c))),
     "no cast": program(Def(ONE), value("cast", ONE, dtype=I64)),
+    "does not fit i64": program(value("full", attr=2**63, dtype=I64)),
     "is not a number of": program(value("full", attr=True)),
     "two extents": program(Def(TILE), value("full", axes=(Axis("c", 4),), attr=0.0)),
     "no lanes": program(value("full", axes=(Axis("c", 0),), attr=0.0)),
