@@ -9,11 +9,11 @@ from random import Random
 from typing import Any, Protocol
 
 from opwright.ir.dtypes import DTYPES
-from opwright.ir.expr import Expr, evaluate, leaves, param, size
+from opwright.ir.expr import Expr, evaluate, leaves, param, size, walk
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.ir.text import parse_expr
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import For, TileProgram, expressions, lanes, statements
 from opwright.search.results import Built, Options
 from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case
@@ -65,6 +65,18 @@ def scratch_bytes(plan: Plan, op: Operator, case: Case, threads: int) -> int:
         count = math.prod(int(evaluate(parse_expr(t, names), env)) for t in s.shape)
         total += count * DTYPES[s.dtype].bytes * (threads if s.scope == "program" else 1)
     return total
+
+
+def edges(program: TileProgram) -> tuple[int, ...]:
+    """Tile extents, loop steps and block sizes of a program: sizes next to them are tested."""
+    found: set[int] = set()
+    for k in program.kernels:
+        roots = [*k.grid, *expressions(k.body)]
+        found |= {x.attr for e in roots for x in walk(e) if x.op == "const" and x.kind == "int"}
+        found |= {a.extent for a in lanes(*roots)}
+        found |= {s.step for s in statements(k.body) if isinstance(s, For)}
+    # a block of 16 and the 15 that rounds up to it are one edge
+    return tuple(sorted(n for n in found if 2 <= n <= 2048 and n + 1 not in found))
 
 
 class Owner(Protocol):

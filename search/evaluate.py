@@ -26,7 +26,15 @@ from opwright.ir.op import Operator, Workload
 from opwright.ir.record import ORDER, weakest
 from opwright.ir.tile import TileProgram
 from opwright.search import quiet
-from opwright.search.calls import Runner, arguments, buffers, floor, scratch_bytes, strided
+from opwright.search.calls import (
+    Runner,
+    arguments,
+    buffers,
+    edges,
+    floor,
+    scratch_bytes,
+    strided,
+)
 from opwright.search.measure import Timing, timings
 from opwright.search.results import (
     Built,
@@ -50,6 +58,9 @@ from opwright.verify.numeric import (
     wrong,
 )
 from opwright.verify.sizes import Scaled, default_workload, scale, work
+
+# said in every record of something that was executed
+CONFINED = "run in a killable process of the same user, which is no security boundary"
 
 
 def host() -> str:
@@ -86,7 +97,7 @@ class _Load:
 class CandidateEvaluator:
     """The evaluator for C++ candidates on this machine; use it as a context manager.
 
-    `edges` are tile extents and vector widths that test sizes should straddle. What could not be
+    `near` are tile extents and vector widths that test sizes should straddle. What could not be
     tested or measured as declared is in `notes`.
     """
 
@@ -95,7 +106,7 @@ class CandidateEvaluator:
         op: Operator,
         tools: Tools,
         options: Options | None = None,
-        edges: Sequence[int] = (8, 16, 32, 64),
+        near: Sequence[int] = (8, 16, 32, 64),
     ) -> None:
         self.op, self.tools = op, tools
         options = options or Options()
@@ -104,9 +115,9 @@ class CandidateEvaluator:
             threads=options.threads or os.cpu_count() or 1,
             bytes_limit=options.bytes_limit or memory_limit(),
         )
-        made = generate(op, self.options.seed, self.options.cases, edges)
+        made = generate(op, self.options.seed, self.options.cases, near)
         self.cases, self._notes = list(made.cases), list(made.notes)
-        self.edges = edges
+        self.near = near
         self._bounds: dict[int, Mapping[str, Bound]] = {}
         self._expected: dict[str, Mapping[str, Bound] | Peer] = {}
         self._variants: dict[tuple[str, ...], tuple[Case, ...]] = {}
@@ -195,7 +206,7 @@ class CandidateEvaluator:
         passed: list[tuple[Job, Evaluation]] = []
         futures: dict[Future[Evaluation], Job] = {}
         try:
-            with quiet.busy():
+            with quiet.busy(self.options.lock):
                 for job in jobs:
                     futures[self._pool.submit(self.judge, job)] = job
                 for done in as_completed(futures):
@@ -234,7 +245,8 @@ class CandidateEvaluator:
         source = hashlib.sha256(emitted.source.encode()).hexdigest()
         facts = {"seconds": built.seconds, "size": built.size}
         found = self._numeric(job, built, f"sha256:{source}")
-        records = (*records, *found.records)
+        executed = (replace(r, assumptions=(*r.assumptions, CONFINED)) for r in found.records)
+        records = (*records, *executed)
         base = Evaluation("ok", "", source, records, {**facts, "error": found.error})
         failed = found.refuted
         if failed is not None:
@@ -262,7 +274,7 @@ class CandidateEvaluator:
     # -- numeric gate -----------------------------------------------------------------------------
 
     def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
-        cases = [*self.cases, *self._special_sizes(job.program)]
+        cases = [*self.cases, *self._own_sizes(job.program)]
         need = max((slots(self.op, c, k)[1] for c in cases for k in ("rows", "gapped")), default=0)
         shared = self._arena(need)
         run = Runner(self, job.program, built, shared)
@@ -271,16 +283,24 @@ class CandidateEvaluator:
         finally:
             run.close()
 
-    def _special_sizes(self, program: TileProgram) -> tuple[Case, ...]:
-        """Cases under the facts of a variant, when ordinary ones rarely satisfy them."""
+    def _own_sizes(self, program: TileProgram) -> tuple[Case, ...]:
+        """Cases next to the program's own tiles and blocks, under the facts that it assumes."""
         facts = [f for f in program.facts if not strided(f)]
-        if not facts:
-            return ()
-        key = tuple(sorted(map(repr, facts)))
+        blocks = [n for n in edges(program) if n not in self.near]
+        key = (*sorted(map(repr, facts)), *map(str, blocks))
         with self._lock:
             if key not in self._variants:
                 o = self.options
-                made = generate(self.op, o.seed + 1, max(4, o.cases // 2), self.edges, facts=facts)
+                count = max(6, o.cases // 2) if facts else 6
+                made = generate(
+                    self.op,
+                    o.seed + 1,
+                    count,
+                    blocks,
+                    facts=facts,
+                    specials=bool(facts),
+                    beyond=blocks,
+                )
                 self._variants[key] = tuple(c for c in made.cases if self._has_reference(c))
             return self._variants[key]
 
@@ -396,7 +416,7 @@ class CandidateEvaluator:
         }
         contenders: list[dict[str, Any]] = []
         patience = o.call_limit * 6 + o.time_limit * 3
-        with quiet.alone() as quiet_enough, Worker(shared, o.threads, o.limits) as worker:
+        with quiet.alone(o.lock) as still, Worker(shared, o.threads, o.limits) as worker:
             for name, path in libraries.items():
                 loaded = worker.request("load", o.call_limit, path=str(path))
                 entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
@@ -417,7 +437,7 @@ class CandidateEvaluator:
                 mode=mode,
             )
         found = timings(reply, o.threads)
-        if not quiet_enough:
+        if not still:
             self._notes.append("others of ours were busy while something was timed")
         least = floor(timed, o.threads)
         for t in found.values():

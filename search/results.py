@@ -124,6 +124,7 @@ class Options:
     `require`: "PROVED" or "TESTED", what safety must be before anything is executed. `bytes_limit`
     and `work_limit` (scalar steps) scale workloads down; up to `reference_limit` steps a
     workload's results are compared with the reference, beyond with another candidate's.
+    `lock` is the file that keeps builds and timing apart, by default one for the user.
     """
 
     threads: int = 0
@@ -140,4 +141,5 @@ class Options:
     time_limit: float = 10.0
     slower: float = 1.2
     workers: int = 2
+    lock: Path | None = None
     limits: Limits = field(default_factory=Limits)

@@ -143,16 +143,18 @@ def generate(
     facts: Sequence[Expr] = (),
     families: Sequence[str] = (*ORDINARY, *HARD),
     specials: bool = True,
+    beyond: Sequence[int] = (),
 ) -> Cases:
     """Cases over boundary sizes, value families and special values; the same for the same
     arguments.
 
     `edges` are tile extents and vector widths whose neighbours are worth trying, `facts` what a
-    variant assumes beyond the operator's own facts.
+    variant assumes beyond the operator's own facts, `beyond` blocks that one dim should exceed.
     """
     rng = Random(f"{seed}:{op.digest}:{op.name}")
     sampler = Sampler(op, rng, edges, limits, facts)
-    drawn = sampler.many(count)
+    drawn = sampler.beyond(beyond, count) if beyond else []
+    drawn += sampler.many(count - len(drawn)) if len(drawn) < count else []
     notes: dict[str, None] = {}
     if not drawn:
         shown = "; ".join(show(f) for f in sampler.facts) or "none"

@@ -295,6 +295,17 @@ class Sampler:
             keep(self.draw({}))
         return list(found.values())[:count]
 
+    def beyond(self, blocks: Sequence[int], count: int) -> list[tuple[dict[str, int], Params]]:
+        """Draws with one dim just past a block, largest blocks first, every dim in turn."""
+        found: list[tuple[dict[str, int], Params]] = []
+        for n in sorted(blocks, reverse=True):
+            for s in self.op.sizes:
+                if len(found) < count:
+                    drawn = self.draw({s: n + 1}, tries=40)
+                    if drawn is not None:
+                        found.append(drawn)
+        return found
+
 
 def _z3_constant(z3: Any, value: Number) -> Any:
     if isinstance(value, bool):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,14 +22,16 @@ from opwright.search.results import Incumbent, Options
 from opwright.search.sandbox import Limits
 
 LOAD = Workload("w", 1.0, {"B": 300, "N": 200}, {}, {}, {})
+TEMPORARY = tempfile.TemporaryDirectory()
 OPTIONS = Options(
     threads=1,
     cases=8,
-    call_limit=2.0,
+    call_limit=3.0,
     rounds=3,
     confirm_rounds=5,
     block=0.001,
-    limits=Limits(memory=1 << 29),
+    limits=Limits(memory=1 << 28),
+    lock=Path(TEMPORARY.name) / "lock",  # other tests may be timing too
 )
 
 
@@ -51,6 +57,8 @@ def test_a_good_candidate_is_measured(evaluator: CandidateEvaluator) -> None:
     assert found.status == "ok", found.reason
     assert {r.status for r in found.records} == {"PROVED", "TESTED"}
     assert {r.kind for r in found.records} == {"G2", "G3", "G6"}
+    executed = [r for r in found.records if r.kind == "G6"]
+    assert all("no security boundary" in r.assumptions[-1] for r in executed)
     w = found.metrics["w"]
     assert 1e-7 < w["latency"] < 0.1
     assert w["code_size"] > 1000 and w["memory"] == 0 and 0 <= w["error"] <= 1
@@ -70,7 +78,7 @@ def test_a_good_candidate_is_measured(evaluator: CandidateEvaluator) -> None:
         ("crashes", "crashed", "SIGSEGV"),
         ("exits", "crashed", "exited with code 0"),
         ("raises", "crashed", "SIGTERM"),
-        ("hangs", "timeout", "no answer within 2 s"),
+        ("hangs", "timeout", "no answer within 3 s"),
         ("spins", "timeout", "no answer"),
         ("floods", "crashed", "printed more than"),
         ("eats", "crashed", "SIGABRT"),
@@ -87,7 +95,7 @@ def test_cheats_and_accidents(
     assert found.status == status, found.reason
     assert words in found.reason
     assert not found.metrics
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 20
 
 
 def test_one_failure_never_stops_the_others(evaluator: CandidateEvaluator) -> None:
@@ -182,3 +190,16 @@ def test_a_workload_outside_the_facts_is_served_by_candidate_0(folder: Path) -> 
         best = Incumbent(narrow, found.metrics, good, base.metrics)
         ((_, other),) = e.evaluate([candidates.job(2, "slower")], best)
         assert other.metrics["w"]["latency"] > 1.3 * base.metrics["w"]["latency"]
+
+
+def test_ctrl_c_does_not_wait_for_what_hangs(folder: Path) -> None:
+    options = replace(OPTIONS, call_limit=60.0)
+    op = ops.scaled(workloads=[LOAD])
+    begin = time.monotonic()
+    with CandidateEvaluator(op, candidates.tools(folder), options) as e:
+        ring = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+        ring.start()
+        with pytest.raises(KeyboardInterrupt):
+            for _ in e.evaluate([candidates.job(n, "spins") for n in range(3)], None):
+                pass
+    assert time.monotonic() - begin < 20

@@ -60,9 +60,9 @@ BODIES = {
     "raises": "raise(SIGTERM);",
     "eats": """
   for (;;) {
-    char *p = (char *)malloc(1 << 26);
+    char *p = (char *)malloc(1 << 24);
     if (!p) abort();
-    memset(p, 1, 1 << 26);
+    memset(p, 1, 1 << 24);
   }
 """,
     "fails": "return 1;",

@@ -66,6 +66,13 @@ def test_boundaries_and_edges_are_met() -> None:
     assert any(c.sizes["B"] != c.sizes["N"] for c in made.cases)
 
 
+def test_sizes_beyond_a_block() -> None:
+    made = generate(ops.row_sum(), 0, count=6, beyond=(96, 512))
+    seen = [(c.sizes["B"], c.sizes["N"]) for c in made.cases]
+    assert any(b == 513 for b, _ in seen) and any(n == 513 for _, n in seen)
+    assert any(b == 97 for b, _ in seen) and any(n == 97 for _, n in seen)
+
+
 def test_equations_divisibility_and_membership() -> None:
     made = generate(ops.blocked(), 3, count=10)
     assert {c.sizes["D"] for c in made.cases} == {64, 128}
