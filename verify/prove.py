@@ -72,7 +72,7 @@ class Prover:
         self.small = Small(self.encoder)
         self.obligations: list[Obligation] = []
         self.contradiction = ""
-        self._reach: dict[frozenset[Formula], tuple[str, str]] = {}
+        self._reach: dict[tuple[frozenset[Formula], frozenset[int]], tuple[str, str]] = {}
 
     # -- discharge
     def run(self) -> None:
@@ -125,10 +125,10 @@ class Prover:
         facts, goal = case
         t = self.terms
         if goal is YES or t.implied(facts, goal):
-            return self._reached(facts)
+            return self._reached(facts, goal)
         answer = self.asker.ask([*facts, t.no(goal)])
         if answer.result == "unsat":
-            return self._reached(facts)
+            return self._reached(facts, goal)
         o.answer = answer
         if answer.result == "unknown":
             return "UNKNOWN", answer.reason
@@ -137,14 +137,15 @@ class Prover:
             return "UNKNOWN", f"no witness found, for instance at {model}"
         return "UNKNOWN", f"a counterexample at {model} could not be replayed"
 
-    def _reached(self, facts: list[Formula]) -> tuple[str, str]:
+    def _reached(self, facts: list[Formula], goal: Formula) -> tuple[str, str]:
         """PROVED, unless what the proof stands on cannot happen for a reason that is not a fact."""
-        key = frozenset(facts)
+        elements = self.asker.elements(goal)
+        key = (frozenset(facts), elements)
         if key not in self._reach:
-            answer = self.asker.ask(facts)
+            answer = self.asker.ask(facts, rough=True, besides=elements)
             if answer.result != "unsat":
                 self._reach[key] = "PROVED", ""
-            elif self.asker.ask(facts, clauses=False).result != "unsat":
+            elif self.asker.ask(facts, clauses=False, rough=True).result != "unsat":
                 self._reach[key] = "UNKNOWN", "the requirements on inputs contradict each other"
             else:
                 self._reach[key] = "PROVED", "cannot happen under the facts"

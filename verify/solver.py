@@ -48,7 +48,8 @@ class Asker:
         self._atoms: dict[int, Any] = {}
         self._monomials: dict[Monomial, Any] = {}
         self._z3: dict[Poly | Formula, Any] = {}
-        self._answers: dict[tuple[frozenset[Formula], bool], Answer] = {}
+        self._answers: dict[tuple[object, ...], Answer] = {}
+        self._lemmas: dict[tuple[Monomial, ...], list[Any]] = {}
 
     def assume(self, facts: Iterable[Formula], strides: frozenset[int]) -> None:
         """Facts of every question; those about strides and products where they are spoken of."""
@@ -60,18 +61,37 @@ class Asker:
             else:
                 self._plain.append(f)
 
-    def ask(self, formulas: Iterable[Formula], clauses: bool = True) -> Answer:
-        """Whether facts and formulas can hold together; without `clauses`, elements are free."""
+    def ask(
+        self,
+        formulas: Iterable[Formula],
+        clauses: bool = True,
+        rough: bool = False,
+        besides: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """Whether facts and formulas can hold together.
+
+        Without `clauses`, elements of inputs are free; a `rough` answer may be sat where products,
+        as they are, would not allow it. What is required of the elements `besides` is part of it.
+        """
         wanted = frozenset(itertools.chain(self._plain, formulas))
         if any(f.op == "false" for f in wanted):
             return Answer("unsat")
-        key = (wanted, clauses)
+        key = (wanted, clauses, rough, besides)
         found = self._answers.get(key)
         if found is None:
-            found = self._answers[key] = self._ask(wanted, clauses)
+            found = self._answers[key] = self._ask(wanted, clauses, rough, besides)
         return found
 
-    def _ask(self, wanted: frozenset[Formula], clauses: bool) -> Answer:
+    def elements(self, f: Formula) -> frozenset[int]:
+        """Elements of inputs that a formula speaks of, also through what defines its atoms."""
+        _, atoms = self.closure([f])
+        return frozenset(a.number for a in atoms if a.function.startswith("in:"))
+
+    def _ask(
+        self, wanted: frozenset[Formula], clauses: bool, rough: bool, besides: frozenset[int]
+    ) -> Answer:
+        if clauses and besides:
+            wanted = wanted.union(*(self.terms.atoms[n].axioms for n in besides))
         everything, atoms = self.closure(wanted, clauses)
         products = self.products(everything)
         spoken = {a.number for a in atoms}
@@ -85,6 +105,8 @@ class Asker:
             everything, atoms = self.closure({*wanted, *more}, clauses)
             products = self.products(everything)
         answer = self._solve(everything, atoms, products, False)
+        if rough:
+            return answer
         if products and answer.result != "unsat" and self.exact_left > 0:
             start = time.monotonic()
             exact = self._solve(everything, atoms, products, True)
@@ -100,7 +122,7 @@ class Asker:
         self, wanted: Iterable[Formula], clauses: bool = True
     ) -> tuple[list[Formula], list[Atom]]:
         """The formulas with the axioms of every atom they reach, in a fixed order."""
-        out = sorted(set(wanted), key=lambda f: (sorted(f.atoms), f.op))
+        out = sorted(set(wanted), key=lambda f: f.number)
         atoms: dict[int, Atom] = {}
         seen = set(out)
         todo = list(out)
@@ -243,36 +265,49 @@ class Asker:
 
     def lemmas(self, products: list[Monomial]) -> list[Any]:
         """True facts about products: signs, growth, and comparison of two that share a factor."""
-        z3, out = self.z3, []
         known: dict[Monomial, None] = dict.fromkeys(products)
         for m in products:  # the smaller products that lemmas speak of
             for k in range(len(m)):
                 known[m[:k] + m[k + 1 :]] = None
-        for m in known:
-            if len(m) > 1:
-                x = self.monomial(m)
-                lo, hi = self.terms.of_monomial(m)
-                out += [x >= lo] if lo is not None else []
-                out += [x <= hi] if hi is not None else []
-                for k in range(len(m)):
-                    one, rest = self.atom(m[k]), m[:k] + m[k + 1 :]
-                    other = self.monomial(rest)
-                    out.append(z3.Implies(one == 0, x == 0))
-                    out.append(z3.Implies(one == 1, x == other))
-                    if self.terms.of_monomial(rest)[0] is not None:
-                        out.append(z3.Implies(z3.And(one >= 1, other >= 0), x >= other))
-        pairs = itertools.combinations(sorted(known, key=lambda m: (len(m), m)), 2)
-        shared = [(a, b, c) for a, b in pairs if (c := _common(a, b))]
-        shared.sort(key=lambda x: len(x[0]) + len(x[1]))
-        for a, b, c in shared[:LEMMA_PAIRS]:
-            x, y = _rest(a, c), _rest(b, c)
-            d, u, v = self.monomial(c), self._value(x), self._value(y)
+        ordered = sorted(known, key=lambda m: (len(m), m))
+        out = [x for m in ordered if len(m) > 1 for x in self._growth(m)]
+        pairs = [(a, b) for a, b in itertools.combinations(ordered, 2) if _common(a, b)]
+        pairs.sort(key=lambda x: len(x[0]) + len(x[1]))
+        return out + [x for a, b in pairs[:LEMMA_PAIRS] for x in self._comparison(a, b)]
+
+    def _growth(self, m: Monomial) -> list[Any]:
+        """Bounds of a product, and what it is where one factor is 0, 1 or more."""
+        found = self._lemmas.get((m,))
+        if found is None:
+            z3, x = self.z3, self.monomial(m)
+            lo, hi = self.terms.of_monomial(m)
+            found = [x >= lo] if lo is not None else []
+            found += [x <= hi] if hi is not None else []
+            for k in range(len(m)):
+                one, rest = self.atom(m[k]), m[:k] + m[k + 1 :]
+                other = self.monomial(rest)
+                found.append(z3.Implies(one == 0, x == 0))
+                found.append(z3.Implies(one == 1, x == other))
+                if self.terms.of_monomial(rest)[0] is not None:
+                    found.append(z3.Implies(z3.And(one >= 1, other >= 0), x >= other))
+            self._lemmas[(m,)] = found
+        return found
+
+    def _comparison(self, a: Monomial, b: Monomial) -> list[Any]:
+        """u * d against v * d for d >= 0."""
+        found = self._lemmas.get((a, b))
+        if found is None:
+            z3, c = self.z3, _common(a, b)
+            d, u, v = self.monomial(c), self._value(_rest(a, c)), self._value(_rest(b, c))
             s, t = self.monomial(a), self.monomial(b)
-            out.append(z3.Implies(z3.And(d >= 0, u <= v), s <= t))
-            out.append(z3.Implies(z3.And(d >= 0, v <= u), t <= s))
-            out.append(z3.Implies(z3.And(d >= 0, u < v), s + d <= t))
-            out.append(z3.Implies(z3.And(d >= 0, v < u), t + d <= s))
-        return out
+            natural = d >= 0
+            found = self._lemmas[(a, b)] = [
+                z3.Implies(z3.And(natural, u <= v), s <= t),
+                z3.Implies(z3.And(natural, v <= u), t <= s),
+                z3.Implies(z3.And(natural, u < v), s + d <= t),
+                z3.Implies(z3.And(natural, v < u), t + d <= s),
+            ]
+        return found
 
     def _value(self, m: Monomial) -> Any:
         return self.monomial(m) if m else self.z3.IntVal(1)

@@ -54,11 +54,12 @@ class Poly:
 class Formula:
     """A predicate: ge0 (poly >= 0), eq0, bool (an unknown), and, or, not, true, false; interned."""
 
-    __slots__ = ("args", "atoms", "op")
+    __slots__ = ("args", "atoms", "number", "op")
     atoms: frozenset[int]
 
-    def __init__(self, op: str, args: tuple[Poly | Formula | str, ...]) -> None:
+    def __init__(self, op: str, args: tuple[Poly | Formula | str, ...], number: int = 0) -> None:
         self.op, self.args = op, args
+        self.number = number  # in order of making
         found: set[int] = set()
         for a in args:
             if isinstance(a, Poly | Formula):
@@ -268,7 +269,7 @@ class Terms:
         key = (op, *args)
         found = self._formulas.get(key)
         if found is None:
-            found = self._formulas[key] = Formula(op, args)
+            found = self._formulas[key] = Formula(op, args, len(self._formulas) + 2)
         return found
 
     def boolean(self, name: str) -> Formula:
