@@ -1,6 +1,6 @@
 # Every target sets up .venv itself; a bare machine needs Python 3.11+, g++ and make.
 SPEC ?= specs/nn/softmax.op
-BUDGET ?= 24
+BUDGET ?= 12
 OUT ?= out
 BENCH ?= specs/nn/softmax.op specs/nn/gelu.op specs/nn/layernorm.op specs/linalg/matmul.op
 ARGS ?=

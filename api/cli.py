@@ -126,7 +126,7 @@ def compile_(
     op: OperatorName = None,
     target: Annotated[str, typer.Option(help="cpu, or cpu(x86-64-v3).")] = "cpu",
     types: Types = None,
-    budget: Annotated[int, typer.Option(min=1, help="Candidates to evaluate.")] = 24,
+    budget: Annotated[int, typer.Option(min=1, help="Candidates to evaluate.")] = 12,
     seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop searching after.", show_default=False)
     ] = None,

@@ -48,7 +48,8 @@ from opwright.verify.inputs import Case
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
 F32_LANES = {"x86-64-v4": 16, "x86-64-v3": 8, "portable": 8}
-CARRIED = 3  # schedules tried at a binding that was not searched, besides candidate 0
+CARRIED = 1  # schedules tried at a binding that was not searched, besides candidate 0
+SMALLER = 16 << 20  # bytes of workloads at such a binding: enough to rank two candidates
 SLOW = 0.1  # seconds of a call of candidate 0 beyond which it is not timed again
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
 
@@ -245,7 +246,9 @@ def _compile_binding(
     primary: bool,
 ) -> Found:
     toolbox = evaluation_tools(op, level)
-    options = Options(require=require.upper(), seed=seed, cases=14 if primary else 8)
+    options = Options(require=require.upper(), seed=seed, rounds=3, confirm_rounds=7)
+    if not primary:
+        options = replace(options, cases=8, confirm_rounds=3, bytes_limit=SMALLER)
     choices = spaces(op, F32_LANES[level])
     path = archive_path(cache_folder() / "archive", op.name, op.types, level)
     with CandidateEvaluator(op, toolbox.tools, options) as evaluator, Archive(path) as archive:
