@@ -65,7 +65,7 @@ class Library:
         op = self.op
         pairs = [(t, _array(inputs, t, op)) for t in op.inputs]
         pairs += [(t, _array(outputs, t, op)) for t in op.outputs]
-        known = bind_sizes(op, {t.name: a.shape for t, a in pairs}, sizes)
+        known = bind_sizes(op, {t.name: a.shape for t, a in pairs}, sizes, params)
         values = bind_params(op, known, params)
         ints = [known[s] for s in op.sizes]
         ints += [int(values[p.name]) for p in op.params if p.dtype.kind != "real"]
@@ -109,7 +109,10 @@ def _strides(t: Tensor, a: NDArray[Any]) -> list[int]:
 
 
 def bind_sizes(
-    op: Operator, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, int] | None = None
+    op: Operator,
+    shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, int] | None = None,
+    params: Mapping[str, float | int | bool] | None = None,
 ) -> dict[str, int]:
     """Every size of the operator, from shapes and by name; RunError on conflict."""
     known: dict[str, int] = {}
@@ -125,11 +128,13 @@ def bind_sizes(
     missing = [s for s in op.sizes if s not in known]
     if missing:
         raise RunError(f"{op.name}: size {missing[0]} is fixed by no shape; pass it by name")
+    # an extent may depend on params, as the output of a strided window does
+    values = {**known, **bind_params(op, known, params)}
     for t in tensors:
         for axis, (e, n) in enumerate(zip(t.shape, shapes[t.name], strict=True)):
-            if evaluate(e, known) != n:
+            if evaluate(e, values) != n:
                 raise RunError(
-                    f"{t.name}: axis {axis} is {n}, not {show(e)} = {evaluate(e, known)}"
+                    f"{t.name}: axis {axis} is {n}, not {show(e)} = {evaluate(e, values)}"
                 )
     return known
 

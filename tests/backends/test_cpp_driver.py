@@ -16,7 +16,8 @@ import pytest
 from opwright.backends.cpp import build as building
 from opwright.backends.cpp.build import BuildError, build
 from opwright.backends.cpp.driver import DriverError, driver_source
-from opwright.backends.cpp.run import Library, RunError
+from opwright.backends.cpp.run import Library, RunError, bind_sizes
+from opwright.compiler.elaborate import load_spec
 from opwright.ir.dtypes import BF16, DTYPES, F32, I32, I64, DType
 from opwright.ir.expr import ZERO, Expr, const, param, size
 from opwright.ir.op import OpAxis, Operator, Param, Tensor
@@ -314,3 +315,12 @@ def test_build_errors_and_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BuildError, match="install g"):
         build(GRID, driver, tmp_path / "other", "portable")
     assert building.host_isa() in ("portable", "x86-64-v3", "x86-64-v4")
+
+
+def test_extents_that_depend_on_params() -> None:
+    spec = load_spec(Path(__file__).resolve().parents[2] / "specs/nn/conv2d_bias_relu.op")
+    shapes = {"x": (1, 2, 8, 8), "w": (3, 2, 3, 3), "bias": (3,), "y": (1, 3, 4, 4)}
+    known = bind_sizes(spec.operator(), shapes, params={"stride": 2, "pad": 1})
+    assert (known["H"], known["R"]) == (8, 3)
+    with pytest.raises(RunError, match="y: axis 2 is 4"):
+        bind_sizes(spec.operator(), shapes, params={"stride": 1, "pad": 1})
