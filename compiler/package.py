@@ -37,6 +37,7 @@ from opwright.compiler.package_spec import (
 from opwright.compiler.wheel import build_wheel, metadata, wheel_name
 from opwright.ir.op import Operator, Tensor
 from opwright.runtime.describe import argument
+from opwright.verify.certificate import certificate_text
 
 EXTRAS = {"numpy": ["numpy>=1.22"], "torch": ["torch>=2.4"]}
 OLDEST_PYTHON = (3, 9)
@@ -171,7 +172,7 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     files["reference.json"] = _json(_reference(spec))
     certificate = spec.certificate or docs.certificate(spec)
     files["certificate.json"] = _json(certificate)
-    files["CERTIFICATE.txt"] = (spec.certificate_text or docs.certificate_text(spec)).encode()
+    files["CERTIFICATE.txt"] = (spec.certificate_text or certificate_text(certificate)).encode()
     files["README.md"] = docs.readme(spec).encode()
     files |= _python_files(spec)
     for name, data in files.items():

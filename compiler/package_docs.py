@@ -16,8 +16,9 @@ from opwright.compiler import package_code as code
 from opwright.compiler.package_spec import PackagedVariant, PackageSpec
 from opwright.ir.expr import ZERO, Expr, show
 from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator, Tensor
-from opwright.ir.record import ORDER, Record, weakest
+from opwright.ir.record import Record, Verdict, weakest
 from opwright.runtime.describe import argument
+from opwright.verify import certificate as certificates
 
 GATES = {
     "G0": "policy: allow-lists and precision audit",
@@ -127,47 +128,18 @@ def verdict(records: Sequence[Record]) -> dict[str, str]:
 
 
 def certificate(spec: PackageSpec) -> dict[str, Any]:
-    """A certificate made of the records alone, for a package that was given none."""
+    """A certificate made of the records of each variant."""
     op = spec.operator
-    return {
-        "format": 1,
-        "operator": f"{op.name}@{op.version}",
-        "spec": op.digest,
-        "variants": [
-            {
-                "types": dict(p.operator.types),
-                "name": v.name,
-                "guards": list(v.guards),
-                "verdict": verdict(v.records),
-                "records": [r.to_json() for r in v.records],
-            }
-            for p in spec.operators
-            for v in p.variants
-        ],
-        "assumed": list(code.preconditions(op).assumed),
-    }
-
-
-def certificate_text(spec: PackageSpec) -> str:
-    """The records in words, one line each, grouped by variant and status."""
-    op = spec.operator
-    lines = [f"{op.name} @ {op.version}", f"spec {op.digest}", ""]
-    for p in spec.operators:
-        for v in p.variants:
-            types = ", ".join(f"{k} = {t}" for k, t in p.operator.types.items())
-            lines.append(f"variant {v.name}" + (f" ({types})" if types else ""))
-            lines.append(f"  guards: {'; '.join(v.guards) or 'none, it takes every call'}")
-            for status in reversed(ORDER):
-                for r in (r for r in v.records if r.status == status):
-                    lines.append(f"  {status} {r.id}: {r.reason}".rstrip(": "))
-                    lines += [f"    assuming {a}" for a in r.assumptions]
-            if not v.records:
-                lines.append("  UNKNOWN: nothing was recorded about this variant")
-            lines.append("")
+    variants = [
+        certificates.Certified(v.name, Verdict(v.records), p.operator.types, v.guards)
+        for p in spec.operators
+        for v in p.variants
+    ]
+    trusted = certificates.trusted_base(str(spec.provenance.get("compiler", "")))
     assumed = code.preconditions(op).assumed
-    lines.append("assumed of the inputs and not checked at run time:")
-    lines += [f"  {text}" for text in assumed] or ["  nothing"]
-    return "\n".join(lines) + "\n"
+    return certificates.certificate(
+        f"{op.name}@{op.version}", op.digest, variants, trusted, assumed
+    )
 
 
 # -- README ---------------------------------------------------------------------------------------
