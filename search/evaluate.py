@@ -14,6 +14,7 @@ import platform
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ class CandidateEvaluator:
         self._local = threading.local()
         self._arenas: list[Shared] = []
         self.live: set[Worker] = set()
+        self._patience = quiet.PATIENCE
         self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
         self.cases = [c for c in self.cases if self._has_reference(c)]
         self.loads = [self._load(w) for w in self._workloads()]
@@ -367,6 +369,17 @@ class CandidateEvaluator:
             }
         return replace(result, metrics=metrics, reason="; ".join(dict.fromkeys(notes)))
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The machine without other work of ours; where that never ends, less and less
+        patiently.
+        """
+        with quiet.alone(self.options.lock, self._patience) as still:
+            self._patience = quiet.PATIENCE if still else max(self._patience / 4, 0.5)
+            if not still:
+                self._notes.append("other runs of this program were busy while something was timed")
+            yield
+
     def _serves(self, job: Job, load: _Load) -> bool:
         """Whether the candidate's facts hold for a workload in dense, aligned memory."""
         return facts_hold(load.timed, slots(self.op, load.timed)[0], job.program.facts)
@@ -416,7 +429,7 @@ class CandidateEvaluator:
         }
         contenders: list[dict[str, Any]] = []
         patience = o.call_limit * 6 + o.time_limit * 3
-        with quiet.alone(o.lock) as still, Worker(shared, o.threads, o.limits) as worker:
+        with self._alone(), Worker(shared, o.threads, o.limits) as worker:
             for name, path in libraries.items():
                 loaded = worker.request("load", o.call_limit, path=str(path))
                 entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
@@ -437,8 +450,6 @@ class CandidateEvaluator:
                 mode=mode,
             )
         found = timings(reply, o.threads)
-        if not still:
-            self._notes.append("others of ours were busy while something was timed")
         least = floor(timed, o.threads)
         for t in found.values():
             if t.median < least:
@@ -536,7 +547,9 @@ class CandidateEvaluator:
                 t = found.timings.get(label) or found.timings.get("baseline")
                 if t is not None:
                     metrics[j.number][name] = {"latency": t.median, "spread": t.spread}
-                    notes += t.notes
+            doubts = [d for t in found.timings.values() for d in t.notes]
+            if doubts:
+                notes.append(f"timing on {name} is doubtful: {doubts[-1]}")
             first = metrics[served[twin].number][name]
             first["latency_fresh"] = fresh.timings[twin].median
         return Confirmation(metrics, noise, tuple(dict.fromkeys(notes)))

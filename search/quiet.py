@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PATIENCE = 20.0  # seconds to wait for other processes before timing beside them
+
 
 def lock_path() -> Path:
     """The lock file of this user."""
@@ -28,7 +30,7 @@ def busy(path: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path | None = None, patience: float = 20.0) -> Iterator[bool]:
+def alone(path: Path | None = None, patience: float = PATIENCE) -> Iterator[bool]:
     """Hold while timing; False when others of ours did not finish within `patience` seconds."""
     with _held(path or lock_path(), fcntl.LOCK_EX, patience) as got:
         yield got
