@@ -99,7 +99,7 @@ def _fresh(
     library: Library, op: Operator, case: Case, inputs: Mapping[str, NDArray[Any]], threads: int
 ) -> Call:
     def call() -> object:
-        made = outputs(op, case, lambda shape, dtype: np.empty(shape, dtype))
+        made = outputs(op, case, aligned)  # a variant may rely on alignment
         library.bind(inputs, made, case.params, case.sizes, threads)()
         return made
 

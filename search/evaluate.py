@@ -87,7 +87,7 @@ def memory_limit() -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Load:
+class Load:
     """A workload ready to measure: timed inputs, other inputs of the same shape to check with."""
 
     scaled: Scaled
@@ -190,12 +190,12 @@ class CandidateEvaluator:
         self._notes += [s.note for _, s in out if s.note]
         return out
 
-    def _load(self, found: tuple[Workload | None, Scaled]) -> _Load:
+    def _load(self, found: tuple[Workload | None, Scaled]) -> Load:
         w, scaled = found
         timed, check = (
             workload_case(self.op, w, scaled, self.options.seed * 1009 + n) for n in (1, 2)
         )
-        return _Load(scaled, timed, check)
+        return Load(scaled, timed, check)
 
     # -- the cascade ------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class CandidateEvaluator:
         notes: list[str] = []
         for load in self.loads:
             name = load.scaled.name
-            if not self._serves(job, load):  # the next variant is taken: candidate 0
+            if not self.serves(job.program, load):  # the next variant is taken: candidate 0
                 if incumbent is not None and name in incumbent.base_metrics:
                     metrics[name] = dict(incumbent.base_metrics[name])
                 notes.append(f"its facts exclude {name}: candidate 0 runs there")
@@ -380,16 +380,16 @@ class CandidateEvaluator:
                 self._notes.append("other runs of this program were busy while something was timed")
             yield
 
-    def _serves(self, job: Job, load: _Load) -> bool:
-        """Whether the candidate's facts hold for a workload in dense, aligned memory."""
-        return facts_hold(load.timed, slots(self.op, load.timed)[0], job.program.facts)
+    def serves(self, program: TileProgram, load: Load) -> bool:
+        """Whether a candidate's facts hold for a workload in dense, aligned memory."""
+        return facts_hold(load.timed, slots(self.op, load.timed)[0], program.facts)
 
-    def _serving(self, incumbent: Incumbent | None, load: _Load) -> Job | None:
+    def _serving(self, incumbent: Incumbent | None, load: Load) -> Job | None:
         """What runs a workload when the incumbent is shipped: itself, else candidate 0."""
         if incumbent is None:
             return None
         for job in (incumbent.job, incumbent.base):
-            if job is not None and self._serves(job, load):
+            if job is not None and self.serves(job.program, load):
                 return job
         return None
 
@@ -399,7 +399,7 @@ class CandidateEvaluator:
 
     def _measure(
         self,
-        load: _Load,
+        load: Load,
         libraries: Mapping[str, Path],
         rounds: int,
         check: str | None,
@@ -459,7 +459,7 @@ class CandidateEvaluator:
             problem = self._compare(load, other)
         return _Measured(found, problem)
 
-    def _compare(self, load: _Load, frame: Frame) -> str:
+    def _compare(self, load: Load, frame: Frame) -> str:
         """What is wrong with the outputs of a timed call."""
         stored = frame.outputs()
         name = load.scaled.name
@@ -480,7 +480,7 @@ class CandidateEvaluator:
                 )
         return ""
 
-    def _expect(self, load: _Load, rival: Job | None) -> None:
+    def _expect(self, load: Load, rival: Job | None) -> None:
         """Expected results of a workload: the reference's, or the incumbent's where that takes too
         long."""
         name, case = load.scaled.name, load.check
@@ -528,7 +528,7 @@ class CandidateEvaluator:
             metrics[baseline.number] = {}
         for load in self.loads:
             name = load.scaled.name
-            served = {n: j for n, j in everyone.items() if self._serves(j, load)}
+            served = {n: j for n, j in everyone.items() if self.serves(j.program, load)}
             if not served:
                 continue
             paths = {n: self._library(j)[1].path for n, j in served.items()}
