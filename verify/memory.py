@@ -174,12 +174,13 @@ class Frame:
         return facts_hold(self.case, self.slots, facts)
 
     def fill(self, seed: int, poison: str = "nan", watch: bool = True) -> None:
-        """Canaries everywhere, inputs in place, outputs poisoned; `watch` remembers it all for
-        `damage`."""
-        rng = np.random.default_rng([seed & 0xFFFFFFFF, len(poison)])
-        block = rng.integers(0, 256, 4096, np.uint8)
-        repeats = math.ceil(self.nbytes / len(block))
-        self.memory[:] = np.tile(block, repeats)[: self.nbytes]
+        """Inputs in place, outputs poisoned; `watch` puts canaries everywhere else and remembers it
+        all for `damage`."""
+        if watch:
+            rng = np.random.default_rng([seed & 0xFFFFFFFF, len(poison)])
+            block = rng.integers(0, 256, 4096, np.uint8)
+            repeats = math.ceil(self.nbytes / len(block))
+            self.memory[:] = np.tile(block, repeats)[: self.nbytes]
         for s in self.slots:
             if s.role == "out" and not self._shared(s):
                 self._raw(s, self.memory)[...] = _all_ones(s.item) // 0xFF * POISONS[poison]

@@ -15,7 +15,7 @@ from opwright.ir.expr import call, leaf, stride
 from opwright.ir.op import Operator
 from opwright.verify.inputs import Case, generate
 from opwright.verify.memory import LAYOUTS, Frame, unwritten
-from opwright.verify.numeric import Numeric, Observation, Reference, bounds, numeric, wrong
+from opwright.verify.numeric import Numeric, Observation, Peer, Reference, bounds, numeric, wrong
 
 
 def _judge(op: Operator, body: runs.Body, reference: Reference, **more: Any) -> Numeric:
@@ -268,3 +268,25 @@ def test_an_updated_input_may_share_its_memory() -> None:
     found = _judge(op, runs.scaled, runs.scaled_reference)
     assert found.refuted is None
     assert "aliased" in {r.id: r for r in found.records}["G6.memory"].reason
+
+
+@pytest.mark.parametrize("of", ["f32", "bf16", "f64"])
+@pytest.mark.parametrize("written", [None, {"f32": {"abs": 1e-6, "rel": 1e-5}}])
+def test_a_peers_results_serve_as_the_reference_of_large_calls(of: str, written: Any) -> None:
+    op = ops.scaled(of, tolerance=written)
+    d = dtype(of)
+    case = Case("c", "normal", {"B": 700, "N": 800}, {}, {"x": np.zeros((700, 800), d.storage)})
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 1, (700, 800))
+    exact[3, 4], exact[5, 6] = np.nan, np.inf
+    peer = Peer(op, case, {"y": encode(exact, d)})
+    assert peer.disagreement({"y": encode(exact, d)}) == ""
+    assert peer.disagreement({"y": encode(exact * (1 + d.epsilon), d)}) == ""
+    for value in (exact[-1, -1] + 0.1, np.nan, -np.inf):
+        other = exact.copy()
+        other[-1, -1] = value
+        assert peer.disagreement({"y": encode(other, d)}).startswith("y[699, 799] is")
+    for at in ((3, 4), (5, 6)):
+        other = exact.copy()
+        other[at] = 0
+        assert f"y[{at[0]}, {at[1]}]" in peer.disagreement({"y": encode(other, d)})
