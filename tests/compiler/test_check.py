@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -201,11 +200,9 @@ def test_shipped_specs_are_proved(path: Path) -> None:
     assert "spec.where" in [r.id for r in result.obligations]
 
 
-def test_checking_is_quick_and_stable() -> None:
+def test_checking_is_stable() -> None:
     path = ROOT / "specs" / "nn" / "causal_attention.op"
-    start = time.monotonic()
     first = check(path)
-    assert time.monotonic() - start < 5  # seconds; typically a twentieth
     again = check(path)
     assert [(r.id, r.status) for r in first.obligations] == [
         (r.id, r.status) for r in again.obligations
