@@ -6,7 +6,7 @@ from pathlib import Path
 
 from opwright.compiler.paths import cache_folder
 from opwright.explain import archives
-from opwright.outcome import HOLDS, NO, Problem, file_problem, print_json
+from opwright.outcome import HOLDS, NO, Problem, file_problem, print_json, several
 from opwright.search.archive import Archive
 
 
@@ -43,7 +43,7 @@ def show(path: Path | None, number: int | None, as_json: bool) -> int:
     if as_json:
         print_json({"archive": path or archive.path, "run": run, "rows": rows})
         return HOLDS
-    print(f"{archive.path}, run {run}: {len(rows)} candidates")
+    print(f"{archive.path}, run {run}: {several(len(rows), 'candidate')}")
     for row in rows:
         times = [
             f"{name.removesuffix('.latency')} {float(value) * 1e3:.4g} ms"

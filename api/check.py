@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opwright.outcome import HOLDS, NO, print_json
+from opwright.outcome import HOLDS, NO, print_json, several
 from opwright.spec_files import print_diagnostics, read_text
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def summary(result: CheckResult) -> str:
     counts = Counter(record.status for record in result.obligations)
     parts = []
     if errors or warnings:
-        parts.append(f"{errors} errors" + (f", {warnings} warnings" if warnings else ""))
+        text = several(errors, "error")
+        parts.append(text + (f", {several(warnings, 'warning')}" if warnings else ""))
     total = len(result.obligations)
     settled = ", ".join(f"{n} {status.lower()}" for status, n in sorted(counts.items()))
-    parts.append(f"{total} obligations" + (f" ({settled})" if settled else ""))
+    parts.append(several(total, "obligation") + (f" ({settled})" if settled else ""))
     lines = [f"{result.filename}: {'; '.join(parts)}"]
     for record in result.obligations:
         if record.status == "UNKNOWN":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opwright.outcome import HOLDS, INTERRUPTED, NO, print_json
+from opwright.outcome import HOLDS, INTERRUPTED, NO, print_json, several
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:
@@ -155,27 +156,48 @@ def weakest_reason(records: Iterable[Record], status: str) -> str:
     records = list(records)
     worst = [record for record in records if record.status == status]
     reason = next((record.reason for record in worst if record.reason), "")
-    return f"{len(records)} obligations" + (f"; {reason}" if reason else "")
+    return several(len(records), "obligation") + (f"; {reason}" if reason else "")
 
 
 def timing_lines(rows: Sequence[Row]) -> list[str]:
     """Medians of one run by workload and mode, with the ratio to the emitted kernel."""
-    own = {(r.workload, r.mode): r.median_s for r in rows if r.impl == "opwright"}
+    if not rows:
+        return ["nothing was timed"]
+    own = {(r.op, r.shape, r.mode): r.median_s for r in rows if r.impl == "opwright"}
     lines = ["median times, interleaved in one run (`out` reuses outputs, `fresh` allocates them)"]
     width = max(len(r.impl) for r in rows)
+    doubts: dict[str, int] = {}
     shown = ""
-    for row in rows:
+    for row in sorted(rows, key=table_order(rows)):
         head = f"{row.op} {row.workload}: {row.shape}"
         if head != shown:
             lines.append(f"  {head}")
             shown = head
-        mine = own.get((row.workload, row.mode))
+        name = f"    {row.impl:<{width}}  {row.mode:<5}"
         if row.median_s is None:
-            lines.append(f"    {row.impl:<{width}}  {row.mode:<5}  {row.note}")
+            lines.append(f"{name}  {row.note}")
             continue
+        mine = own.get((row.op, row.shape, row.mode))
         ratio = f"  {row.median_s / mine:6.2f}x" if mine else ""
-        note = f"  ({row.note})" if row.note else ""
-        lines.append(
-            f"    {row.impl:<{width}}  {row.mode:<5}  {row.median_s * 1e3:10.4f} ms{ratio}{note}"
-        )
+        marks = [doubts.setdefault(note, len(doubts) + 1) for note in notes_of(row)]
+        note = f"  [{', '.join(map(str, marks))}]" if marks else ""
+        lines.append(f"{name}  {row.median_s * 1e3:10.4f} ms{ratio}{note}")
+    lines += [f"  [{number}] {note}" for note, number in doubts.items()]
     return lines
+
+
+def table_order(rows: Sequence[Row]) -> Callable[[Row], tuple[int, bool, bool]]:
+    """By workload and then mode as they came, the emitted kernel first and missing ones last."""
+    groups = list(dict.fromkeys((r.op, r.workload, r.shape, r.mode) for r in rows))
+    place = {group: number for number, group in enumerate(groups)}
+    return lambda r: (
+        place[r.op, r.workload, r.shape, r.mode],
+        r.median_s is None,
+        r.impl != "opwright",
+    )
+
+
+def notes_of(row: Row) -> list[str]:
+    """What makes a number doubtful, without the name of the implementation."""
+    parts = [part.strip() for part in row.note.split(";") if part.strip()]
+    return [re.sub(rf"^{re.escape(row.impl)}:? ", "", part) for part in parts]

@@ -179,6 +179,11 @@ def plain(value: object) -> object:
     return str(value)
 
 
+def several(count: int, noun: str) -> str:
+    """`1 candidate`, `2 candidates`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's text in one step, keeping its permissions; on failure nothing changes."""
     path = path.resolve()

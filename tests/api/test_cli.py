@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from opwright.cli import run
 
 
 def opwright(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
@@ -172,14 +175,34 @@ def test_fmt_leaves_a_broken_file_and_goes_on(tmp_path: Path) -> None:
     assert ugly.read_text() != UGLY
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
-def test_fmt_in_a_read_only_folder(tmp_path: Path) -> None:
-    (tmp_path / "f.op").write_text(UGLY)
-    tmp_path.chmod(0o500)
-    done = opwright("fmt", tmp_path / "f.op")
-    tmp_path.chmod(0o700)
-    assert done.returncode == 2
-    assert "permission denied" in done.stderr
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "permission denied"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOSPC, "no space left"),
+    ],
+)
+def test_fmt_where_nothing_can_be_written(
+    number: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "f.op"
+    path.write_text(UGLY)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("opwright.outcome.os.replace", fail)
+    assert run(["fmt", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert "cure:" in message
+    assert path.read_text() == UGLY
+    assert list(tmp_path.iterdir()) == [path]
 
 
 COMMANDS = [["fmt"], ["show"], ["check"], ["compile"], ["bench"]]
