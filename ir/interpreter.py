@@ -58,6 +58,7 @@ class Trap(Exception):
         index: tuple[int, ...] = (),
         lane: Mapping[str, int] | None = None,
         other: str = "",
+        whole: bool = True,
     ) -> None:
         place = [x for x in (statement, kernel and f"kernel {kernel}") if x]
         if kernel:
@@ -67,6 +68,7 @@ class Trap(Exception):
         self.program, self.buffer, self.index = program, buffer, index
         self.lane = dict(lane or {})
         self.other = other  # the statement that touched the element before
+        self.whole = whole  # no lane was left out before, so that this is no consequence of that
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -178,6 +180,7 @@ class _Machine:
         self.memory: dict[str, _Memory] = {}
         self.kernel, self.number, self.statement = "", 0, ""
         self.pid: tuple[int, ...] = ()
+        self.whole = True
         self.home: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.names: list[str] = [""]
         self.numbers: dict[str, int] = {"": 0}
@@ -272,7 +275,7 @@ class _Machine:
         for at in np.argwhere(m.writes == 0)[:1]:
             where, count = _ints(at), int((m.writes == 0).sum())
             what = f"{b.name}{list(where)} is not written ({count} elements)"
-            self.trap(Trap("missing", what, buffer=b.name, index=where))
+            self.trap(Trap("missing", what, buffer=b.name, index=where, whole=self.whole))
         if m.owner is not None:
             for at in np.argwhere(m.owner >= 0)[:1]:
                 where = _ints(at)
@@ -295,7 +298,8 @@ class _Machine:
         other: str = "",
     ) -> None:
         at = tuple(index)
-        self.trap(Trap(kind, what, self.kernel, self.statement, self.pid, buffer, at, lane, other))
+        where = (self.kernel, self.statement, self.pid, buffer, at)
+        self.trap(Trap(kind, what, *where, lane, other, self.whole))
 
     def me(self) -> int:
         """A number for the running statement."""
@@ -429,12 +433,12 @@ class _Machine:
         bad = self.poison(mask, axes)
         if bad.any():
             self.fail("poison", f"poison decides the mask {show(mask)}", b.name)
-            on = on & ~bad
+            on, self.whole = on & ~bad, False
         for e in index:
             bad = on & self.poison(e, axes)
             if bad.any():
                 self.fail("poison", f"poison is in the index {show(e)}", b.name)
-                on = on & ~bad
+                on, self.whole = on & ~bad, False
         at = [self.lanes(i, axes) for i in index or (ZERO,)]
         shape = self.memory[b.name].data.shape
         for d, (i, n) in enumerate(zip(at, shape, strict=True)):
@@ -445,7 +449,7 @@ class _Machine:
                 named = {a.name: int(x) for a, x in zip(axes, lane, strict=True)}
                 what = f"{b.name}{list(where)}: {where[d]} is outside [0, {n}) of dimension {d}"
                 self.fail("bounds", what, b.name, where, named)
-                on = on & ~bad
+                on, self.whole = on & ~bad, False
         return on, tuple(np.asarray(i[on], np.int64) for i in at)
 
     def first(self, bad: NDArray[np.bool_], at: tuple[NDArray[np.int64], ...]) -> tuple[int, ...]:
@@ -546,7 +550,7 @@ class _Machine:
             m.looked[at] = self.me()
         if b.name in self.home:
             owner, full, good = self.housed(b, at)
-            lost = owner[full] != self.number
+            lost = (owner[full] != self.number) & m.ready[at][good]
             if lost.any():
                 where = self.first(lost, tuple(i[good] for i in at))
                 text = f"{b.name}{list(where)} was overwritten in its home"

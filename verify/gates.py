@@ -29,6 +29,7 @@ def assumptions_of(program: TileProgram, context: Context) -> tuple[str, ...]:
         f"a size without an upper bound is at most {context.dim_limit}",
         f"an integer param without bounds is at most {context.param_limit} in magnitude",
         f"an input or output has at most {context.element_limit} elements",
+        "inputs, outputs and scratch do not overlap in memory",
         "the driver launches nothing if a grid or scratch has too many elements for 64 bits",
     ]
     return tuple(dict.fromkeys((*facts, *limits)))

@@ -16,6 +16,7 @@ from opwright.verify.witness import Witness, proposals
 
 TOP = 2**63
 INT64 = (-TOP, TOP - 1)
+HOST = "."  # where traps outside of every kernel show
 
 
 class Safety(Collector):
@@ -45,7 +46,7 @@ class Safety(Collector):
         at, kernel = Instance(launch, ""), self.program.kernels[launch]
         case: Case = ([], self.terms.all(self.sane(kernel.grid, at)))
         traps = ("wrap", "divisor")
-        return self.make("G2", "grid", -1, kernel.name, traps, [case], statements=())
+        return self.make("G2", "grid", -1, kernel.name, traps, [case], statements=(HOST,))
 
     def shapes(self) -> Iterable[Obligation]:
         """Extents of buffers are computed without wrap; the driver checks what scratch needs."""
@@ -54,7 +55,7 @@ class Safety(Collector):
             if goals := self.sane(b.shape, at):
                 case: Case = ([], self.terms.all(goals))
                 traps = ("wrap", "divisor")
-                yield self.make("G2", "shape", -1, b.name, traps, [case], statements=())
+                yield self.make("G2", "shape", -1, b.name, traps, [case], statements=(HOST,))
 
     def access(self, a: Access) -> Iterable[Obligation]:
         t, encoder = self.terms, self.encoder
@@ -66,7 +67,7 @@ class Safety(Collector):
             case = (at.facts, t.all(wrap))
             yield self.make("G2", "mask", a.launch, a.name, ("wrap", "divisor"), [case])
         case = (under, t.all(self.sane(a.index, at)))
-        yield self.make("G2", "wrap", a.launch, a.name, ("wrap", "divisor"), [case])
+        yield self.make("G2", "wrap", a.launch, a.name, ("wrap",), [case])
         inside = []
         for i, n in zip(a.index, a.buffer.shape, strict=True):
             x = encoder.term(i, at)
