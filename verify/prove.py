@@ -133,9 +133,11 @@ class Prover:
         if answer.result == "unknown":
             return "UNKNOWN", answer.reason
         model = self.show_model(answer)
+        data = self.asker.data([*facts, goal])
+        because = f"; it depends on the data of {', '.join(data)}" if data else ""
         if o.proposed:
-            return "UNKNOWN", f"no witness found, for instance at {model}"
-        return "UNKNOWN", f"a counterexample at {model} could not be replayed"
+            return "UNKNOWN", f"no witness found, for instance at {model}{because}"
+        return "UNKNOWN", f"a counterexample at {model} could not be replayed{because}"
 
     def _reached(self, facts: list[Formula], goal: Formula) -> tuple[str, str]:
         """PROVED, unless what the proof stands on cannot happen for a reason that is not a fact."""

@@ -87,6 +87,12 @@ class Asker:
         _, atoms = self.closure([f])
         return frozenset(a.number for a in atoms if a.function.startswith("in:"))
 
+    def data(self, formulas: Iterable[Formula]) -> list[str]:
+        """Names of inputs and values that formulas depend on, besides sizes and indices."""
+        _, atoms = self.closure(formulas)
+        named = {a.function.removeprefix("in:").split(".")[-1] for a in atoms if a.function}
+        return sorted(named)
+
     def _ask(
         self, wanted: frozenset[Formula], clauses: bool, rough: bool, besides: frozenset[int]
     ) -> Answer:

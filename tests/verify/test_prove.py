@@ -493,6 +493,25 @@ def test_a_solver_without_resources_proves_nothing():
         assert all(r.status == "UNKNOWN" and r.reason for r in open_ones)
 
 
+def test_an_open_obligation_names_the_data_it_depends_on():
+    records = {r.id: r for r in safety(tile_kernels.gather(), Context(replay=False))}
+    assert "depends on the data of IDS" in records["G2.bounds.t"].reason
+    v = size("V")
+    k = Builder("k", (n,))
+
+    def step(i, at):
+        return [k.ew("add", at, k.cast(k.load(buf("I", "in", n, dtype=I64), i), I64))]
+
+    (at,) = k.loop("i", 0, n, 1, [k.full(0, I64)], step)
+    k.store(Y, p, k.load(buf("T", "in", v), leaf("value", at), name="row"))
+    found = {
+        r.id: r
+        for r in safety(TileProgram("k", (k.kernel(),), (Placement(),)), Context(replay=False))
+    }
+    assert found["G2.bounds.row"].status == "UNKNOWN"
+    assert "depends on the data of t_r" in found["G2.bounds.row"].reason
+
+
 def test_without_replay_nothing_is_refuted():
     records = safety(WRONG["mask <="][0], Context(replay=False))
     assert {r.status for r in records} == {"PROVED", "UNKNOWN"}
