@@ -164,6 +164,7 @@ KINDS: Mapping[str, Example] = {
         "def { y[i] = x[i] }\n  workload w weight 1.0 { N = 4, x ~ normal(0, exp(1)) }",
         "def { y[i] = x[i] }\n  workload w weight 1.0 { N = 4, x ~ normal(0, 2.7) }",
     ),
+    "E0319": pair("def { y[i] = x[i] + 9999999999999999999 }", "def { y[i] = x[i] + 1e19 }"),
     "E0317": pair(
         "def { y[i] = x[i] }\n  minimize latency\n  minimize memory",
         "def { y[i] = x[i] }\n  minimize latency",
@@ -213,4 +214,31 @@ SHAPES: Mapping[str, Example] = {
         body("def { y[i, j] = x[i, j] }", "input x: f32[N, N]\n  output y: f32[N, N]"),
     ),
 }
-EXAMPLES: Mapping[str, Example] = {**SYNTAX, **NAMES, **KINDS, **SHAPES}
+OBLIGATIONS: Mapping[str, Example] = {
+    "E0401": pair("def { y[i] = x[i + 1] }", "def { y[i] = x[i + 1] ?? 0 }"),
+    "E0406": Example(
+        body("def { y[i] = x[i] }", "input x: f32[N]\n  output y: f32[N - 2]"),
+        body("where N >= 2\n  def { y[i] = x[i] }", "input x: f32[N]\n  output y: f32[N - 2]"),
+    ),
+    "E0409": pair(
+        "def { y[i] = x[i] - max[j: N / 2](x[j]) }".replace("N / 2", "N // 2"),
+        "where N >= 2\n  def { y[i] = x[i] - max[j: N // 2](x[j]) }",
+    ),
+    "E0410": pair(
+        "param k: i32 = 2\n  def { y[i] = x[i // k] }",
+        "param k: i32 = 2\n  where k >= 1\n  def { y[i] = x[i // k] }",
+    ),
+    "E0411": pair(
+        "where N >= 4, N < 4\n  def { y[i] = x[i] }", "where N >= 4, N < 8\n  def { y[i] = x[i] }"
+    ),
+    "E0412": Example(
+        'opwright "0.1"\n\nfrom nn.softmax import softmax\n\nop f @ 1.0 {\n  dims B, N\n'
+        "  input x: f32[B, N]\n  output y: f32[B, N]\n"
+        "  def {\n    s = softmax(x)\n    y[b, j] = s[b, j]\n  }\n}\n",
+        'opwright "0.1"\n\nfrom nn.softmax import softmax\n\nop f @ 1.0 {\n  dims B, N\n'
+        "  where 1 <= N, N <= 1024\n  input x: f32[B, N]\n  output y: f32[B, N]\n"
+        "  def {\n    s = softmax(x)\n    y[b, j] = s[b, j]\n  }\n}\n",
+    ),
+    "E0418": pair("def { y[i] = x[i] / 0 }", "def { y[i] = x[i] / 2 }"),
+}
+EXAMPLES: Mapping[str, Example] = {**SYNTAX, **NAMES, **KINDS, **SHAPES, **OBLIGATIONS}
