@@ -5,6 +5,7 @@ bytes.
 from __future__ import annotations
 
 import math
+import threading
 from random import Random
 from typing import Any, Protocol
 
@@ -85,6 +86,7 @@ class Owner(Protocol):
     op: Operator
     options: Options
     live: set[Worker]
+    stopped: threading.Event
 
     @property
     def threads(self) -> int: ...
@@ -119,6 +121,8 @@ class Runner:
             if self.worker is None:
                 self.worker = Worker(self.shared, owner.threads, owner.options.limits)
                 owner.live.add(self.worker)
+                if owner.stopped.is_set():
+                    raise Died("crashed", "the search was stopped")
                 self.worker.request("load", limit, path=str(self.built.path))
             # fresh heap memory holds the complement: 0x7f (huge numbers), 0xc0 (around -6)
             for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):

@@ -124,6 +124,7 @@ class CandidateEvaluator:
         self._local = threading.local()
         self._arenas: list[Shared] = []
         self.live: set[Worker] = set()
+        self.stopped = threading.Event()  # after Ctrl-C no worker is started any more
         self._patience = quiet.PATIENCE
         self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
         self.cases = [c for c in self.cases if self._has_reference(c)]
@@ -214,6 +215,9 @@ class CandidateEvaluator:
                         passed.append((job, result))
                     else:
                         yield job, result
+        except KeyboardInterrupt:
+            self.stopped.set()
+            raise
         finally:
             for f in futures:
                 f.cancel()
