@@ -333,6 +333,8 @@ def _timings(
     slow = result.baseline.metrics if result.baseline else {}
     for load in evaluator.loads:
         own = dict(libraries)
+        if result.winner and ZERO in own and not evaluator.serves(result.winner.program, load):
+            own = {OWN: own[ZERO]}  # the winner's facts exclude this call: what the package runs
         latency = slow.get(load.scaled.name, {}).get("latency", 0.0)
         if len(own) > 1 and latency > SLOW:
             del own[ZERO]  # its time is known from the search; it would dominate the run

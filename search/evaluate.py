@@ -57,6 +57,7 @@ from opwright.verify.numeric import (
 )
 from opwright.verify.sizes import Scaled, default_workload, scale, work
 
+LONG = 0.1  # seconds of a call beyond which two samples of an incumbent are enough
 # said in every record of something that was executed
 CONFINED = "run in a killable process of the same user, which is no security boundary"
 
@@ -338,14 +339,19 @@ class CandidateEvaluator:
                 notes.append(f"its facts exclude {name}: candidate 0 runs there")
                 continue
             contenders = {"candidate": built.path}
-            stop = None
+            stop: tuple[str, str, float] | None = None
+            rare: list[str] = []
             rival_job = self._serving(incumbent, load)
             if rival_job is not None:
                 contenders["incumbent"] = self._library(rival_job)[1].path
                 stop = ("candidate", "incumbent", self.options.slower)
+                if incumbent is not None and incumbent.metrics[name]["latency"] > LONG:
+                    rare = ["incumbent"]
             try:
                 self._expect(load, rival_job)
-                found = self._measure(load, contenders, self.options.rounds, "candidate", stop)
+                found = self._measure(
+                    load, contenders, self.options.rounds, "candidate", stop, rare
+                )
             except Died as e:
                 status = e.kind if e.kind in ("timeout", "crashed") else "crashed"
                 return replace(result, status=status, reason=f"while timing {name}: {e}")

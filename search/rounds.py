@@ -71,6 +71,7 @@ def interleave(
     out = {n: Samples() for n in names}
     dropped: dict[str, Samples] = {n: Samples() for n in names}
     calls: dict[str, int] = {}
+    long: set[str] = set()  # a call that takes several blocks warms itself up
     slow: set[str] = set()
     for n in names:  # warm up: pages, caches, thread pool; the second call is an estimate
         first = _timed(contenders[n], 1, wall, cpu)
@@ -82,6 +83,8 @@ def interleave(
             continue
         second = _timed(contenders[n], 1, wall, cpu)[0]
         calls[n] = max(1, int(settings.block / max(min(first[0], second), 1e-9)))
+        if min(first[0], second) > 5 * settings.block:
+            long.add(n)
     for turn in range(2 * settings.rounds + 2):
         wanting = [n for n in names if len(out[n].wall) < _wanted(n, settings, n in slow)]
         if not wanting or (turn and wall() - begin > settings.limit):
@@ -92,7 +95,7 @@ def interleave(
                 continue
             if settings.pause:
                 sleep(settings.pause)
-            if n not in slow:
+            if n not in slow and n not in long:
                 contenders[n](1)
             elapsed, used = _timed(contenders[n], calls[n], wall, cpu)
             share = used / elapsed if elapsed > 0 else 0.0
