@@ -194,6 +194,7 @@ def _elaborate(
         tuple(interface.variadic),
         text,
         "sha256:" + hashlib.sha256("\n".join([text, *used]).encode()).hexdigest(),
+        tuple(d.name for d, _, _ in interface.outputs),
     )
     places = {**reader.places, **{n: d.span for n, d in body.definitions.items()}}
     return Elaborated(

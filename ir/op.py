@@ -179,13 +179,17 @@ class Operator:
     variadic: tuple[str, ...] = ()  # sizes that stand for any number of leading axes, flattened
     source: str = ""  # canonical text of the spec's operator
     digest: str = ""  # sha256:... of the canonical text
+    declared: tuple[str, ...] = ()  # names of the outputs in the order of the text
 
     def __post_init__(self) -> None:
         verify(self)
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        return tuple(t for t in self.tensors if t.role == "output")
+        """Outputs as they were declared (`declared` names them), else in dependency order."""
+        found = {t.name: t for t in self.tensors if t.role == "output"}
+        order = [n for n in self.declared if n in found]
+        return tuple(found[n] for n in dict.fromkeys((*order, *found)))
 
     @property
     def requires(self) -> tuple[Clause, ...]:
