@@ -1,6 +1,6 @@
 """A GPT-2-size transformer block on the CPU with its operators swapped for compiled ones.
 
-    python examples/transformer_block.py [--seq 1024] [--budget 40] [--out DIR]
+    python examples/transformer_block.py [--seq 1024] [--budget 6] [--out DIR]
 
 Compiles specs/nn/{layernorm,matmul_bias_gelu,causal_attention}.op into packages, puts them into a
 plain PyTorch block, checks every operator and the block against PyTorch, and times both in turns.
@@ -119,7 +119,7 @@ def compare(label: str, calls: dict[str, Callable[[], Any]], repeats: int) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seq", type=int, default=1024, help="tokens (512 to 1024 in GPT-2)")
-    parser.add_argument("--budget", type=int, default=40, help="candidates tried per operator")
+    parser.add_argument("--budget", type=int, default=6, help="candidates tried per operator")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("build") / "transformer_block")
     args = parser.parse_args()
