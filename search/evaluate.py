@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +211,7 @@ class CandidateEvaluator:
             with quiet.busy(self.options.lock):
                 for job in jobs:
                     futures[self._pool.submit(self.judge, job)] = job
-                for done in as_completed(futures):
+                for done in _as_completed(futures):
                     job, result = futures[done], done.result()
                     if result.status == "ok":
                         passed.append((job, result))
@@ -554,6 +554,15 @@ class CandidateEvaluator:
             first = metrics[served[twin].number][name]
             first["latency_fresh"] = fresh.timings[twin].median
         return Confirmation(metrics, noise, tuple(dict.fromkeys(notes)))
+
+
+def _as_completed(futures: Mapping[Future[Evaluation], Job]) -> Iterator[Future[Evaluation]]:
+    """Futures as they end, in waits short enough that this thread hears Ctrl-C in between, also
+    when the signal was delivered to another one."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 def _remembered(built: Built) -> Built:
