@@ -142,7 +142,7 @@ def compile(
     op: str | None = None,
     target: str = "cpu",
     *,
-    budget: int = 24,
+    budget: int = 12,
     out: str | Path | None = None,
     seed: int = 0,
     types: Mapping[str, str] | None = None,
