@@ -86,7 +86,8 @@ class CompiledBlock(Block):
 
 def compiled(name: str, budget: int, out: Path) -> ModuleType:
     """The package of an operator of the library, imported from the folder that was emitted."""
-    result = opwright.compile(SPECS / f"{name}.op", op=None, target="cpu", budget=budget, out=out)
+    spec, types = SPECS / f"{name}.op", {"T": "f32"}  # the block is f32: no need of other types
+    result = opwright.compile(spec, op=None, target="cpu", types=types, budget=budget, out=out)
     sys.path.insert(0, str(result.package / "src"))
     return importlib.import_module(f"{name}_k")
 
