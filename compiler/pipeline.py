@@ -43,7 +43,7 @@ from opwright.search.evaluate import CandidateEvaluator, host
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.results import Job, Options
 from opwright.search.run import Budget, Choice, Event, SearchResult, search
-from opwright.search.space import Schedule, Space, parse
+from opwright.search.space import parse
 from opwright.verify.inputs import Case
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
@@ -453,9 +453,3 @@ def _choice(c: Choice) -> dict[str, Any]:
         "metrics": {k: dict(v) for k, v in c.metrics.items()},
         "verdict": {k: Verdict(c.candidate.records).gate(k) for k in ("G2", "G3", "G6")},
     }
-
-
-def explored(op: Operator, level: str | None = None) -> list[tuple[Space, Schedule]]:
-    """Every space of an operator with its preferred schedule, for `opwright show`."""
-    found = spaces(op, F32_LANES[level or host_isa()])
-    return [(s, s.preferred()[0]) for s in found]

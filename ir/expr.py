@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-from opwright.ir.dtypes import DTYPES, DType
+from opwright.ir.dtypes import DType
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 
 ExprLike = Union["Expr", int, float, bool]
@@ -698,7 +698,3 @@ def evaluate(e: Expr, env: Mapping[Any, Any]) -> Any:
     if e.op == "select" and isinstance(args[0], bool):
         return args[1] if args[0] else args[2]
     return ROWS[e.op].concrete(*args)
-
-
-def kind_of(dtype_name: str) -> str:
-    return DTYPES[dtype_name].kind
