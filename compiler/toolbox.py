@@ -13,7 +13,6 @@ from opwright.backends.cpp.build import BuildError, build, compiler, compiler_ve
 from opwright.backends.cpp.driver import driver_source
 from opwright.compiler.candidates import printed
 from opwright.compiler.paths import cache_folder
-from opwright.ir.expr import Expr, param, size
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.ir.record import Record
@@ -22,12 +21,6 @@ from opwright.ir.tile import TileProgram
 from opwright.search.results import Built, Emitted, Tools
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
-
-
-def operator_names(op: Operator) -> Mapping[str, Expr]:
-    """What names in facts and plan expressions stand for."""
-    sizes = {s: size(s) for s in op.sizes}
-    return {**sizes, **{p.name: param(p.name, p.dtype.kind) for p in op.params}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

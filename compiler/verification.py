@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opwright.compiler.candidates import Candidate, printed, read
-from opwright.compiler.toolbox import evaluation_tools, operator_names
+from opwright.compiler.toolbox import evaluation_tools
 from opwright.ir.expr import Expr, ExprError
+from opwright.ir.launch import operator_names
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record, Verdict

@@ -27,7 +27,7 @@ from opwright.ir.expr import (
     lift,
     var,
 )
-from opwright.ir.semantics import MONOIDS, ROWS
+from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,24 @@ class Load:
     other: float | int | bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A contraction over `axis`. precision: how operands are read, "ieee" (as they are) or the
+    name of a coarser format (tf32, tf32x3, bf16x3, bf16x6)."""
+
+    axis: Axis
+    precision: str = "ieee"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Running combination along an axis, from its first lane or, in reverse, from its last."""
+
+    monoid: str
+    axis: Axis
+    reverse: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Def:
     value: Value
@@ -109,6 +127,30 @@ class Store:
     index: tuple[Expr, ...]
     value: Value
     mask: Expr = TRUE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Atomic:
+    """buffer[index] = combine(buffer[index], value) for every lane, in no order; combine is that of
+    a name in `MONOIDS` (what was there before is not given back)."""
+
+    name: str
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    value: Value
+    monoid: str = "sum"
+    mask: Expr = TRUE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """An obligation at this place: `cond` holds for every lane. It has no effect; printers drop it.
+    `kind` is wrap (an integer keeps within its width), divisor, align or mask."""
+
+    name: str
+    cond: Expr
+    kind: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,17 +176,19 @@ class If:
     other: tuple[Stmt, ...]
 
 
-Stmt = Def | Store | For | If
+Stmt = Def | Store | Atomic | Check | For | If
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """One launch's program: grid expressions, buffers it touches, statements."""
+    """One launch's program: grid expressions, buffers it touches, statements. `lines` says of
+    imported statements where they come from (name -> "kernel.py:12"); it has no meaning."""
 
     name: str
     grid: tuple[Expr, ...]
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
+    lines: Mapping[str, str] = field(default_factory=dict)
 
     def buffer(self, name: str) -> Buffer:
         for b in self.buffers:
@@ -178,13 +222,15 @@ class TileProgram:
     """A candidate's launches with their placements. Buffers are shared between kernels by name.
 
     `facts` are assumptions beyond the spec's own (contiguity as equations over strides, alignment
-    as sizes % k == 0, specialised sizes); each becomes a run-time guard.
+    as sizes % k == 0, specialised sizes); each becomes a run-time guard. `assumes` names what else
+    a verdict about an imported program takes for granted ("zero fill of masked loads").
     """
 
     name: str
     kernels: tuple[Kernel, ...]
     placements: tuple[Placement, ...]
     facts: tuple[Expr, ...] = ()
+    assumes: tuple[str, ...] = ()
 
     def buffers(self) -> tuple[Buffer, ...]:
         found: dict[str, Buffer] = {}
@@ -210,7 +256,7 @@ def lanes(*expressions: Expr) -> tuple[Axis, ...]:
     return tuple(found)
 
 
-def access_axes(s: Store) -> tuple[Axis, ...]:
+def access_axes(s: Store | Atomic) -> tuple[Axis, ...]:
     """Axes over which a store runs: its value's and those of its index and mask."""
     return tuple(dict.fromkeys((*s.value.axes, *lanes(*s.index, s.mask))))
 
@@ -234,7 +280,7 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
                 yield s.value.attr
             elif s.value.op == "load":
                 yield from (*s.value.attr.index, s.value.attr.mask)
-        elif isinstance(s, Store):
+        elif isinstance(s, (Store, Atomic)):
             yield from (*s.index, s.mask)
         elif isinstance(s, For):
             yield from (s.lo, s.hi)
@@ -276,9 +322,13 @@ class Builder:
         self._buffers: dict[str, Buffer] = {}
         self._stack: list[list[Stmt]] = [[]]
         self._used: set[str] = set()
+        self._lines: dict[str, str] = {}
+        self.line = ""  # where what is built next comes from
 
     def kernel(self) -> Kernel:
-        return Kernel(self.name, self.grid, tuple(self._buffers.values()), tuple(self._stack[0]))
+        return Kernel(
+            self.name, self.grid, tuple(self._buffers.values()), tuple(self._stack[0]), self._lines
+        )
 
     def fresh(self, hint: str) -> str:
         """A name no value, store or loop of this kernel has (no double underscore: printers use
@@ -289,6 +339,8 @@ class Builder:
             n += 1
             name = f"{hint}_{n}"
         self._used.add(name)
+        if self.line:
+            self._lines[name] = self.line
         return name
 
     def buffer(self, b: Buffer) -> Buffer:
@@ -371,6 +423,56 @@ class Builder:
         return self.define(
             "reduce", (v,), tuple(a for a in v.axes if a != axis), v.dtype, (monoid, axis), name
         )
+
+    def argreduce(
+        self, fold: str, values: Value, indices: Value, axis: Axis, name: str | None = None
+    ) -> Value:
+        """The smallest of `indices` among the extreme `values` along an axis."""
+        axes = tuple(dict.fromkeys((*values.axes, *indices.axes)))
+        if fold not in ARG_FOLDS or axis not in axes or indices.dtype.kind != "int":
+            raise ExprError(f"argreduce {fold} of {values.name}, {indices.name} over {axis.name}")
+        rest = tuple(a for a in axes if a != axis)
+        return self.define("argreduce", (values, indices), rest, indices.dtype, (fold, axis), name)
+
+    def scan(self, v: Value, what: Scan, name: str | None = None) -> Value:
+        if what.monoid not in MONOIDS or what.axis not in v.axes:
+            raise ExprError(f"scan {what.monoid} of {v.name} over {what.axis.name}")
+        return self.define("scan", (v,), v.axes, v.dtype, what, name)
+
+    def dot(self, a: Value, b: Value, what: Dot, dtype: DType, name: str | None = None) -> Value:
+        if what.axis not in a.axes or what.axis not in b.axes:
+            raise ExprError(f"dot of {a.name}, {b.name} over {what.axis.name}")
+        axes = tuple(dict.fromkeys(x for x in (*a.axes, *b.axes) if x != what.axis))
+        return self.define("dot", (a, b), axes, dtype, what, name)
+
+    def view(self, v: Value, at: Iterable[tuple[Axis, ExprLike]], name: str | None = None) -> Value:
+        """`at` places axes of `v` (others stay) at expressions over lanes of the result."""
+        places = tuple((a, lift(e)) for a, e in at)
+        moved = {a for a, _ in places}
+        if not moved <= set(v.axes):
+            raise ExprError(f"view of {v.name}: it lacks one of {[a.name for a in moved]}")
+        kept = [a for a in v.axes if a not in moved]
+        axes = tuple(dict.fromkeys((*kept, *lanes(*(e for _, e in places)))))
+        return self.define("view", (v,), axes, v.dtype, places, name)
+
+    def opaque(self, what: str, args: Iterable[Value], dtype: DType) -> Value:
+        args = tuple(args)
+        axes = tuple(dict.fromkeys(x for a in args for x in a.axes))
+        return self.define("opaque", args, axes, dtype, what)
+
+    def check(self, cond: Expr, kind: str, reason: str) -> None:
+        """State an obligation here, unless it holds as it is written."""
+        if cond is not TRUE:
+            self._stack[-1].append(Check(self.fresh(f"{kind}_c"), cond, kind, reason))
+
+    def atomic(self, monoid: str, b: Buffer, *rest: Any, mask: Expr = TRUE) -> None:
+        """atomic(monoid, buffer, index..., value)."""
+        at, v = tuple(lift(i) for i in rest[:-1]), rest[-1]
+        if len(at) != len(b.shape) or v.dtype != b.dtype or monoid not in MONOIDS:
+            raise ExprError(f"atomic {monoid} of {v.name} into {b.name}")
+        self.buffer(b)
+        name = self.fresh(f"at_{b.name.lower()}")
+        self._stack[-1].append(Atomic(name, b, at, v, monoid, mask))
 
     def store(self, b: Buffer, *rest: Any, mask: Expr = TRUE, name: str | None = None) -> None:
         """store(buffer, index..., value)."""
@@ -472,16 +574,20 @@ def element_count(shape: tuple[Expr, ...]) -> Expr:
 
 __all__ = [
     "ZERO",
+    "Atomic",
     "Axis",
     "Buffer",
     "Builder",
+    "Check",
     "Def",
+    "Dot",
     "For",
     "If",
     "Kernel",
     "Load",
     "Operand",
     "Placement",
+    "Scan",
     "Stmt",
     "Store",
     "TileProgram",

@@ -1,0 +1,1 @@
+"""Triton: print, import back, compile, run."""
