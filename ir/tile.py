@@ -204,7 +204,9 @@ class Placement:
 
     axes: name -> "unroll" | ("vec", width). Hints name a value, store or loop; a final `*` matches
     a prefix. home: program scratch -> (buffer, leading index) whose memory it lives in (an
-    obligation); stream: stores that bypass the cache (alignment is an obligation).
+    obligation); stream: stores that bypass the cache (alignment is an obligation). A kernel none of
+    whose axes is placed leaves them to its target, as a GPU's block program does; launch: what such
+    a target is launched with ("num_warps": 4).
     """
 
     axes: Mapping[str, str | tuple[str, int]] = field(default_factory=dict)
@@ -215,6 +217,7 @@ class Placement:
     deep: tuple[str, ...] = ()
     home: Mapping[str, tuple[str, tuple[Expr, ...]]] = field(default_factory=dict)
     threads: str = "static"  # static | dynamic: how programs are dealt to workers
+    launch: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -351,7 +351,8 @@ class _Checker:
 
 
 def check_placement(k: Kernel, p: Placement) -> None:
-    """Raise TileError unless every axis is placed, widths divide and every hint names something."""
+    """Raise TileError unless all axes or none are placed, widths divide and each hint names
+    something."""
 
     def fail(reason: str, statement: str = "") -> TileError:
         return TileError(reason, statement, k.name)
@@ -373,6 +374,8 @@ def check_placement(k: Kernel, p: Placement) -> None:
             raise fail(f"axis {name} is placed as {what}; use unroll or vec with a width")
 
     def placed(axes: Iterable[Axis], name: str) -> None:
+        if not p.axes:
+            return  # the target places them
         wide = []
         for a in axes:
             if a.name not in p.axes:
@@ -416,6 +419,9 @@ def check_placement(k: Kernel, p: Placement) -> None:
     for loop, factor in p.unroll.items():
         if factor < 1:
             raise fail(f"the unroll factor of {loop} is {factor}")
+    for name, n in p.launch.items():
+        if n < 1:
+            raise fail(f"the kernel is launched with {name} = {n}")
     if p.threads not in ("static", "dynamic"):
         raise fail(f"threads are static or dynamic, not {p.threads}")
     check_homes(k, p)

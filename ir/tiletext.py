@@ -195,6 +195,8 @@ class _Printer:
             yield f"  unroll {loop} = {factor}"
         if p.threads != "static":
             yield f"  threads {p.threads}"
+        for name, n in sorted(p.launch.items()):
+            yield f"  launch {name} = {n}"
         yield "  body"
         yield from self.block(k.body, "    ")
 
@@ -312,6 +314,7 @@ _PLACE = re.compile(rf"place (?P<axis>{_NAME}) (?P<what>\w+)(?:\((?P<width>\d+)\
 _HOME = re.compile(rf"home (?P<scratch>{_NAME}) = (?P<host>{_NAME})\[(?P<lead>.*)\]")
 _PREFETCH = re.compile(r"prefetch (?P<load>[\w*]+) = (?P<loop>[\w*]+) (?P<ahead>-?\d+)")
 _UNROLL = re.compile(r"unroll (?P<loop>[\w*]+) = (?P<factor>-?\d+)")
+_LAUNCH = re.compile(rf"launch (?P<name>{_NAME}) = (?P<number>-?\d+)")
 _AXIS = re.compile(rf"axis (?P<name>{_NAME}) = (?P<extent>-?\d+)")
 
 
@@ -392,7 +395,7 @@ class _Reader:
         name, base = self.line.text.removeprefix("kernel "), self.line.indent
         self.at += 1
         grid: tuple[Expr, ...] = ()
-        hints: dict[str, Any] = {"axes": {}, "home": {}, "prefetch": {}, "unroll": {}}
+        hints: dict[str, Any] = {"axes": {}, "home": {}, "prefetch": {}, "unroll": {}, "launch": {}}
         while self.line.indent > base and self.line.text != "body":
             text = self.line.text
             word = text.split(" ", 1)[0]
@@ -446,6 +449,9 @@ class _Reader:
         elif word == "unroll":
             m = self.take(_UNROLL, "write 'unroll LOOP = FACTOR'")
             hints["unroll"][m["loop"]] = int(m["factor"])
+        elif word == "launch":
+            m = self.take(_LAUNCH, "write 'launch NAME = NUMBER'")
+            hints["launch"][m["name"]] = int(m["number"])
         elif word == "threads":
             hints["threads"] = text[8:]
         else:

@@ -102,7 +102,7 @@ BAD = {
     "one stride per axis": program(buffers=(buf("Q", "out", n, strides=()),)),
     "two buffers share": program(buffers=(X, X)),
     "the fact": program(facts=(n + 1,)),
-    "is not placed": program(Def(TILE), place=Placement({})),
+    "is not placed": program(Def(TILE), place=Placement({"d": "unroll"})),
     "is placed as loop": program(place=Placement({"c": "loop"})),
     "no multiple of 3": program(Def(TILE), place=Placement({"c": ("vec", 3)})),
     "two vec axes": program(

@@ -229,3 +229,15 @@ def test_random_programs_round_trip(program):
     back = parse_program(show_program(program))
     check_program(back)
     same(program, back)
+
+
+
+def test_launch_numbers_are_part_of_the_digest():
+    from dataclasses import replace
+
+    one = tile_kernels.prefix_sum()
+    four = replace(one, placements=(Placement(launch={"num_warps": 4, "num_stages": 2}),))
+    check_program(four)
+    assert "  launch num_stages = 2\n  launch num_warps = 4\n" in show_program(four)
+    same(four, parse_program(show_program(four)))
+    assert digest(four) != digest(one)
