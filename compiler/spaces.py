@@ -324,8 +324,7 @@ def _lower(
         return made, _stream_facts(p.form) if lane.stream else []
     keep = {t.name for t in members(normal) if _kept(t)}
     tensors = p.group.members
-    kernel = fallback.launch(name, normal, memory, tensors, keep)
-    return [(kernel, Placement())], []
+    return [fallback.launch(name, normal, memory, tensors, keep)], []
 
 
 def _stream_facts(a: lanes.Analysis) -> list[Expr]:

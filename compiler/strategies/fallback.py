@@ -1,17 +1,20 @@
 """The fallback: lowers everything the language can express. Slow, right, candidate 0.
 
-One launch per tensor that is kept in memory, scalar code, any strides, f64 inside. A prefix
-reduction becomes a loop that carries its state; a recurrence runs its axis in order.
+One launch per tensor that is kept in memory, any strides, f64 inside. A few results are computed at
+a time where reads gain from it (`blocking.py`), each of them in the order of the definition; what
+is left over is scalar code. A prefix reduction becomes a loop that carries its state; a recurrence
+runs its axis in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from opwright.compiler.buffers import Memory, offset
-from opwright.compiler.evaluate import Evaluator, Resolved
+from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.normalize import Normal
-from opwright.compiler.strategies.group import is_pointwise
+from opwright.compiler.strategies.blocking import Tile, choose, in_order
+from opwright.compiler.strategies.group import Group, is_pointwise
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
     ONE,
@@ -30,10 +33,11 @@ from opwright.ir.expr import (
     var,
     walk,
 )
-from opwright.ir.op import Tensor
-from opwright.ir.tile import Builder, Kernel, Placement, TileProgram, Value
+from opwright.ir.op import OpAxis, Tensor
+from opwright.ir.tile import Axis, Builder, Kernel, Placement, TileProgram, Value
 
 BLOCK = 1024  # elements per program where one axis is all there is
+VECTOR = 8  # lanes of one vector at most
 
 
 def kept(normal: Normal) -> set[str]:
@@ -45,7 +49,7 @@ def lower(normal: Normal) -> TileProgram:
     """The whole operator, one launch per kept tensor (one per group of recurrences)."""
     memory = Memory(normal, True, F64)
     keep = kept(normal)
-    kernels: list[Kernel] = []
+    kernels: list[tuple[Kernel, Placement]] = []
     done: set[str] = set()
     for t in normal.tensors:
         if (t.name in keep or t.role == "output") and t.name not in done:
@@ -56,18 +60,25 @@ def lower(normal: Normal) -> TileProgram:
             )
             done |= {u.name for u in group}
             kernels.append(launch(f"k{len(kernels)}", normal, memory, group, keep))
-    return TileProgram(normal.op.name, tuple(kernels), (Placement(),) * len(kernels))
+    return TileProgram(normal.op.name, tuple(k for k, _ in kernels), tuple(p for _, p in kernels))
 
 
 def launch(
     name: str, normal: Normal, memory: Memory, group: Sequence[Tensor], keep: set[str]
-) -> Kernel:
+) -> tuple[Kernel, Placement]:
     """One kernel that computes the tensors of a group (several only for a joint recurrence)."""
     t = group[0]
     if t.recurrence is not None:
-        return _Recurrence(name, normal, memory, group, keep).kernel()
+        return _Recurrence(name, normal, memory, group, keep).kernel(), Placement()
     scan = scan_of(t)
-    return _Launch(name, normal, memory, t, keep, scan).kernel()
+    if scan is None and t.body is not None:
+        tile = choose(t.axes, Group(normal, (t,), frozenset(keep)).expand(t.body))
+        if tile is not None:
+            try:
+                return _Tiled(name, normal, memory, t, keep, tile).kernel()
+            except Unsupported:
+                pass  # what has no form with lanes has one without
+    return _Launch(name, normal, memory, t, keep, scan).kernel(), Placement()
 
 
 class _Scan:
@@ -113,6 +124,12 @@ class _Base:
             return self.memory.of(name)
         assert t.body is not None
         return substitute(t.body, {var(a.name): i for a, i in zip(t.axes, index, strict=True)})
+
+    def compute(self, t: Tensor, at: Mapping[Expr, Expr]) -> None:
+        """The definition at a point, which may be one of lanes."""
+        assert t.body is not None
+        v = self.e.value(substitute(in_order(t.body), at))
+        self.store(t, tuple(at[var(a.name)] for a in t.axes), v)
 
     def store(self, t: Tensor, index: tuple[Expr, ...], v: Value) -> None:
         buffer = self.memory.of(t.name)
@@ -165,12 +182,10 @@ class _Launch(_Base):
         return self.b.kernel()
 
     def element(self, at: dict[Expr, Expr]) -> None:
-        assert self.t.body is not None
         if self.scan is not None:
             self.prefix(at, self.scan)
-            return
-        v = self.e.value(substitute(self.t.body, at))
-        self.store(self.t, tuple(at[var(a.name)] for a in self.t.axes), v)
+        else:
+            self.compute(self.t, at)
 
     def prefix(self, at: dict[Expr, Expr], scan: _Scan) -> None:
         """One pass along the axis: the carried state is stored after (inclusive) or before its
@@ -193,6 +208,104 @@ class _Launch(_Base):
             return new
 
         self.b.loop(axis.name, ZERO, axis.hi, 1, start, body)
+
+
+class _Tiled(_Base):
+    """Whole tiles with lanes; where the axes end within a tile, its elements one after the
+    other."""
+
+    def __init__(
+        self, name: str, normal: Normal, memory: Memory, t: Tensor, keep: set[str], tile: Tile
+    ) -> None:
+        super().__init__(name, normal, memory, keep)
+        self.t, self.tile = t, tile
+        self.x = Axis(f"x{tile.width}", tile.width)
+        self.r = Axis(f"r{tile.height}", tile.height)
+
+    def kernel(self) -> tuple[Kernel, Placement]:
+        tile, axes = self.tile, self.t.axes
+        own = [tile.lanes] if tile.rows is None else [tile.lanes, tile.rows]
+        others = [a for n, a in enumerate(axes) if n not in own]
+        blocks = [tile.block] if tile.rows is None else [tile.width, tile.block]
+        grid = [cdiv(axes[n].hi - axes[n].lo, b) for n, b in zip(own, blocks, strict=True)]
+        room = 3 - len(grid)
+        grid += [a.hi - a.lo for a in others[:room]]
+        self.open(tuple(grid))
+        at = {var(a.name): a.lo + pid(len(own) + n) for n, a in enumerate(others[:room])}
+
+        def nest(rest: Sequence[OpAxis], at: dict[Expr, Expr]) -> None:
+            if not rest:
+                self.block(at)
+                return
+            a = rest[0]
+            self.along(a, a.lo, a.hi, 1, lambda v: nest(rest[1:], {**at, var(a.name): v}))
+
+        nest(others[room:], at)
+        place: dict[str, str | tuple[str, int]] = {
+            self.x.name: ("vec", min(VECTOR, tile.width)),
+            self.r.name: "unroll",
+        }
+        return self.b.kernel(), Placement(axes=place)
+
+    def along(self, a: OpAxis, lo: Expr, hi: Expr, step: int, body: Callable[[Expr], None]) -> None:
+        def inner(v: Expr) -> None:
+            self.e.enter()
+            body(v)
+            self.e.leave()
+
+        self.b.loop(a.name, lo, hi, step, (), inner)
+
+    def block(self, at: Mapping[Expr, Expr]) -> None:
+        """The tiles of one program."""
+        tile, axes = self.tile, self.t.axes
+        a = axes[tile.lanes]
+        if tile.rows is None:
+            lo = a.lo + pid(0) * tile.block
+            hi = minimum(lo + tile.block, a.hi)
+            if tile.block == tile.width:
+                self.one(at, lo, None)
+            else:
+                self.along(a, lo, hi, tile.width, lambda v: self.one(at, v, None))
+            return
+        r = axes[tile.rows]
+        left, top = a.lo + pid(0) * tile.width, r.lo + pid(1) * tile.block
+        end = minimum(top + tile.block, r.hi)
+        self.along(r, top, end, tile.height, lambda v: self.one(at, left, v))
+
+    def one(self, at: Mapping[Expr, Expr], left: Expr, top: Expr | None) -> None:
+        tile = self.tile
+        a = self.t.axes[tile.lanes]
+        fits = call("le", left + tile.width, a.hi)
+        point = {**at, var(a.name): left + self.x.lane}
+        held: tuple[Axis, ...] = (self.x,)
+        if top is not None:
+            assert tile.rows is not None
+            r = self.t.axes[tile.rows]
+            fits = call("and", fits, call("le", top + tile.height, r.hi))
+            point[var(r.name)] = top + self.r.lane
+            held = (self.r, self.x)
+
+        def whole() -> None:
+            self.e.enter()
+            self.e.lanes = held
+            self.compute(self.t, point)
+            self.e.lanes = ()
+            self.e.leave()
+
+        def rest() -> None:
+            def row(at: dict[Expr, Expr]) -> None:
+                hi = minimum(left + tile.width, a.hi)
+                self.along(a, left, hi, 1, lambda v: self.compute(self.t, {**at, var(a.name): v}))
+
+            if top is None:
+                row(dict(at))
+                return
+            assert tile.rows is not None
+            r = self.t.axes[tile.rows]
+            hi = minimum(top + tile.height, r.hi)
+            self.along(r, top, hi, 1, lambda v: row({**at, var(r.name): v}))
+
+        self.b.branch(fits, whole, rest)
 
 
 class _Recurrence(_Base):
