@@ -89,6 +89,7 @@ def document(result: CompileResult) -> dict[str, Any]:
         "baseline": dict(result.baseline),
         "speedup": result.speedup,
         "why": result.why,
+        "variants": [dict(variant) for variant in result.variants],
         "verdict": result.verdict.status,
         "gates": gates(result.verdict),
         "rows": [row.to_json() for row in result.rows],
@@ -112,6 +113,10 @@ def page(name: str, result: CompileResult) -> list[str]:
     lines.append(f"         {result.speedup:.2f} times as fast as candidate 0, by the objective")
     if result.why:
         lines.append(f"         {result.why}")
+    lines += [
+        f"         where its facts do not hold: {other['name']} {other['schedule']}"
+        for other in result.variants[1:-1]
+    ]
     lines += ["", *verdict_lines(result.verdict)]
     if result.rows:
         lines += ["", *timing_lines(result.rows)]

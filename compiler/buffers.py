@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opwright.compiler.normalize import Normal
 from opwright.ir.dtypes import BOOL, F64, I64, DType
 from opwright.ir.expr import Expr, call, const, stride
@@ -40,6 +42,11 @@ def dense_facts(op: Operator) -> tuple[Expr, ...]:
         for n, step in enumerate(row_major(t.shape)):
             out.append(call("eq", stride(t.name, n), step))
     return tuple(out)
+
+
+def takes_dense(op: Operator, facts: Sequence[Expr]) -> bool:
+    """Whether facts ask for nothing but row-major inputs and outputs: no sizes, no alignment."""
+    return set(facts) <= set(dense_facts(op))
 
 
 def offset(index: Expr, t: Tensor, axis: int) -> Expr:

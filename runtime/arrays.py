@@ -165,6 +165,12 @@ class NumpyFamily(Family):
         """A fresh row-major copy."""
         return self.np.array(x, order="C", copy=True)
 
+    def aligned_copy(self, x: Any) -> Any:
+        """As `dense`, on a boundary of ALIGNMENT bytes."""
+        out = self.aligned(x.shape, x.dtype, None)
+        out[...] = x
+        return out
+
     def scalar(self, value: Any, element: str) -> Any:
         if element in STORED_AS_BITS:
             self.with_ml_dtypes(load=True)
@@ -338,6 +344,9 @@ class TorchFamily(Family):
 
     def dense(self, x: Any) -> Any:
         return x.detach().clone(memory_format=self.torch.contiguous_format)
+
+    def aligned_copy(self, x: Any) -> Any:
+        return self.aligned(x.shape, x.dtype, None).copy_(x.detach())
 
     def scalar(self, value: Any, element: str) -> Any:
         return self.torch.tensor(value, dtype=self.native[element])

@@ -14,6 +14,10 @@ from .machine import levels
 
 Choice = Union[None, str, Sequence[str]]
 Rows = list[tuple[str, bool, str]]
+# elements of a call below which a copy costs more than the variant that takes any strides
+COPY_FROM = 1024
+# bytes of copies that a call may make in any case, and in units of what it touches
+COPY_BYTES, COPY_SHARE = 1 << 24, 2
 
 
 class Arrangement(NamedTuple):
@@ -25,6 +29,9 @@ class Arrangement(NamedTuple):
     strides: list[list[int]]  # likewise, in elements
     copied: tuple[int, ...]  # inputs that are copied to a dense array first
     visible: list[tuple[int, ...]]  # shapes of the outputs as a caller sees them
+    spans: list[tuple[int, int]]  # bytes around the address of each given array as it lies
+    moved: bool = False  # the results are computed in fresh memory and copied into `out`
+    odd: bool = False  # an input is copied for its address, which no signature tells
 
 
 def span(shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[int, int]:
@@ -67,6 +74,16 @@ def ordered_strides(shape: Sequence[int], order: tuple[int, ...] | None) -> list
     return [dense[order.index(a)] for a in range(len(shape))]
 
 
+def _set_strides(env: Env, t: Tensor, strides: Sequence[int]) -> None:
+    for axis, stride in enumerate(strides):
+        env[f"stride:{t.name}:{axis}"] = stride
+
+
+def switched_on(variable: str) -> bool:
+    """Whether an environment variable does not say 0, off, false or no."""
+    return os.environ.get(variable, "1").lower() not in ("0", "off", "false", "no")
+
+
 class Dispatcher:
     """Understands calls and picks variants; keeps the loaded libraries."""
 
@@ -75,6 +92,7 @@ class Dispatcher:
         prefix = spec.package.upper()
         self.choice: Choice = os.environ.get(f"{prefix}_IMPL") or None
         self._isa = os.environ.get(f"{prefix}_ISA") or None
+        self.copies = switched_on(f"{prefix}_COPY")
         self._levels: tuple[str, ...] | None = None
         self._loaded: dict[str, Any] = {}
 
@@ -139,10 +157,12 @@ class Dispatcher:
         shapes = [[axis(env) for axis in t.axes] for t in (*spec.inputs, *spec.outputs)]
         strides: list[list[int]] = []
         copied: list[int] = []
+        odd = False
         for n, (t, x, e) in enumerate(zip(spec.inputs, inputs, b.inputs)):
             own = self._strides(library, t, x, e, shapes[n])
             address = library.pointer(x)
             if own is None or address % item_bytes(e):
+                odd = odd or own is not None
                 own, address = row_major(shapes[n]), 0
                 copied.append(n)
             strides.append(own)
@@ -156,9 +176,74 @@ class Dispatcher:
                 strides.append(self._out_strides(library, t, e, outs[m], visible[m], shape))
                 env[f"align:{t.name}"] = alignment_class(library.pointer(outs[m]))
         for t, own in zip((*spec.inputs, *spec.outputs), strides):
-            for axis, stride in enumerate(own):
-                env[f"stride:{t.name}:{axis}"] = stride
-        return Arrangement(b, env, shapes, strides, tuple(copied), visible)
+            _set_strides(env, t, own)
+        elements = (*b.inputs, *b.outputs)
+        spans = [
+            (0, 0) if n in copied else span(shapes[n], own, item_bytes(e))
+            for n, (own, e) in enumerate(zip(strides, elements))
+        ]
+        return Arrangement(b, env, shapes, strides, tuple(copied), visible, spans, False, odd)
+
+    def settle(
+        self,
+        library: Any,
+        inputs: Sequence[Any],
+        given: Sequence[Any],
+        outs: Sequence[Any] | None,
+        choice: Choice,
+        everything: bool = False,
+    ) -> tuple[Arrangement, Variant | None, Rows]:
+        """A call with the variant for it, on row-major copies where those pay."""
+        call = self.arrange(library, inputs, given, outs)
+        variant, rows = self.choose(call.binding, call.env, choice, everything)
+        last = call.binding.variants[-1]
+        if variant is last and len(call.binding.variants) > 1:
+            if choice is None and self.choice is None and self.copies:
+                dense = self._densified(call, outs is not None)
+                if dense is not None:
+                    better, told = self.choose(dense.binding, dense.env, None, everything)
+                    if better is not None and better is not last:
+                        return dense, better, told
+        return call, variant, rows
+
+    def _densified(self, call: Arrangement, given: bool) -> Arrangement | None:
+        """The call as it is once inputs are row-major copies and results are copied out; None where
+        nothing is to be copied, or where that is not worth it."""
+        spec, count = self.spec, len(self.spec.inputs)
+        if any(t.updates for t in spec.outputs):
+            return None  # an output may lie over an input: what is read and written where matters
+        env, strides, copied = dict(call.env), list(call.strides), list(call.copied)
+        moved = False
+        items = [item_bytes(e) for e in (*call.binding.inputs, *call.binding.outputs)]
+        touched = work = copies = 0
+        for n, t in enumerate((*spec.inputs, *spec.outputs)):
+            shape = call.shapes[n]
+            dense = row_major(shape) if n < count else ordered_strides(shape, t.order)
+            size = 1
+            for extent in shape:
+                size *= extent
+            low, end = call.spans[n]
+            touched, work = touched + end - low, work + size
+            if strides[n] == dense or not size:
+                continue
+            copies += size * items[n]
+            strides[n] = dense
+            env[f"align:{t.name}"] = ALIGNMENT
+            _set_strides(env, t, dense)
+            if n < count:
+                copied.append(n)
+            else:
+                moved = given
+        if work < COPY_FROM or copies > max(COPY_BYTES, COPY_SHARE * touched):
+            return None
+        if len(copied) == len(call.copied) and not moved:
+            return None
+        if moved:
+            for n, t in enumerate(spec.outputs, count):
+                env[f"align:{t.name}"] = ALIGNMENT
+                strides[n] = ordered_strides(call.shapes[n], t.order)
+                _set_strides(env, t, strides[n])
+        return call._replace(env=env, strides=strides, copied=tuple(sorted(copied)), moved=moved)
 
     def _strides(
         self, library: Any, t: Tensor, x: Any, element: str, shape: Sequence[int]
@@ -242,15 +327,12 @@ class Dispatcher:
         rows += [(n, False, "not asked for") for n in by_name if n not in names and everything]
         return taken, rows
 
-    def taken(self, b: Binding, env: Env, choice: Choice) -> Variant:
-        """As `choose`; ValueError when a wish is refused, RuntimeError when nothing runs."""
-        variant, rows = self.choose(b, env, choice)
-        if variant is not None:
-            return variant
+    def refused(self, rows: Rows, choice: Choice) -> Exception:
+        """ValueError when a wish is refused, RuntimeError when nothing runs."""
         said = "; ".join(f"{name}: {reason}" for name, _, reason in rows)
         if choice is None and self.choice is None:
-            raise RuntimeError(f"{self.spec.name}: no variant can run here: {said}")
-        raise ValueError(f"{self.spec.name}: the variant asked for cannot take this call: {said}")
+            return RuntimeError(f"{self.spec.name}: no variant can run here: {said}")
+        return ValueError(f"{self.spec.name}: the variant asked for cannot take this call: {said}")
 
     def _refusal(self, variant: Variant, env: Env) -> str | None:
         failed = [fact for fact in variant.facts if not fact.holds(env)]

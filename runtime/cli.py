@@ -55,7 +55,7 @@ def show_config(engine: Engine, as_json: bool) -> int:
         "libraries": _libraries(),
         "environment": {
             f"{engine.prefix}_{n}": os.environ.get(f"{engine.prefix}_{n}", "")
-            for n in ("IMPL", "ISA", "NUM_THREADS", "CHECK")
+            for n in ("IMPL", "ISA", "NUM_THREADS", "CHECK", "COPY")
         },
         "variants": [
             {

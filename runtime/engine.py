@@ -8,12 +8,11 @@ tensor; real params.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from .arrays import ALIGNMENT, family, family_of, item_bytes
-from .binding import Choice, Dispatcher, Rows, alignment_class, overlap, span
+from .binding import Choice, Dispatcher, Rows, alignment_class, overlap, switched_on
 from .describe import Env, Spec
 from .machine import PORTABLE, default_threads
 
@@ -28,6 +27,7 @@ class Explanation(NamedTuple):
     chosen: str | None
     types: Mapping[str, str]
     variants: Rows
+    copied: tuple[str, ...] = ()  # inputs copied to row-major; "out" when results are copied there
 
     def __str__(self) -> str:
         bound = "".join(f", {k} = {v}" for k, v in self.types.items())
@@ -35,6 +35,9 @@ class Explanation(NamedTuple):
         for name, accepted, reason in self.variants:
             mark = "taken" if name == self.chosen else "accepts" if accepted else "refuses"
             lines.append(f"  {name}: {mark}: {reason}")
+        for name in self.copied:
+            what = f"copied {name} to row-major" if name != "out" else "copied the results into out"
+            lines.append(f"  {what}")
         return "\n".join(lines)
 
 
@@ -47,6 +50,7 @@ class Bound:
         "env",
         "ints",
         "masks",
+        "moved",
         "new",
         "reals",
         "run",
@@ -61,9 +65,10 @@ class Bound:
     vector: Any  # type of the array of addresses
     masks: tuple[int, ...]  # address bits that must be zero in each input
     copied: tuple[int, ...]  # inputs that are copied to a dense array first
+    moved: bool  # results are computed in fresh memory, then copied into the given outputs
     new: tuple[tuple[Any, Any, Any], ...]  # (shape, dtype, order) of each output
     empty: bool  # no output has an element
-    spans: tuple[tuple[int, int], ...]  # bytes around the address of every input, then output
+    spans: tuple[tuple[int, int], ...]  # bytes around the address of inputs and outputs as given
     env: Env  # sizes and params
     shapes: list[list[int]]  # of inputs then outputs, in the axes of the spec
 
@@ -80,12 +85,7 @@ class Engine:
         self.dispatcher = Dispatcher(spec, folder)
         prefix = spec.package.upper()
         self.prefix = prefix
-        self.checking = os.environ.get(f"{prefix}_CHECK", "1").lower() not in (
-            "0",
-            "off",
-            "false",
-            "no",
-        )
+        self.checking = switched_on(f"{prefix}_CHECK")
         self._threads, self._threads_fixed = default_threads(f"{prefix}_NUM_THREADS")
         self._cache: dict[Any, Bound] = {}
         self._families: dict[type, Any] = {}
@@ -200,10 +200,13 @@ class Engine:
         """Every variant with the reason why it would or would not take this call."""
         library, inputs, outs = self.admit(inputs, out)
         inputs = tuple(library.prepare(x) for x in inputs)
-        call = self.dispatcher.arrange(library, inputs, given, outs)
-        variant, rows = self.dispatcher.choose(call.binding, call.env, choice, everything=True)
+        call, variant, rows = self.dispatcher.settle(library, inputs, given, outs, choice, True)
         isa = self.dispatcher.file(variant)[0] if variant else self.dispatcher.levels()[0]
-        return Explanation(isa, variant.name if variant else None, call.binding.types, rows)
+        copied = tuple(self.spec.inputs[n].name for n in call.copied)
+        if call.moved:
+            copied += ("out",)
+        name = variant.name if variant else None
+        return Explanation(isa, name, call.binding.types, rows, copied)
 
     def no_gradient(self) -> str:
         return (
@@ -292,10 +295,13 @@ class Engine:
     def _bind(self, library: Any, inputs: Any, given: Any, outs: Any, choice: Choice) -> Bound:
         """The signature made ready, kept in the cache when its arrays are used as they are."""
         spec = self.spec
-        call = self.dispatcher.arrange(library, inputs, given, outs)
+        call, variant, rows = self.dispatcher.settle(library, inputs, given, outs, choice)
+        if variant is None:
+            raise self.dispatcher.refused(rows, choice)
         b, env = call.binding, call.env
         bound = Bound()
-        bound.run = self.dispatcher.entry(self.dispatcher.taken(b, env, choice))
+        bound.run = self.dispatcher.entry(variant)
+        bound.moved = call.moved
         ints = [env[s] for s in spec.sizes]
         ints += [int(env[p.name]) for p in spec.params if p.kind != "real"]
         for strides in call.strides:
@@ -311,11 +317,9 @@ class Engine:
             (shape, library.output_type(e, inputs, b.inputs), t.order)
             for t, shape, e in zip(spec.outputs, call.visible, b.outputs)
         )
-        bound.spans = tuple(
-            span(shape, strides, item_bytes(e))
-            for shape, strides, e in zip(call.shapes, call.strides, (*b.inputs, *b.outputs))
-        )
-        self._keep(library, bound, inputs, given, outs, choice)
+        bound.spans = tuple(call.spans)
+        if not call.odd:
+            self._keep(library, bound, inputs, given, outs, choice)
         return bound
 
     def _keep(
@@ -323,7 +327,7 @@ class Engine:
     ) -> None:
         arrays = inputs if outs is None else (*inputs, *outs)
         parts = library.signature(arrays, inside=True)
-        if parts is None or bound.copied:
+        if parts is None:
             return
         if len(self._cache) >= CACHED_SIGNATURES:
             self._cache.clear()
@@ -336,28 +340,33 @@ class Engine:
         self, library: Any, bound: Bound, inputs: Any, outs: Any, pack: bool = True
     ) -> Any:
         """Allocate, call, return; Again when a cached signature does not fit these addresses."""
-        if outs is None:
+        if outs is None or bound.moved:
             make = library.aligned if self._align_outputs else library.empty
             results = [make(shape, dtype, order) for shape, dtype, order in bound.new]
         else:
             results = outs
         if not bound.empty:
-            if bound.copied:
-                inputs = [
-                    library.dense(x) if n in bound.copied else x for n, x in enumerate(inputs)
-                ]
             address = library.pointer
-            addresses = [address(x) for x in (*inputs, *results)]
+            copying = bound.copied or bound.moved
+            addresses = [address(x) for x in (*inputs, *(outs if copying and outs else results))]
+            if outs is not None and not self._apart(library, bound, addresses, outs):
+                raise Again
+            if copying:
+                copy = library.aligned_copy if self._aligned else library.dense
+                inputs = [copy(x) if n in bound.copied else x for n, x in enumerate(inputs)]
+                addresses = [address(x) for x in (*inputs, *results)]
             for where, mask in zip(addresses, bound.masks):
                 if where & mask:
                     raise Again
-            if outs is not None and not self._apart(library, bound, addresses, outs):
-                raise Again
             threads = self._threads if self._threads_fixed else library.threads(self._threads)
             if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
                 raise MemoryError(
                     f"{self.spec.name}: the kernel could not allocate its scratch memory"
                 )
+        if outs is not None and bound.moved:
+            for target, result in zip(outs, results):
+                library.copy_into(target, result)
+            results = outs
         if not pack:
             return results
         return results[0] if len(results) == 1 else self._pack(results)
@@ -383,7 +392,7 @@ class Engine:
         tensors = (*spec.inputs, *spec.outputs)
         ranges = []
         for n, x in enumerate((*inputs, *outs)):
-            low, end = (0, 0) if n in bound.copied else bound.spans[n]
+            low, end = bound.spans[n]
             at = library.pointer(x)
             ranges.append((at + low, at + end))
         replaced = False

@@ -151,7 +151,7 @@ class CandidateEvaluator:
     @property
     def context(self) -> str:
         o = self.options
-        judged = f"{o.threads} {o.require} {o.cases} {o.seed} {o.bytes_limit} {o.work_limit}"
+        judged = f"2 {o.threads} {o.require} {o.cases} {o.seed} {o.bytes_limit} {o.work_limit}"
         parts = (self.op.digest, sorted(self.op.types.items()), self.tools.identity, host(), judged)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -334,10 +334,10 @@ class CandidateEvaluator:
         notes: list[str] = []
         for load in self.loads:
             name = load.scaled.name
-            if not self.serves(job.program, load):  # the next variant is taken: candidate 0
+            if not self.serves(job.program, load):  # the next variant of a package is taken
                 if incumbent is not None and name in incumbent.base_metrics:
-                    metrics[name] = dict(incumbent.base_metrics[name])
-                notes.append(f"its facts exclude {name}: candidate 0 runs there")
+                    metrics[name] = {**incumbent.base_metrics[name], "delegated": 1.0}
+                notes.append(f"its facts exclude {name}: another variant runs there")
                 continue
             contenders = {"candidate": built.path}
             stop: tuple[str, str, float] | None = None

@@ -43,8 +43,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Incumbent:
-    """The best so far: what new candidates are timed against. `base` is candidate 0, which serves
-    the calls that a candidate's facts exclude."""
+    """The best so far: what new candidates are timed against. `base` takes every dense call: it
+    serves those that a candidate's facts exclude."""
 
     job: Job
     metrics: Metrics

@@ -120,6 +120,8 @@ class SearchResult:
 
     `why` says by how much the winner leads, over whom, and which decisions differ. `table` has the
     archive's rows with scores. `stopped` is true after Ctrl-C; then nothing was confirmed.
+    `general` is the best candidate that takes what the winner's facts exclude, None when the winner
+    takes it itself or candidate 0 is as good.
     """
 
     winner: Choice | None
@@ -132,6 +134,7 @@ class SearchResult:
     stopped: bool
     run: int
     evaluations: int
+    general: Choice | None = None
 
 
 def search(
@@ -145,16 +148,20 @@ def search(
     proposer: Proposer | None = None,
     digest: Callable[[TileProgram], str] = program_digest,
     batch: int = 4,
+    general: Callable[[TileProgram], bool] | None = None,
 ) -> SearchResult:
     """Search the spaces; the first preferred schedule of the first space is candidate 0.
 
+    `general` tells programs that stand in for a candidate wherever its facts exclude a call.
     Ctrl-C ends it with the best so far and the archive intact. Raises ArchiveError when the archive
     holds a run with this seed whose proposals were others.
     """
     own = archive is None
     archive = archive or Archive(":memory:")
     try:
-        run = _Search(spaces, op, evaluator, seed, archive, on_event, proposer, digest, batch)
+        run = _Search(
+            spaces, op, evaluator, seed, archive, on_event, proposer, digest, batch, general
+        )
         return run.go(budget or Budget())
     finally:
         if own:
@@ -181,6 +188,7 @@ class _Search:
         proposer: Proposer | None,
         digest: Callable[[TileProgram], str],
         batch: int,
+        general: Callable[[TileProgram], bool] | None,
     ) -> None:
         if not spaces or not spaces[0].preferred():
             raise ValueError("a search needs a space with a preferred schedule: candidate 0")
@@ -192,6 +200,8 @@ class _Search:
         self.state = _State()
         self.jobs: dict[int, Job] = {}
         self.noise = 0.0
+        self._takes_all = general or (lambda program: False)
+        self._general: dict[int, bool] = {}
         settings = {
             "spaces": _identity(spaces),
             "batch": batch,
@@ -352,6 +362,7 @@ class _Search:
             score = s.value
             if s.feasible:
                 state.scores[c.number] = s.value
+                self._rescore(c.number)
             else:
                 state.infeasible[c.number] = s.reason
         improved = score is not None and score < best and math.isfinite(score)
@@ -360,7 +371,41 @@ class _Search:
     def _score(self, metrics: Metrics) -> Score:
         """Relative to candidate 0, or to the first that passed when candidate 0 did not."""
         base = next((c for c in self.state.candidates if c.ok), None)
-        return self.scorer.score(metrics, base.metrics if base is not None else metrics)
+        base_metrics = base.metrics if base is not None else metrics
+        return self.scorer.score(self._delegated(metrics, {}), base_metrics)
+
+    def _is_general(self, number: int) -> bool:
+        if number not in self._general:
+            self._general[number] = self._takes_all(self._job(number).program)
+        return self._general[number]
+
+    def _best_general(self, confirmed: Mapping[int, Metrics]) -> int | None:
+        """The best candidate that takes every dense call, by confirmed scores where there are."""
+        found = [n for n in self.state.scores if self._is_general(n)]
+        pool = [n for n in found if n in confirmed] or found
+        return min(pool, key=lambda n: (self._value(n, confirmed), n), default=None)
+
+    def _delegated(self, metrics: Metrics, confirmed: Mapping[int, Metrics]) -> Metrics:
+        """Metrics with what runs in a candidate's place where its facts exclude a workload."""
+        excluded = [w for w, values in metrics.items() if values.get("delegated")]
+        number = self._best_general(confirmed) if excluded else None
+        if number is None:
+            return metrics
+        instead = self._own(number, confirmed)
+        new = {w: {**instead[w], "delegated": 1.0} for w in excluded if w in instead}
+        return {**metrics, **new}
+
+    def _rescore(self, number: int) -> None:
+        """A better stand-in makes better what it stands in for."""
+        waiting = [
+            c
+            for c in self.state.candidates
+            if c.number in self.state.scores
+            and any(values.get("delegated") for values in c.metrics.values())
+        ]
+        if waiting and self._best_general({}) == number:
+            for c in waiting:
+                self.state.scores[c.number] = self._score(c.metrics).value
 
     def _best(self) -> int | None:
         scores = self.state.scores
@@ -373,8 +418,10 @@ class _Search:
         if number is None:
             return None
         zero = next(c.number for c in self.state.candidates if c.ok)
-        metrics = [self.state.candidates[n].metrics for n in (number, zero)]
-        return Incumbent(self._job(number), metrics[0], self._job(zero), metrics[1])
+        metrics = self._metrics(number, {})
+        general = self._best_general({})
+        base = zero if general is None else general
+        return Incumbent(self._job(number), metrics, self._job(base), self._own(base, {}))
 
     def _job(self, number: int) -> Job:
         """The job of a candidate, built again from its schedule when it comes from the archive."""
@@ -405,36 +452,60 @@ class _Search:
                 break
             leader = [n for n in confirmed if n != zero and self._final(n, confirmed) == best]
             numbers = [*leader[:1], *waiting[: 2 if leader else 3]]
-            if all(n in stored for n in (*numbers, zero)):
-                found = Confirmation({n: stored[n] for n in (*numbers, zero)}, 0.0)
-            else:
-                self.emit(Confirming(tuple(numbers)))
-                found = self.evaluator.confirm([self._job(n) for n in numbers], self._job(zero))
-            for n, m in found.metrics.items():
-                if m:
-                    if n == numbers[0] and found.noise:
-                        m = {w: {**values, "noise": found.noise} for w, values in m.items()}
-                    confirmed[n] = m
-                    self.archive.confirm(self.run, n, m)
-            told = [v.get("noise", 0.0) for m in found.metrics.values() for v in m.values()]
-            self.noise = max(self.noise, found.noise, *told)
-            for note in found.notes:
-                self.emit(Note(note))
-            finals = {n: self._final(n, confirmed) for n in found.metrics}
-            self.emit(Confirmed(finals, found.noise))
-            if not found.metrics or not any(found.metrics.values()):
+            if not self._side_by_side(numbers, zero, stored, confirmed):
                 break
+        best_general = self._best_general({})
+        leader = sorted(confirmed, key=lambda n: (self._final(n, confirmed), n))
+        unlike = bool(leader) and not self._is_general(leader[0])
+        if unlike and best_general is not None and best_general not in confirmed:
+            self._side_by_side([best_general, leader[0]], zero, stored, confirmed)
         return confirmed
 
-    def _metrics(self, number: int, confirmed: Mapping[int, Metrics]) -> Metrics:
+    def _side_by_side(
+        self,
+        numbers: Sequence[int],
+        zero: int,
+        stored: Mapping[int, Metrics],
+        confirmed: dict[int, Metrics],
+    ) -> bool:
+        """Confirm some candidates and candidate 0 in one measurement; False when nothing came."""
+        if all(n in stored for n in (*numbers, zero)):
+            found = Confirmation({n: stored[n] for n in (*numbers, zero)}, 0.0)
+        else:
+            self.emit(Confirming(tuple(numbers)))
+            found = self.evaluator.confirm([self._job(n) for n in numbers], self._job(zero))
+        for n, m in found.metrics.items():
+            if m:
+                if n == numbers[0] and found.noise:
+                    m = {w: {**values, "noise": found.noise} for w, values in m.items()}
+                confirmed[n] = m
+                self.archive.confirm(self.run, n, m)
+        told = [v.get("noise", 0.0) for m in found.metrics.values() for v in m.values()]
+        self.noise = max(self.noise, found.noise, *told)
+        for note in found.notes:
+            self.emit(Note(note))
+        finals = {n: self._final(n, confirmed) for n in found.metrics}
+        self.emit(Confirmed(finals, found.noise))
+        return any(found.metrics.values())
+
+    def _own(self, number: int, confirmed: Mapping[int, Metrics]) -> Metrics:
         """Quick metrics with confirmed latencies in place of theirs."""
         quick = self.state.candidates[number].metrics
         new = confirmed.get(number, {})
         return {w: {**values, **new.get(w, {})} for w, values in quick.items()}
 
+    def _metrics(self, number: int, confirmed: Mapping[int, Metrics]) -> Metrics:
+        """Its own metrics, and those of its stand-in where its facts exclude a workload."""
+        return self._delegated(self._own(number, confirmed), confirmed)
+
+    def _value(self, number: int, confirmed: Mapping[int, Metrics]) -> float:
+        zero = next(c.number for c in self.state.candidates if c.ok)
+        own = self._own(number, confirmed)
+        return self.scorer.score(own, self._own(zero, confirmed)).value
+
     def _final(self, number: int, confirmed: Mapping[int, Metrics]) -> float:
         zero = next(c.number for c in self.state.candidates if c.ok)
-        base = self._metrics(zero, confirmed)
+        base = self._own(zero, confirmed)
         return self.scorer.score(self._metrics(number, confirmed), base).value
 
     def _result(self, confirmed: Mapping[int, Metrics], stopped: bool) -> SearchResult:
@@ -450,7 +521,10 @@ class _Search:
             if self._final(winner, confirmed) > math.exp(-margin) * self._final(zero, confirmed):
                 kept = f"{self._name(winner)} is no faster than candidate {zero} beyond noise; "
                 winner = zero
-        choices = {n: self._choice(n, confirmed) for n in {winner, zero} if n is not None}
+        general = self._best_general(confirmed) if winner not in (None, zero) else None
+        if winner is None or general in (None, zero) or self._is_general(winner):
+            general = None
+        choices = {n: self._choice(n, confirmed) for n in {winner, zero, general} if n is not None}
         why = kept + self._why(winner, ranked, confirmed, zero)
         return SearchResult(
             choices.get(winner) if winner is not None else None,
@@ -466,6 +540,7 @@ class _Search:
             stopped,
             self.run,
             self._spent(),
+            choices.get(general) if general is not None else None,
         )  # fmt: skip
 
     def _choice(self, number: int, confirmed: Mapping[int, Metrics]) -> Choice:

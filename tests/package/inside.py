@@ -108,6 +108,60 @@ def strides_go_to_a_variant_that_takes_them() -> None:
 
 
 @check("numpy", "torch")
+def large_strided_arrays_are_copied_for_the_tuned_variant() -> None:
+    from row_scale_k import explain, row_scale
+
+    base = array([[float((7 * i + j) % 13) for j in range(128)] for i in range(16)])
+    w = array([float(j % 3) for j in range(64)])
+    dense = array([row[::2] for row in floats(base)])
+    strided = base[:, ::2]
+    wanted = row_scale(dense, w, alpha=0.5)
+    told = explain(strided, w, alpha=0.5)
+    assert told.chosen == "aligned", told
+    assert told.copied == ("x",) and "copied x to row-major" in str(told), told
+    for _ in range(2):  # the second call finds its signature known
+        got = row_scale(strided, w, alpha=0.5)
+        assert floats(got.y) == floats(wanted.y) and floats(got.t) == floats(wanted.t)
+    forced = explain(strided, w, alpha=0.5, implementation="plain")
+    assert forced.chosen == "plain" and forced.copied == ()
+    wide, t = array([[0.0] * 128] * 16), array([0.0] * 16)
+    told = explain(strided, w, alpha=0.5, out=(wide[:, ::2], t))
+    assert told.copied == ("x", "out") and "copied the results into out" in str(told)
+    for _ in range(2):
+        wide[...] = 0
+        row_scale(strided, w, alpha=0.5, out=(wide[:, ::2], t))
+        assert floats(wide[:, ::2]) == floats(wanted.y) and not any(map(any, floats(wide[:, 1::2])))
+    for _ in range(2):  # reads are over before anything is written, and still it is refused
+        with Refused(ValueError, "out (y) shares memory with x"):
+            row_scale(strided, w, alpha=0.5, out=(base[:, 1::2], t))
+        with Refused(ValueError, "out (t) shares memory with y"):
+            row_scale(strided, w, alpha=0.5, out=(wide[:, ::2], wide[:, 4]))
+
+
+@check("numpy", "torch")
+def broadcast_and_overlapping_inputs_are_right() -> None:
+    from row_scale_k import explain, row_scale
+
+    line = array([float(j % 5) for j in range(160)])
+    column = array([[float(j % 7)] for j in range(32)])
+    w = array([1.0] * 64)
+    if LIBRARY == "numpy":
+        from numpy.lib.stride_tricks import as_strided
+
+        repeated = lib().broadcast_to(column, (32, 64))
+        windows = as_strided(line, (16, 64), (4, 8))
+    else:
+        repeated = column.expand(32, 64)
+        windows = line.as_strided((16, 64), (1, 2))
+    for x in (repeated, windows):
+        told = explain(x, w, alpha=0.5)
+        assert told.chosen != "plain" and told.copied == ("x",), told
+        rows = floats(x)
+        got = row_scale(x, w, alpha=0.5)
+        assert floats(got.y) == [[0.5 * v for v in row] for row in rows]
+
+
+@check("numpy", "torch")
 def dispatch_takes_the_first_variant_whose_guards_hold() -> None:
     from row_scale_k import explain
 

@@ -181,7 +181,7 @@ def test_a_workload_outside_the_facts_is_served_by_candidate_0(folder: Path) -> 
         zero = Incumbent(good, base.metrics, good, base.metrics)
         ((_, found),) = e.evaluate([narrow], zero)
         assert found.status == "ok" and "its facts exclude w" in found.reason
-        assert found.metrics["w"] == base.metrics["w"]
+        assert found.metrics["w"] == {**base.metrics["w"], "delegated": 1.0}
         assert found.metrics["small"]["latency"] < base.metrics["small"]["latency"]
         confirmed = e.confirm([narrow], good)
         assert set(confirmed.metrics[1]) == {"w", "small"}

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from opwright.ir.op import Objective, Operator
 from opwright.search.archive import Archive, ArchiveError
 from opwright.search.objective import Scorer
 from opwright.search.propose import Builtin, Proposal, View
+from opwright.search.results import Evaluation, Incumbent, Job
 from opwright.search.run import (
     Budget,
     Confirmed,
@@ -215,6 +216,30 @@ def test_hard_bounds_cannot_be_bought() -> None:
     found = search(spaces(), op, Simulated(), Budget(20))
     assert found.winner is not None and found.winner.candidate.number == 0
     assert any("memory on w is 4096" in str(r["reason"]) for r in found.table)
+
+
+def test_a_stand_in_serves_what_the_facts_of_the_winner_exclude() -> None:
+    class Choosy(Simulated):
+        """Order b excludes the workload `odd`: what runs there is what takes every call."""
+
+        def evaluate(
+            self, jobs: Sequence[Job], incumbent: Incumbent | None
+        ) -> Iterator[tuple[Job, Evaluation]]:
+            for job, e in super().evaluate(jobs, incumbent):
+                if "tiled_b" in job.program.name and incumbent is not None:
+                    odd = {**incumbent.base_metrics["odd"], "delegated": 1.0}
+                    e = replace(e, metrics={**e.metrics, "odd": odd})
+                yield job, e
+
+    machine = Choosy(weights={"even": 0.5, "odd": 0.5})
+    found = search(spaces(), _op(), machine, Budget(60), general=lambda p: "tiled_b" not in p.name)
+    assert found.winner is not None and found.general is not None and found.baseline is not None
+    assert found.winner.program.name == "tiled_b_4"
+    assert found.general.schedule["order"] == "a" and found.general.confirmed
+    mine, other = found.winner.metrics, found.general.metrics
+    assert mine["odd"]["latency"] == other["odd"]["latency"] > mine["even"]["latency"]
+    alone = search(spaces(), _op(), Simulated(), Budget(60), general=lambda p: True)
+    assert alone.general is None, "the winner takes every call itself"
 
 
 def test_new_candidates_are_timed_against_the_best_so_far() -> None:

@@ -1,0 +1,195 @@
+"""The C++ backend: candidates become libraries that are proved, tested and timed on this machine.
+
+Every library in a package is built from a text whose verdicts it carries, also at the lesser
+instruction-set levels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opwright.backends.cpp.build import compiler, host_isa
+from opwright.compiler.backend import (
+    CompileError,
+    Effort,
+    Found,
+    reference_cases,
+    refusal,
+    ships,
+)
+from opwright.compiler.buffers import takes_dense
+from opwright.compiler.candidates import printed
+from opwright.compiler.package_spec import PackagedVariant
+from opwright.compiler.paths import cache_folder
+from opwright.compiler.spaces import spaces
+from opwright.compiler.timing import OWN, ZERO, Row, rows, shape_text
+from opwright.compiler.toolbox import evaluation_tools
+from opwright.ir.op import Operator
+from opwright.ir.record import Record
+from opwright.ir.tile import TileProgram
+from opwright.ir.tiletext import show_program
+from opwright.search.archive import Archive, archive_path
+from opwright.search.evaluate import CandidateEvaluator, Load, host
+from opwright.search.results import Job, Options
+from opwright.search.run import Choice, search
+
+LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
+F32_LANES = {"x86-64-v4": 16, "x86-64-v3": 8, "portable": 8}
+SMALLER = 16 << 20  # bytes of workloads at a binding that is not searched: enough to rank two
+SLOW = 0.1  # seconds of a call of candidate 0 beyond which it is not timed again
+
+
+def isa_of(target: str) -> str:
+    """The instruction-set level of `cpu`, `cpu(x86-64-v3)` or a level by itself."""
+    inner = target.removeprefix("cpu").strip("()") if target.startswith("cpu") else target
+    host_level = host_isa()
+    if inner in ("", "x86_64"):
+        return host_level
+    if inner not in LEVELS:
+        cure = f"compile for cpu, or cpu(LEVEL) with a level of {', '.join(LEVELS)}"
+        raise CompileError(f"target {target}: the C++ backend compiles for CPUs", cure)
+    if LEVELS.index(inner) < LEVELS.index(host_level):
+        cure = f"compile for cpu({host_level}), or on a machine that runs {inner}"
+        raise CompileError(f"target {target}: this machine cannot run what it would test", cure)
+    return inner
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """Compiles for one instruction-set level of this machine and the lesser ones."""
+
+    level: str
+
+    @property
+    def name(self) -> str:
+        return "cpp"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (f"cpu({self.level})",)
+
+    def prepare(self) -> None:
+        compiler()
+
+    def machine(self) -> Mapping[str, Any]:
+        return {"processor": host(), "isa": self.level, "threads": os.cpu_count() or 1}
+
+    def identity(self, op: Operator) -> str:
+        return evaluation_tools(op, self.level).tools.identity
+
+    def compile(self, op: Operator, effort: Effort) -> Found:
+        """Search, then build what ships and time it beside the baselines."""
+        toolbox = evaluation_tools(op, self.level)
+        options = Options(
+            require=effort.require.upper(), seed=effort.seed, rounds=3, confirm_rounds=7
+        )
+        if not effort.primary:
+            options = replace(options, cases=8, confirm_rounds=3, bytes_limit=SMALLER)
+        choices = spaces(op, F32_LANES[self.level])
+        path = archive_path(cache_folder() / "archive", op.name, op.types, self.level)
+        with CandidateEvaluator(op, toolbox.tools, options) as evaluator, Archive(path) as archive:
+            result = search(
+                choices,
+                op,
+                evaluator,
+                effort.budget,
+                effort.seed,
+                archive,
+                effort.progress,
+                effort.proposer,
+                batch=4,
+                general=lambda program: takes_dense(op, program.facts),
+            )
+            if result.baseline is None:
+                raise refusal(op, result)
+            chosen = ships(result)
+            variants = tuple(self._variant(n, op, c, options) for n, c in chosen)
+            table: list[Row] = []
+            if effort.primary and not result.stopped:
+                table = self._timings(op, evaluator, chosen, variants, effort)
+            cases = reference_cases(op, evaluator.cases, evaluator.bound)
+            serving = {
+                x.scaled.name: chosen[_serving(evaluator, chosen, x)][0] for x in evaluator.loads
+            }
+        return Found(op, result, variants, cases, tuple(table), serving)
+
+    def _variant(self, label: str, op: Operator, c: Choice, options: Options) -> PackagedVariant:
+        """Libraries for this level and the lesser ones, each tested as built."""
+        own = printed(c.program, op, self.level)
+        records = list(c.candidate.records)
+        libraries: dict[str, Path] = {}
+        sources = {self.level: own.source}
+        for lesser in LEVELS[LEVELS.index(self.level) :]:
+            toolbox = evaluation_tools(op, lesser)
+            if lesser == self.level:
+                libraries[lesser] = toolbox.tools.build(toolbox.tools.emit(c.program)).path
+                continue
+            few = replace(options, cases=6)
+            known = [r for r in c.candidate.records if r.kind in ("G1", "G2", "G3")]
+            tools = replace(toolbox.tools, safety=_settled(known))
+            with CandidateEvaluator(op, tools, few) as evaluator:
+                judged = evaluator.judge(Job(0, c.schedule, c.program, c.candidate.program))
+            if judged.status != "ok":
+                continue  # a level that fails its tests is not shipped
+            emitted = toolbox.tools.emit(c.program)
+            libraries[lesser] = toolbox.tools.build(emitted).path
+            sources[lesser] = emitted.source
+            records += [_at_level(r, lesser) for r in judged.records if r.kind == "G6"]
+        plan = replace(
+            own.plan,
+            spec=op.digest,
+            types=dict(op.types),
+            origin={"proposer": c.candidate.origin, "schedule": c.schedule.text},
+        )
+        text = show_program(c.program)
+        return PackagedVariant(
+            label, plan, libraries, own.source, text, records=tuple(records), sources=sources
+        )
+
+    def _timings(
+        self,
+        op: Operator,
+        evaluator: CandidateEvaluator,
+        chosen: Sequence[tuple[str, Choice]],
+        variants: Sequence[PackagedVariant],
+        effort: Effort,
+    ) -> list[Row]:
+        """What the package runs at each workload, candidate 0 and the baselines."""
+        out: list[Row] = []
+        slow = chosen[-1][1].metrics
+        for load in evaluator.loads:
+            taken = _serving(evaluator, chosen, load)
+            own = {OWN: variants[taken].libraries[self.level]}
+            latency = slow.get(load.scaled.name, {}).get("latency", 0.0)
+            if taken == len(chosen) - 1:
+                pass
+            elif latency > SLOW:  # known from the search; it would dominate the run
+                shape = shape_text(op, load.scaled.sizes)
+                note = "measured during the search"
+                name = load.scaled.name
+                out.append(Row(op.name, name, shape, ZERO, "out", latency, 0.0, note))
+            else:
+                own[ZERO] = variants[-1].libraries[self.level]
+            out += rows(op, load.scaled.name, load.timed, own, effort.baselines, evaluator.threads)
+        return out
+
+
+def _serving(
+    evaluator: CandidateEvaluator, chosen: Sequence[tuple[str, Choice]], load: Load
+) -> int:
+    """The variant that dispatch takes for a workload in dense, aligned memory."""
+    fits = (n for n, (_, c) in enumerate(chosen) if evaluator.serves(c.program, load))
+    return next(fits, len(chosen) - 1)
+
+
+def _settled(records: Sequence[Record]) -> Callable[[TileProgram], Sequence[Record]]:
+    """Safety as it was proved before: it is a statement about the TileIR, not about a level."""
+    return lambda program: records
+
+
+def _at_level(r: Record, level: str) -> Record:
+    return replace(r, id=f"{r.id}@{level}", reason=f"{level}: {r.reason}")
