@@ -4,8 +4,8 @@ Reals are float64, integers exact. Every element of memory carries what safety i
 holds a value, which program of the running launch wrote it, which one read it, how often an output
 was written. What a correct program never does is a trap: an index out of bounds, a read before a
 write, poison that is stored, reduced, carried or used as an index, a second write of an output
-element, an output element without a write, an element that two programs of one launch touch (one
-of them writing), an integer that wraps.
+element in one launch, an output element without a write, an element that two programs of one launch
+touch (one of them writing, not both by the same atomic), an integer that wraps, a check that fails.
 """
 
 from __future__ import annotations
@@ -23,29 +23,44 @@ from opwright.ir.dtypes import decode, encode, integer_range
 from opwright.ir.expr import LEAVES, ZERO, Expr, leaves, show
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.tile import (
+    Atomic,
     Axis,
     Buffer,
+    Check,
     Def,
     For,
     Kernel,
     Load,
+    Scan,
     Stmt,
     Store,
     TileProgram,
     Value,
     access_axes,
+    lanes,
+)
+from opwright.ir.tileops import (
+    KINDS,
+    argreduce,
+    dot,
+    guesses,
+    holes,
+    opaque,
+    running,
+    signature,
+    spread,
 )
 
 STEP_LIMIT = 2_000_000
 NOBODY, MANY = -1, -2
-_KIND: dict[str, Any] = {"real": np.float64, "int": np.int64, "bool": np.bool_}
 
+Index = tuple[NDArray[np.int64], ...]
 Tile = tuple[NDArray[Any], NDArray[np.bool_]]  # data and poison, one entry per lane
 
 
 class Trap(Exception):
     """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison,
-    twice, race, missing, wrap, divisor, home or limit."""
+    twice, race, missing, wrap, divisor, align, mask, home or limit."""
 
     def __init__(
         self,
@@ -59,8 +74,10 @@ class Trap(Exception):
         lane: Mapping[str, int] | None = None,
         other: str = "",
         whole: bool = True,
+        guessed: bool = False,
+        line: str = "",
     ) -> None:
-        place = [x for x in (statement, kernel and f"kernel {kernel}") if x]
+        place = [x for x in (line, statement, kernel and f"kernel {kernel}") if x]
         if kernel:
             place.append(f"program {program}")
         super().__init__(f"{', '.join(place)}: {what}" if place else what)
@@ -69,6 +86,8 @@ class Trap(Exception):
         self.lane = dict(lane or {})
         self.other = other  # the statement that touched the element before
         self.whole = whole  # no lane was left out before, so that this is no consequence of that
+        self.guessed = guessed  # a value of which nothing is known decided something before
+        self.line = line  # of the source of an imported program
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,7 +100,7 @@ class Trap(Exception):
             "index": list(self.index),
             "lane": self.lane,
             "other": self.other,
-        }
+        } | ({"line": self.line} if self.line else {})
 
 
 def run(
@@ -158,7 +177,15 @@ class _Memory:
     reader: NDArray[np.int64]  # program of the running launch, NOBODY or MANY
     wrote: NDArray[np.int32]  # statement of the last write
     looked: NDArray[np.int32]  # statement of the last read
+    lane: NDArray[np.int64]  # signature of the lane that wrote last
+    adder: NDArray[np.int64]  # program of the running launch with atomics, NOBODY or MANY
+    adds: NDArray[np.int8]  # number of its monoid
     owner: NDArray[np.int64] | None = None  # of a host: who wrote the memory last
+
+    def begin(self) -> None:
+        """Nothing was touched yet by this launch (by this program, if it is scratch of one)."""
+        for x in (self.writer, self.reader, self.adder):
+            x.fill(NOBODY)
 
 
 class _Machine:
@@ -180,7 +207,10 @@ class _Machine:
         self.memory: dict[str, _Memory] = {}
         self.kernel, self.number, self.statement = "", 0, ""
         self.pid: tuple[int, ...] = ()
-        self.whole = True
+        self.whole, self.guessed = True, False
+        self.lines: Mapping[str, str] = {}
+        self.order = "statement"
+        self.guesses = guesses(program)
         self.home: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.names: list[str] = [""]
         self.numbers: dict[str, int] = {"": 0}
@@ -200,7 +230,7 @@ class _Machine:
             for n, e in enumerate(b.strides):
                 if e.op != "stride":
                     self.env.setdefault(("stride", (b.name, n)), int(self.expr(e)))
-        kind = _KIND[b.dtype.kind]
+        kind = KINDS[b.dtype.kind]
         given = b.role in ("in", "state")
         shape = tuple(max(n, 0) for n in shape)
         if given:
@@ -221,6 +251,9 @@ class _Machine:
             np.full(shape, NOBODY),
             np.zeros(shape, np.int32),
             np.zeros(shape, np.int32),
+            np.zeros(shape, np.int64),
+            np.full(shape, NOBODY),
+            np.zeros(shape, np.int8),
         )
 
     def results(self) -> dict[str, NDArray[Any]]:
@@ -239,8 +272,7 @@ class _Machine:
                 programs = list(programs)
                 shuffle.shuffle(programs)
             for m in self.memory.values():
-                m.writer.fill(NOBODY)
-                m.reader.fill(NOBODY)
+                m.begin()
             for self.number, p in enumerate(programs):
                 self.one(k, p, self.program.placements[n].home if self.homes else {})
             self.leave()
@@ -249,7 +281,8 @@ class _Machine:
                 self.finish(b)
 
     def one(self, k: Kernel, p: tuple[int, ...], home: Mapping[str, Any]) -> None:
-        self.kernel, self.pid, self.statement = k.name, p, ""
+        self.kernel, self.pid, self.statement, self.lines = k.name, p, "", k.lines
+        self.order = k.order
         for d, x in enumerate(p):
             self.env["pid", d] = x
         self.home = {}
@@ -257,8 +290,7 @@ class _Machine:
             if b.role == "program":
                 m = self.memory[b.name]
                 m.ready.fill(False)
-                m.writer.fill(NOBODY)
-                m.reader.fill(NOBODY)
+                m.begin()
             if b.name in home:
                 host, lead = home[b.name]
                 self.home[b.name] = (host, tuple(int(self.expr(e)) for e in lead))
@@ -275,7 +307,9 @@ class _Machine:
         for at in np.argwhere(m.writes == 0)[:1]:
             where, count = _ints(at), int((m.writes == 0).sum())
             what = f"{b.name}{list(where)} is not written ({count} elements)"
-            self.trap(Trap("missing", what, buffer=b.name, index=where, whole=self.whole))
+            trap = Trap("missing", what, buffer=b.name, index=where, whole=self.whole)
+            trap.guessed = self.guessed
+            self.trap(trap)
         if m.owner is not None:
             for at in np.argwhere(m.owner >= 0)[:1]:
                 where = _ints(at)
@@ -299,7 +333,8 @@ class _Machine:
     ) -> None:
         at = tuple(index)
         where = (self.kernel, self.statement, self.pid, buffer, at)
-        self.trap(Trap(kind, what, *where, lane, other, self.whole))
+        line = self.lines.get(self.statement, "")
+        self.trap(Trap(kind, what, *where, lane, other, self.whole, self.guessed, line))
 
     def me(self) -> int:
         """A number for the running statement."""
@@ -317,6 +352,12 @@ class _Machine:
             elif isinstance(s, Store):
                 self.tick(s.name)
                 self.store(s)
+            elif isinstance(s, Atomic):
+                self.tick(s.name)
+                self.atomic(s)
+            elif isinstance(s, Check):
+                self.tick(s.name)
+                self.check(s)
             elif isinstance(s, For):
                 self.loop(s)
             else:
@@ -348,17 +389,35 @@ class _Machine:
         out = self.index(e, ())
         return out.item() if isinstance(out, np.ndarray | np.generic) else out
 
+    def check(self, s: Check) -> None:
+        axes = lanes(s.cond)
+        self.decides(s.cond)
+        bad = ~self.lanes(s.cond, axes).astype(bool) & ~self.poison(s.cond, axes)
+        if bad.any():
+            lane = np.argwhere(bad)[0]
+            named = {a.name: int(x) for a, x in zip(axes, lane, strict=True)}
+            self.fail(s.kind, s.reason, lane=named)
+
+    def decides(self, *es: Expr) -> None:
+        """These expressions decide what is touched; from here on a run may be a guess."""
+        if self.guesses and not self.guessed:
+            self.guessed = any(v in self.guesses for e in es for v in self.values(e))
+
     def uniform(self, e: Expr) -> Any:
         """A condition or the bound of a loop."""
+        self.decides(e)
         for v in self.poisoned(e):
             self.fail("poison", f"{v.name} holds poison and decides what runs")
         return self.expr(e)
 
-    def poisoned(self, e: Expr) -> list[Value]:
-        """Values in an expression that hold poison at some lane."""
+    def values(self, e: Expr) -> list[Value]:
         if e not in self.inside:
             self.inside[e] = [x.attr for x in leaves(e, "value")]
-        return [v for v in self.inside[e] if self.env[v][1].any()]
+        return self.inside[e]
+
+    def poisoned(self, e: Expr) -> list[Value]:
+        """Values in an expression that hold poison at some lane."""
+        return [v for v in self.values(e) if self.env[v][1].any()]
 
     def poison(self, e: Expr, axes: tuple[Axis, ...]) -> NDArray[np.bool_]:
         """Lanes at which an expression depends on poison."""
@@ -418,9 +477,7 @@ class _Machine:
     def aligned(self, v: Value, axes: tuple[Axis, ...]) -> Tile:
         """A value transposed and expanded to these axes (extent 1 where it has none)."""
         data, poison = self.env[v]
-        order = [v.axes.index(a) for a in axes if a in v.axes]
-        shape = [a.extent if a in v.axes else 1 for a in axes]
-        return data.transpose(order).reshape(shape), poison.transpose(order).reshape(shape)
+        return spread(data, v.axes, axes), spread(poison, v.axes, axes)
 
     def lanes(self, e: Expr, axes: tuple[Axis, ...]) -> NDArray[Any]:
         return np.broadcast_to(np.asarray(self.index(e, axes)), [a.extent for a in axes])
@@ -429,6 +486,7 @@ class _Machine:
         self, b: Buffer, index: tuple[Expr, ...], mask: Expr, axes: tuple[Axis, ...]
     ) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], ...]]:
         """Lanes that touch memory, and the index of each; lanes out of bounds are dropped."""
+        self.decides(mask, *index)
         on = self.lanes(mask, axes).astype(bool)
         bad = self.poison(mask, axes)
         if bad.any():
@@ -452,56 +510,122 @@ class _Machine:
                 on, self.whole = on & ~bad, False
         return on, tuple(np.asarray(i[on], np.int64) for i in at)
 
-    def first(self, bad: NDArray[np.bool_], at: tuple[NDArray[np.int64], ...]) -> tuple[int, ...]:
+    def first(self, bad: NDArray[np.bool_], at: Index) -> tuple[int, ...]:
         n = int(np.flatnonzero(bad)[0])
         return tuple(int(i[n]) for i in at)
 
-    def conflict(
-        self, b: Buffer, m: _Memory, at: tuple[NDArray[np.int64], ...], store: bool
+    def races(
+        self, b: Buffer, bad: NDArray[np.bool_], at: Index, text: str, names: NDArray[np.int32]
     ) -> None:
-        """Two programs of one launch at one element, at least one of them writing."""
-        if b.role in ("in", "program"):
-            return
-        other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
-        verb = "writes" if store else "reads"
-        if other.any():
-            where = self.first(other, at)
-            what = f"{verb} {b.name}{list(where)}, which another program of this launch wrote"
-            self.fail("race", what, b.name, where, other=self.names[m.wrote[where]])
-        if store:
-            other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
-            if other.any():
-                where = self.first(other, at)
-                what = f"writes {b.name}{list(where)}, which another program of this launch read"
-                self.fail("race", what, b.name, where, other=self.names[m.looked[where]])
+        """A trap where two unordered accesses meet; `names` has the other statement."""
+        if bad.any():
+            where = self.first(bad, at)
+            what = text.format(f"{b.name}{list(where)}")
+            self.fail("race", what, b.name, where, other=self.names[names[where]])
+
+    def unordered(self, m: _Memory, at: Index, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Lanes at elements that another lane of this program wrote, where lanes are unordered."""
+        if self.order == "statement":
+            return np.zeros(lanes.shape, bool)
+        return np.asarray((m.writer[at] == self.number) & (m.lane[at] != lanes))
 
     def store(self, s: Store) -> None:
         b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
         on, at = self.access(b, s.index, s.mask, axes)
-        shape = [a.extent for a in axes]
+        data, lanes = self.fits(b, self.stored(s, on, at, axes)), self.signed(axes, on)
+        self.collide(s, at, data, m)
+        same = _same(m.data[at], data)
+        other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
+        lost = (other & ~(same & (self.order == "lane"))) | (self.unordered(m, at, lanes) & ~same)
+        if b.role in ("out", "state") and lost.any():
+            where = self.first(lost, at)
+            what = f"{b.name}{list(where)} is written a second time"
+            self.fail("twice", what, b.name, where, other=self.names[m.wrote[where]])
+        if b.role not in ("in", "program"):
+            text = "writes {}, which another program of this launch "
+            self.races(b, lost & other, at, text + "wrote", m.wrote)
+            other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
+            self.races(b, other, at, text + "read", m.looked)
+            other = (m.adder[at] != NOBODY) & (m.adder[at] != self.number)
+            self.races(b, other, at, text + "combines into", m.wrote)
+        elif b.role == "program":
+            self.races(b, lost, at, "writes {}, which another lane wrote", m.wrote)
+        m.data[at] = data
+        m.ready[at] = True
+        m.writes[at] += 1
+        m.writer[at] = self.number
+        m.lane[at] = lanes
+        m.wrote[at] = self.me()
+        self.share(b, m, at)
+
+    def stored(
+        self, s: Store | Atomic, on: NDArray[np.bool_], at: Index, axes: tuple[Axis, ...]
+    ) -> NDArray[Any]:
+        """What the lanes that are on write."""
+        b, shape = s.buffer, [a.extent for a in axes]
         data, poison = (np.broadcast_to(t, shape) for t in self.aligned(s.value, axes))
         if poison[on].any():
             where = self.first(poison[on], at)
             self.fail("poison", f"poison is stored to {b.name}{list(where)}", b.name, where)
-        flat = np.sort(np.ravel_multi_index(at, m.data.shape)) if on.any() else np.zeros(0, int)
-        if (flat[1:] == flat[:-1]).any():
-            where = self.first(flat[1:] == flat[:-1], np.unravel_index(flat[1:], m.data.shape))
+        return data[on]
+
+    def signed(self, axes: tuple[Axis, ...], on: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Signatures of the lanes that are on."""
+        if self.order == "statement":
+            return np.zeros(int(on.sum()), np.int64)
+        return np.broadcast_to(signature(axes), on.shape)[on]
+
+    def collide(self, s: Store, at: Index, data: NDArray[Any], m: _Memory) -> None:
+        """Two lanes of one store at one element: forbidden, unless lanes run on their own and
+        agree."""
+        if not data.size:
+            return
+        flat = np.ravel_multi_index(at, m.data.shape)
+        order = np.argsort(flat, kind="stable")
+        flat, data = flat[order], data[order]
+        agree = _same(data[1:], data[:-1]) & (self.order == "lane")
+        bad = (flat[1:] == flat[:-1]) & ~agree
+        if bad.any():
+            where = self.first(bad, np.unravel_index(flat[1:], m.data.shape))
             name = f"{self.kernel}.{s.name}"
-            self.fail("twice", f"two lanes write {b.name}{list(where)}", b.name, where, other=name)
-        again = m.writes[at] > 0
-        if b.role in ("out", "state") and again.any():
-            where = self.first(again, at)
-            what = f"{b.name}{list(where)} is written a second time"
-            self.fail("twice", what, b.name, where, other=self.names[m.wrote[where]])
-        self.conflict(b, m, at, True)
-        m.data[at] = self.fits(b, data[on])
-        m.ready[at] = True
+            what = f"two lanes write {s.buffer.name}{list(where)}"
+            self.fail("twice", what, s.buffer.name, where, other=name)
+
+    def atomic(self, s: Atomic) -> None:
+        b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
+        on, at = self.access(b, s.index, s.mask, axes)
+        data, lanes = self.stored(s, on, at, axes), self.signed(axes, on)
+        self.ready(b, m, at)
+        if b.role != "program":
+            text = "combines into {}, which another program of this launch "
+            other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
+            self.races(b, other, at, text + "wrote", m.wrote)
+            other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
+            self.races(b, other, at, text + "read", m.looked)
+        text = "combines into {}, which another lane of this program wrote"
+        self.races(b, self.unordered(m, at, lanes), at, text, m.wrote)
+        code = list(MONOIDS).index(s.monoid)
+        alone = (m.adder[at] == self.number) & (self.order == "statement")
+        mixed = (m.adder[at] != NOBODY) & ~alone & (m.adds[at] != code)
+        self.races(b, mixed, at, "combines into {} in two ways", m.wrote)
+        with np.errstate(all="ignore"):
+            MONOIDS[s.monoid].ufunc.at(m.data, at, data)
+        self.fits(b, m.data[at])
+        first = (m.adder[at] == NOBODY) | (m.adder[at] == self.number)
+        m.adder[at] = np.where(first, self.number, MANY)
+        m.adds[at] = code
         m.writes[at] += 1
-        m.writer[at] = self.number
         m.wrote[at] = self.me()
         self.share(b, m, at)
 
-    def share(self, b: Buffer, m: _Memory, at: tuple[NDArray[np.int64], ...]) -> None:
+    def ready(self, b: Buffer, m: _Memory, at: Index) -> None:
+        unready = ~m.ready[at]
+        if unready.any():
+            where = self.first(unready, at)
+            what = f"{b.name}{list(where)} is read before it is written"
+            self.fail("unwritten", what, b.name, where)
+
+    def share(self, b: Buffer, m: _Memory, at: Index) -> None:
         """Keep track of who last wrote memory that scratch shares with an output."""
         if m.owner is not None:
             m.owner[at] = NOBODY
@@ -510,7 +634,7 @@ class _Machine:
             owner[where] = self.number
 
     def housed(
-        self, b: Buffer, at: tuple[NDArray[np.int64], ...]
+        self, b: Buffer, at: Index
     ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...], NDArray[np.bool_]]:
         """Owners of the host's memory, where scratch lies in it, and which lanes stay inside."""
         host, lead = self.home[b.name]
@@ -533,18 +657,26 @@ class _Machine:
                 self.fail("wrap", f"an element of {b.name} does not fit {b.dtype}", b.name)
         return data
 
+    def reads(self, b: Buffer, m: _Memory, at: Index, lanes: NDArray[np.int64]) -> None:
+        if b.role != "program":
+            text = "reads {}, which another program of this launch "
+            other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
+            self.races(b, other, at, text + "wrote", m.wrote)
+            other = (m.adder[at] != NOBODY) & (m.adder[at] != self.number)
+            self.races(b, other, at, text + "combines into", m.wrote)
+        late = self.unordered(m, at, lanes)
+        if self.order == "lane":
+            late = late | (m.adder[at] == self.number)
+        self.races(b, late, at, "reads {}, which another lane of this program wrote", m.wrote)
+
     def load(self, v: Value) -> Tile:
         what: Load = v.attr
         b, m = what.buffer, self.memory[what.buffer.name]
         on, at = self.access(b, what.index, what.mask, v.axes)
-        unready = ~m.ready[at]
-        if unready.any():
-            where = self.first(unready, at)
-            self.fail(
-                "unwritten", f"{b.name}{list(where)} is read before it is written", b.name, where
-            )
+        self.ready(b, m, at)
+        if b.role != "in":
+            self.reads(b, m, at, self.signed(v.axes, on))
         if b.role not in ("in", "program"):
-            self.conflict(b, m, at, False)
             free = m.reader[at] == NOBODY
             m.reader[at] = np.where(free | (m.reader[at] == self.number), self.number, MANY)
             m.looked[at] = self.me()
@@ -562,7 +694,7 @@ class _Machine:
 
     def define(self, v: Value) -> Tile:
         shape = [a.extent for a in v.axes]
-        kind = _KIND[v.dtype.kind]
+        kind = KINDS[v.dtype.kind]
         clean = np.zeros(shape, bool)
         if v.op == "full":
             return np.full(shape, v.attr, kind), clean
@@ -572,14 +704,19 @@ class _Machine:
             return self.load(v)
         if v.op == "reduce":
             monoid, axis = v.attr
-            data, poison = self.env[v.args[0]]
-            if poison.any():
-                self.fail("poison", f"{v.args[0].name} holds poison and is reduced")
+            data = self.whole_of(v.args[0])
             with np.errstate(all="ignore"):
                 out = MONOIDS[monoid].concrete(data, axis=v.args[0].axes.index(axis))
             rest = tuple(a for a in v.args[0].axes if a != axis)
             order = [rest.index(a) for a in v.axes]
             return np.asarray(out, kind).transpose(order), clean
+        if v.op in ("dot", "argreduce"):
+            a, b = (self.whole_of(x) for x in v.args)
+            return (dot if v.op == "dot" else argreduce)(v, a, b), clean
+        if v.op == "scan":
+            return self.scan(v)
+        if v.op == "view":
+            return self.view(v)
         args = [self.aligned(a, v.axes) for a in v.args]
         poison = clean
         if v.op == "select":
@@ -588,6 +725,8 @@ class _Machine:
         else:
             for _, p in args:
                 poison = poison | p
+        if v.op == "opaque":
+            return opaque(v.attr, v.dtype, shape, [a for a, _ in args]), poison
         if v.op == "cast":
             return np.broadcast_to(args[0][0], shape).astype(kind), poison
         if v.op == "round":
@@ -597,6 +736,41 @@ class _Machine:
             args[1] = (np.where(args[1][1], 1, args[1][0]), args[1][1])
         out = self.row(v.op, [a for a, _ in args], v.dtype.kind == "int", v.name)
         return np.broadcast_to(out, shape).astype(kind), poison
+
+    def whole_of(self, v: Value) -> NDArray[Any]:
+        """All lanes of a value that is combined over them."""
+        data, poison = self.env[v]
+        if poison.any():
+            self.fail("poison", f"{v.name} holds poison and is reduced")
+        return data  # type: ignore[no-any-return]
+
+    def scan(self, v: Value) -> Tile:
+        arg = v.args[0]
+        data, poison = self.env[arg]
+        if holes(v.attr, poison, arg.axes).any():
+            self.fail("poison", f"{arg.name} holds poison and is scanned")
+        after = running(Scan("any", v.attr.axis, v.attr.reverse), poison, arg.axes)
+        out = running(v.attr, data, arg.axes)
+        return spread(out, arg.axes, v.axes), spread(after, arg.axes, v.axes)
+
+    def view(self, v: Value) -> Tile:
+        arg, places = v.args[0], dict(v.attr)
+        shape = [a.extent for a in v.axes]
+        at = []
+        for a in arg.axes:
+            i = self.lanes(places.get(a, a.lane), v.axes)
+            if ((i < 0) | (i >= a.extent)).any():
+                self.fail("bounds", f"a lane of {arg.name} along {a.name} is outside its axis")
+            at.append(np.clip(i, 0, a.extent - 1))
+        data, poison = self.env[arg]
+        if not at:
+            return np.broadcast_to(data, shape), np.broadcast_to(poison, shape)
+        return data[tuple(at)], poison[tuple(at)]
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where elements are equal, NaN to NaN."""
+    return np.asarray((a == b) | ((a != a) & (b != b)))
 
 
 def _rubbish(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:

@@ -172,24 +172,25 @@ ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True, slots=True)
 class Monoid:
-    """A plain reduction: neutral element, the row that combines two partial results, numpy
-    reducer."""
+    """A plain reduction: neutral element, the row that combines two partial results, numpy's
+    reducer and binary function."""
 
     name: str
     row: str
     neutral: float | bool | None
     concrete: Callable[..., Any]
+    ufunc: Any
 
 
 MONOIDS: dict[str, Monoid] = {
     m.name: m
     for m in (
-        Monoid("sum", "add", 0, np.sum),
-        Monoid("prod", "mul", 1, np.prod),
-        Monoid("max", "max", -math.inf, np.max),
-        Monoid("min", "min", math.inf, np.min),
-        Monoid("any", "or", False, np.any),
-        Monoid("all", "and", True, np.all),
+        Monoid("sum", "add", 0, np.sum, np.add),
+        Monoid("prod", "mul", 1, np.prod, np.multiply),
+        Monoid("max", "max", -math.inf, np.max, np.maximum),
+        Monoid("min", "min", math.inf, np.min, np.minimum),
+        Monoid("any", "or", False, np.any, np.logical_or),
+        Monoid("all", "and", True, np.all, np.logical_and),
     )
 }
 ARG_FOLDS = {"argmax": "max", "argmin": "min"}  # smallest index on ties, the first NaN wins

@@ -74,6 +74,12 @@ class Value:
     loop variables, program ids and lanes (its lanes are the value's axes). load: attr is a Load.
     cast: to `dtype`, identity over the reals; round: the same where the rounding is meant.
     reduce: attr is (monoid, Axis). param/result: state of a loop.
+
+    dot: attr is a Dot; axes of both operands but the contracted one, which both have. scan: attr is
+    a Scan. argreduce: of values and indices, attr is (argmax | argmin, Axis). view: attr is
+    ((Axis, expression), ...): the element whose lanes along these axes are the expressions over
+    lanes of the result, along others as they are. opaque: attr names a pure function of the
+    operands at the same lane, of which nothing else is known.
     """
 
     name: str
@@ -182,13 +188,19 @@ Stmt = Def | Store | Atomic | Check | For | If
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
     """One launch's program: grid expressions, buffers it touches, statements. `lines` says of
-    imported statements where they come from (name -> "kernel.py:12"); it has no meaning."""
+    imported statements where they come from (name -> "kernel.py:12"); it has no meaning.
+
+    order: what orders the effects of one program on memory. "statement": a statement is over before
+    the next one starts (CPU). "lane": only effects of equal lanes of equal axes are ordered (GPU
+    block programs: threads of a block run on their own).
+    """
 
     name: str
     grid: tuple[Expr, ...]
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     lines: Mapping[str, str] = field(default_factory=dict)
+    order: str = "statement"
 
     def buffer(self, name: str) -> Buffer:
         for b in self.buffers:
@@ -283,6 +295,8 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
                 yield s.value.attr
             elif s.value.op == "load":
                 yield from (*s.value.attr.index, s.value.attr.mask)
+            elif s.value.op == "view":
+                yield from (e for _, e in s.value.attr)
         elif isinstance(s, (Store, Atomic)):
             yield from (*s.index, s.mask)
         elif isinstance(s, For):
@@ -320,8 +334,8 @@ class Builder:
     """Builds one kernel. Values get unique readable names; every value is checked when it is
     made."""
 
-    def __init__(self, name: str, grid: tuple[ExprLike, ...]) -> None:
-        self.name, self.grid = name, tuple(lift(g) for g in grid)
+    def __init__(self, name: str, grid: tuple[ExprLike, ...], order: str = "statement") -> None:
+        self.name, self.grid, self.order = name, tuple(lift(g) for g in grid), order
         self._buffers: dict[str, Buffer] = {}
         self._stack: list[list[Stmt]] = [[]]
         self._used: set[str] = set()
@@ -329,9 +343,8 @@ class Builder:
         self.line = ""  # where what is built next comes from
 
     def kernel(self) -> Kernel:
-        return Kernel(
-            self.name, self.grid, tuple(self._buffers.values()), tuple(self._stack[0]), self._lines
-        )
+        buffers, body = tuple(self._buffers.values()), tuple(self._stack[0])
+        return Kernel(self.name, self.grid, buffers, body, self._lines, self.order)
 
     def fresh(self, hint: str) -> str:
         """A name no value, store or loop of this kernel has (no double underscore: printers use

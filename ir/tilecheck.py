@@ -11,26 +11,34 @@ from collections.abc import Iterable, Mapping
 
 from opwright.ir.dtypes import BOOL, I64, DType, integer_range
 from opwright.ir.expr import Expr, leaves, show, walk
-from opwright.ir.semantics import MONOIDS, ROWS
+from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 from opwright.ir.tile import (
+    Atomic,
     Axis,
     Buffer,
+    Check,
     Def,
+    Dot,
     For,
     If,
     Kernel,
     Load,
     Placement,
+    Scan,
     Stmt,
     Store,
     TileProgram,
     Value,
+    access_axes,
     lanes,
     matches,
     statements,
 )
 
 ROLES = ("in", "out", "state", "plan", "program")
+ORDERS = ("statement", "lane")
+CHECKS = ("wrap", "divisor", "align", "mask")
+PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6", "bf16x9")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -105,6 +113,8 @@ class _Checker:
             if g.kind != "int":
                 raise self.fail(f"the grid's {show(g)} is not an integer")
             _only(g, ("size", "param", "stride"), "the grid", "", k.name)
+        if k.order not in ORDERS:
+            raise self.fail(f"the order of effects is {' or '.join(ORDERS)}, not {k.order}")
         if len({b.name for b in k.buffers}) != len(k.buffers):
             raise self.fail("two buffers share a name")
         for b in k.buffers:
@@ -171,6 +181,16 @@ class _Checker:
                 self.at = s.name
                 self.declare(s.name)
                 self.store(s, values, loops)
+            elif isinstance(s, Atomic):
+                self.at = s.name
+                self.declare(s.name)
+                self.atomic(s, values, loops)
+            elif isinstance(s, Check):
+                self.at = s.name
+                self.declare(s.name)
+                if s.kind not in CHECKS:
+                    raise self.fail(f"unknown kind of check {s.kind}")
+                self.expr(s.cond, "bool", values, loops)
             elif isinstance(s, For):
                 self.at = s.variable
                 self.loop(s, values, loops)
@@ -224,7 +244,7 @@ class _Checker:
             self.expr(e, "int", values, loops)
         self.expr(mask, "bool", values, loops)
 
-    def store(self, s: Store, values: Mapping[str, Value], loops: set[str]) -> None:
+    def written(self, s: Store | Atomic, values: Mapping[str, Value], loops: set[str]) -> None:
         self.access(s.buffer, s.index, s.mask, values, loops)
         self.used(s.value, values)
         if s.buffer.role == "in":
@@ -233,6 +253,19 @@ class _Checker:
             raise self.fail(
                 f"{s.value.name} is {s.value.dtype}, {s.buffer.name} holds {s.buffer.dtype}"
             )
+
+    def atomic(self, s: Atomic, values: Mapping[str, Value], loops: set[str]) -> None:
+        self.written(s, values, loops)
+        self.monoid(s.monoid, s.buffer.dtype)
+
+    def monoid(self, name: str, of: DType) -> None:
+        if name not in MONOIDS:
+            raise self.fail(f"unknown reduction {name}")
+        if (name in ("any", "all")) != (of is BOOL):
+            raise self.fail(f"{name} cannot reduce or combine {of}")
+
+    def store(self, s: Store, values: Mapping[str, Value], loops: set[str]) -> None:
+        self.written(s, values, loops)
         loose = set(s.value.axes) - set(lanes(*s.index, s.mask))
         if loose:
             names = ", ".join(sorted(a.name for a in loose))
@@ -278,6 +311,18 @@ class _Checker:
             self.axes_are(v, v.args[0].axes)
         elif v.op == "reduce":
             self.reduce(v)
+        elif v.op == "argreduce":
+            self.argreduce(v)
+        elif v.op == "scan":
+            self.scan(v)
+        elif v.op == "dot":
+            self.dot(v)
+        elif v.op == "view":
+            self.view(v)
+        elif v.op == "opaque":
+            if not isinstance(v.attr, str) or not v.attr:
+                raise self.fail("an opaque operation needs a name")
+            self.axes_are(v, (x for a in v.args for x in a.axes))
         elif v.op in ROWS:
             self.row(v)
         else:
@@ -312,13 +357,65 @@ class _Checker:
         self.arity(v, 1)
         monoid, axis = v.attr
         arg = v.args[0]
-        if monoid not in MONOIDS:
-            raise self.fail(f"unknown reduction {monoid}")
-        if axis not in arg.axes:
-            raise self.fail(f"{arg.name} has no axis {axis.name}")
-        if (monoid in ("any", "all")) != (arg.dtype is BOOL) or v.dtype != arg.dtype:
+        self.along(arg, axis)
+        self.monoid(monoid, arg.dtype)
+        if v.dtype != arg.dtype:
             raise self.fail(f"{monoid} cannot reduce {arg.dtype} to {v.dtype}")
         self.axes_are(v, (a for a in arg.axes if a != axis))
+
+    def along(self, v: Value, axis: Axis) -> None:
+        if axis not in v.axes:
+            raise self.fail(f"{v.name} has no axis {axis.name}")
+
+    def argreduce(self, v: Value) -> None:
+        self.arity(v, 2)
+        fold, axis = v.attr
+        values, indices = v.args
+        if fold not in ARG_FOLDS:
+            raise self.fail(f"unknown reduction {fold}")
+        if values.dtype.kind == "bool" or indices.dtype.kind != "int" or v.dtype != indices.dtype:
+            raise self.fail(f"no {fold} of {values.dtype} at {indices.dtype} giving {v.dtype}")
+        axes = {*values.axes, *indices.axes}
+        if axis not in axes:
+            raise self.fail(f"{values.name} has no axis {axis.name}")
+        self.axes_are(v, axes - {axis})
+
+    def scan(self, v: Value) -> None:
+        self.arity(v, 1)
+        what: Scan = v.attr
+        self.along(v.args[0], what.axis)
+        self.monoid(what.monoid, v.args[0].dtype)
+        if v.dtype != v.args[0].dtype:
+            raise self.fail(f"{what.monoid} cannot scan {v.args[0].dtype} to {v.dtype}")
+        self.axes_are(v, v.args[0].axes)
+
+    def dot(self, v: Value) -> None:
+        self.arity(v, 2)
+        what: Dot = v.attr
+        for a in v.args:
+            self.along(a, what.axis)
+            if a.dtype.kind == "bool" or a.dtype.kind != v.dtype.kind:
+                raise self.fail(f"no dot of {a.dtype} giving {v.dtype}")
+        if what.precision not in PRECISIONS:
+            raise self.fail(f"unknown precision {what.precision}")
+        self.axes_are(v, {x for a in v.args for x in a.axes} - {what.axis})
+
+    def view(self, v: Value) -> None:
+        self.arity(v, 1)
+        arg, moved = v.args[0], [a for a, _ in v.attr]
+        for a, e in v.attr:
+            self.along(arg, a)
+            if e.kind != "int":
+                raise self.fail(f"{show(e)} is not an integer")
+            _only(e, ("lane",), "a view", self.at, self.kernel.name)
+            for x in leaves(e, "lane"):
+                self.axis(x.attr)
+        if len(set(moved)) != len(moved):
+            raise self.fail("an axis is placed twice")
+        if v.dtype != arg.dtype:
+            raise self.fail(f"a view of {arg.dtype} is not {v.dtype}")
+        kept = [a for a in arg.axes if a not in moved]
+        self.axes_are(v, (*kept, *lanes(*(e for _, e in v.attr))))
 
     def row(self, v: Value) -> None:
         row = ROWS[v.op]
@@ -358,12 +455,12 @@ def check_placement(k: Kernel, p: Placement) -> None:
         return TileError(reason, statement, k.name)
 
     values: list[Value] = []
-    stores: list[Store] = []
+    stores: list[Store | Atomic] = []
     loops: list[str] = []
     for s in statements(k.body):
         if isinstance(s, Def):
             values.append(s.value)
-        elif isinstance(s, Store):
+        elif isinstance(s, (Store, Atomic)):
             stores.append(s)
         elif isinstance(s, For):
             loops.append(s.variable)
@@ -393,7 +490,7 @@ def check_placement(k: Kernel, p: Placement) -> None:
     for v in values:
         placed(v.axes, v.name)
     for st in stores:
-        placed(dict.fromkeys((*st.value.axes, *lanes(*st.index, st.mask))), st.name)
+        placed(access_axes(st), st.name)
     named = {
         "value": [v.name for v in values],
         "store": [st.name for st in stores],

@@ -9,6 +9,7 @@ variable, value, in this order.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import operator
 import re
@@ -33,14 +34,18 @@ from opwright.ir.expr import (
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.text import TextError, parse_expr
 from opwright.ir.tile import (
+    Atomic,
     Axis,
     Buffer,
+    Check,
     Def,
+    Dot,
     For,
     If,
     Kernel,
     Load,
     Placement,
+    Scan,
     Stmt,
     Store,
     TileProgram,
@@ -84,6 +89,7 @@ def show_program(program: TileProgram) -> str:
     names = {**{n: "param" for n in params}, **{n: "size" for n in sizes}}
     facts = _Printer({**names})
     lines += [f"fact {facts.expr(f)}" for f in program.facts]
+    lines += [f"assume {json.dumps(a)}" for a in program.assumes]
     for k, p in zip(program.kernels, program.placements, strict=True):
         lines += _Printer(names, k).kernel(k, p)
     return "\n".join(lines) + "\n"
@@ -197,6 +203,10 @@ class _Printer:
             yield f"  threads {p.threads}"
         for name, n in sorted(p.launch.items()):
             yield f"  launch {name} = {n}"
+        if k.order != "statement":
+            yield f"  order {k.order}"
+        for name, line in sorted(k.lines.items()):
+            yield f"  line {name} {json.dumps(line)}"
         yield "  body"
         yield from self.block(k.body, "    ")
 
@@ -215,7 +225,23 @@ class _Printer:
             return f"load {self.access(what.buffer, what.index, what.mask)}{always}{other}"
         if v.op == "reduce":
             return f"reduce {v.attr[0]} {v.args[0].name} over {v.attr[1].name}"
-        return " ".join([v.op, *(a.name for a in v.args)])
+        names = " ".join(a.name for a in v.args)
+        if v.op == "argreduce":
+            return f"argreduce {v.attr[0]} {names} over {v.attr[1].name}"
+        if v.op == "scan":
+            scan: Scan = v.attr
+            end = " reverse" if scan.reverse else ""
+            return f"scan {scan.monoid} {names} over {scan.axis.name}{end}"
+        if v.op == "dot":
+            dot: Dot = v.attr
+            end = "" if dot.precision == "ieee" else f" as {dot.precision}"
+            return f"dot {names} over {dot.axis.name}{end}"
+        if v.op == "view":
+            places = ", ".join(f"{a.name} = {self.expr(e)}" for a, e in v.attr)
+            return f"view {names} at {places}".rstrip()
+        if v.op == "opaque":
+            return f"opaque {json.dumps(v.attr)} {names}".rstrip()
+        return f"{v.op} {names}".rstrip()
 
     def block(self, body: Iterable[Stmt], pad: str) -> Iterator[str]:
         for s in body:
@@ -226,6 +252,12 @@ class _Printer:
             elif isinstance(s, Store):
                 access = self.access(s.buffer, s.index, s.mask)
                 yield f"{pad}{s.name}: store {access} = {s.value.name}"
+            elif isinstance(s, Atomic):
+                access = self.access(s.buffer, s.index, s.mask)
+                yield f"{pad}{s.name}: atomic {s.monoid} {access} = {s.value.name}"
+            elif isinstance(s, Check):
+                why = json.dumps(s.reason)
+                yield f"{pad}{s.name}: check {s.kind} {self.expr(s.cond)} because {why}"
             elif isinstance(s, For):
                 head = f"for {s.variable} in {self.expr(s.lo)} .. {self.expr(s.hi)} by {s.step}"
                 state = zip(s.params, s.inits, strict=True)
@@ -306,6 +338,14 @@ _BUFFER = re.compile(
 )
 _DEF = re.compile(rf"(?P<name>{_NAME}): (?P<dtype>\w+)(?:\[(?P<axes>[\w, ]*)\])? = (?P<rhs>.*)")
 _STORE = re.compile(rf"(?P<name>{_NAME}): store (?P<access>.*) = (?P<value>{_NAME})")
+_ATOMIC = re.compile(
+    rf"(?P<name>{_NAME}): atomic (?P<monoid>\w+) (?P<access>.*) = (?P<value>{_NAME})"
+)
+_CHECK = re.compile(
+    rf'(?P<name>{_NAME}): check (?P<kind>\w+) (?P<cond>.*) because (?P<reason>".*")'
+)
+_LINE = re.compile(rf'line (?P<name>{_NAME}) (?P<line>".*")')
+_OPAQUE = re.compile(r'(?P<what>"(?:[^"\\]|\\.)*")(?P<args>(?: \w+)*)')
 _FOR = re.compile(
     rf"for (?P<variable>{_NAME}) in (?P<range>.*) by (?P<step>-?\d+)"
     rf"(?: carry (?P<carry>[\w =,]+?) -> (?P<results>[\w, ]+))?:"
@@ -381,6 +421,10 @@ class _Reader:
         while self.line.text.startswith("fact "):
             facts.append(self.expr(self.line.text[5:], 5, scope))
             self.at += 1
+        assumes = []
+        while self.line.text.startswith("assume "):
+            assumes.append(self.quoted(self.line.text[7:]))
+            self.at += 1
         kernels, placements = [], []
         while self.line is not self.end:
             if not self.line.text.startswith("kernel "):
@@ -388,13 +432,23 @@ class _Reader:
             k, p = self.kernel(scope.inner())
             kernels.append(k)
             placements.append(p)
-        return TileProgram(name, tuple(kernels), tuple(placements), tuple(facts))
+        return TileProgram(name, tuple(kernels), tuple(placements), tuple(facts), tuple(assumes))
+
+    def quoted(self, text: str) -> str:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, str):
+            raise self.fail(f"{text!r} is no text in quotes", 'write "..."', text)
+        return found
 
     def kernel(self, scope: _Scope) -> tuple[Kernel, Placement]:
         scope.buffers, scope.axes = {}, {}
         name, base = self.line.text.removeprefix("kernel "), self.line.indent
         self.at += 1
         grid: tuple[Expr, ...] = ()
+        order, lines = "statement", {}
         hints: dict[str, Any] = {"axes": {}, "home": {}, "prefetch": {}, "unroll": {}, "launch": {}}
         while self.line.indent > base and self.line.text != "body":
             text = self.line.text
@@ -406,6 +460,11 @@ class _Reader:
                 scope.axes[m["name"]] = Axis(m["name"], int(m["extent"]))
             elif word in ("in", "out", "state", "plan", "program"):
                 self.buffer(scope)
+            elif word == "order":
+                order = text[6:].strip()
+            elif word == "line":
+                m = self.take(_LINE, "write 'line NAME \"FILE:LINE\"'")
+                lines[m["name"]] = self.quoted(m["line"])
             else:
                 self.hint(word, hints, scope)
             self.at += 1
@@ -414,7 +473,7 @@ class _Reader:
         inner = self.line.indent
         self.at += 1
         body, _ = self.block(inner, scope)
-        k = Kernel(name, grid, tuple(scope.buffers.values()), body)
+        k = Kernel(name, grid, tuple(scope.buffers.values()), body, lines, order)
         return k, Placement(**hints)
 
     def buffer(self, scope: _Scope) -> None:
@@ -497,6 +556,18 @@ class _Reader:
             v = self.value(m["value"], scope)
             self.at += 1
             return Store(m["name"], b, index, v, mask)
+        if m := _ATOMIC.fullmatch(line.text):
+            b, index, mask, other = self.access(m["access"], m.start("access"), scope)
+            if other is not None:
+                raise self.fail("an atomic has no 'else'", "drop it", "else")
+            v = self.value(m["value"], scope)
+            self.at += 1
+            return Atomic(m["name"], b, index, v, m["monoid"], mask)
+        if m := _CHECK.fullmatch(line.text):
+            cond = self.expr(m["cond"], m.start("cond"), scope)
+            reason = self.quoted(m["reason"])
+            self.at += 1
+            return Check(m["name"], cond, m["kind"], reason)
         m = self.take(_DEF, "write 'NAME: DTYPE[AXES] = OPERATION' or 'NAME: store ACCESS = VALUE'")
         axes = tuple(self.axis(n.strip(), scope) for n in (m["axes"] or "").split(",") if n.strip())
         op, _, rest = m["rhs"].partition(" ")
@@ -529,9 +600,47 @@ class _Reader:
                     "cannot read the reduction", f"write 'reduce {kinds} VALUE over AXIS'"
                 )
             return (self.value(m[2], scope),), (m[1], self.axis(m[3], scope))
+        if op in ("argreduce", "scan", "dot"):
+            return self.combining(op, rest, scope)
+        if op == "view":
+            m = re.fullmatch(r"(\w+) at(?: (.*))?", rest)
+            if m is None:
+                raise self.fail("cannot read the view", "write 'view VALUE at AXIS = INDEX, ...'")
+            places = []
+            for offset, text in _split(m[2] or "", ","):
+                name, sign, e = text.partition("=")
+                if not sign:
+                    raise self.fail("cannot read the view", "write 'AXIS = INDEX'", text)
+                start = at + m.start(2) + offset + len(name) + 1
+                places.append((self.axis(name.strip(), scope), self.expr(e, start, scope)))
+            return (self.value(m[1], scope),), tuple(places)
+        if op == "opaque":
+            m = _OPAQUE.fullmatch(rest)
+            if m is None:
+                raise self.fail("cannot read the operation", "write 'opaque \"NAME\" VALUE ...'")
+            args = tuple(self.value(n, scope) for n in m["args"].split())
+            return args, self.quoted(m["what"])
         if op not in ROWS and op not in ("cast", "round"):
             raise self.fail(f"unknown operation {op!r}", "use a row of the semantics table", op)
         return tuple(self.value(n, scope) for n in rest.split()), None
+
+    def combining(self, op: str, rest: str, scope: _Scope) -> tuple[tuple[Value, ...], Any]:
+        forms = {
+            "argreduce": (r"(argmax|argmin) (\w+) (\w+) over (\w+)", "argmax V INDEX over AXIS"),
+            "scan": (r"(\w+) (\w+) over (\w+)( reverse)?", "MONOID V over AXIS [reverse]"),
+            "dot": (r"(\w+) (\w+) over (\w+)(?: as (\w+))?", "A B over AXIS [as PRECISION]"),
+        }
+        m = re.fullmatch(forms[op][0], rest)
+        if m is None or (op == "scan" and m[1] not in MONOIDS):
+            raise self.fail(f"cannot read the {op}", f"write '{op} {forms[op][1]}'")
+        if op == "argreduce":
+            args = (self.value(m[2], scope), self.value(m[3], scope))
+            return args, (m[1], self.axis(m[4], scope))
+        axis = self.axis(m[3], scope)
+        if op == "scan":
+            return (self.value(m[2], scope),), Scan(m[1], axis, m[4] is not None)
+        args = (self.value(m[1], scope), self.value(m[2], scope))
+        return args, Dot(axis, m[4] or "ieee")
 
     def number(self, text: str) -> float | int | bool:
         if text in ("true", "false"):

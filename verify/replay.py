@@ -251,6 +251,8 @@ def matches(o: Obligation, trap: Trap) -> bool:
     """Whether a trap refutes an obligation: its kind, its statements and its buffer."""
     if trap.kind not in o.traps or (o.buffers and trap.buffer not in o.buffers):
         return False
+    if trap.guessed:
+        return False  # rests on a value of which nothing is known
     if trap.kind in ("unwritten", "missing", "poison") and not trap.whole:
         return False  # may follow from a lane that an earlier trap left out
     if not o.statements:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from opwright.ir.expr import TRUE, Expr, call, conjunction, conjuncts, leaf, leaves
+from opwright.ir.expr import TRUE, Expr, ExprError, call, conjunction, conjuncts, leaf, leaves
 from opwright.ir.tile import (
+    Atomic,
     Axis,
     Buffer,
     Def,
@@ -130,8 +131,10 @@ class _Walker:
                 self.use(s.name, s.name, path, s.mask, self.defined[s.value])
             elif isinstance(s, For):
                 self.loop(s, path, at)
-            else:
+            elif isinstance(s, If):
                 self.branch(s, path, at)
+            elif isinstance(s, Atomic):
+                raise ExprError(f"{s.name}: nothing is proved of an atomic {s.monoid}")
 
     def branch(self, s: If, path: Path, at: tuple[int, ...]) -> None:
         name = f"if_{'_'.join(map(str, at))}"

@@ -29,6 +29,7 @@ from opwright.backends.cpp.vocabulary import Isa, isa, prelude
 from opwright.ir.dtypes import BOOL, F32, I64, DType
 from opwright.ir.expr import Expr, leaves, show, substitute, var
 from opwright.ir.tile import (
+    Atomic,
     Axis,
     Buffer,
     Def,
@@ -47,6 +48,9 @@ from opwright.ir.tile import (
     pointer_arguments,
     scalar_arguments,
 )
+from opwright.ir.tiletext import axes_of
+
+UNPRINTED = ("dot", "scan", "argreduce", "view", "opaque")
 
 
 def print_program(
@@ -109,6 +113,9 @@ class _KernelPrinter(Indexing):
     # -- the kernel -----------------------------------------------------------------------------
 
     def text(self) -> str:
+        for a in axes_of(self.kernel):
+            if a.name not in self.placement.axes:
+                raise PrintError(f"axis {a.name} of {self.kernel.name} is not placed")
         arguments = []
         for b in pointer_arguments(self.kernel, self.placement):
             c = "const " if b.role == "in" else ""
@@ -139,8 +146,10 @@ class _KernelPrinter(Indexing):
                 self.straight(run)
             elif isinstance(s, For):
                 self.loop(s)
-            else:
+            elif isinstance(s, If):
                 self.branch(s)
+            elif isinstance(s, Atomic):
+                raise PrintError(f"{s.name}: an atomic {s.monoid} has no C++ here")
 
     def inner(self, body: Iterable[Stmt]) -> None:
         self.depth += 1
@@ -251,6 +260,8 @@ class _KernelPrinter(Indexing):
         self.line(f"__builtin_prefetch({self.pointer(buffer, offset, at)});")
 
     def rhs(self, v: Value, at: At) -> str:
+        if v.op in UNPRINTED:
+            raise PrintError(f"{v.name}: the operation {v.op} has no C++ here")
         axis = self.vec(v.axes, v.name)
         n = self.widths[axis] if axis is not None else 1
         if v.op == "full":

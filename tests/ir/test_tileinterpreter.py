@@ -13,6 +13,8 @@ from opwright.ir.dtypes import F32, I64
 from opwright.ir.expr import TRUE, Expr, cdiv, leaf, lift, pid, size
 from opwright.ir.interpreter import Trap, run, traps
 from opwright.ir.tile import Axis, Builder, Placement, TileProgram
+from opwright.ir.tilecheck import check_program
+from opwright.ir.tiletext import parse_program
 
 RNG = np.random.default_rng(0)
 
@@ -229,3 +231,136 @@ def test_a_rank_zero_output_is_written_once():
     assert run(good, {}, {})["Y"].shape == ()
     with pytest.raises(Trap, match="second time"):
         run(one(lift(2), lambda k: k.store(y, k.full(2.0))), {}, {})
+
+
+# -- what imported kernels bring -------------------------------------------------------------------
+
+
+def parsed(body, head="", sizes="N"):
+    text = f"program k\nsizes {sizes}\nkernel k\n  grid 1\n{head}  body\n"
+    return parse_program(text + "".join(f"    {line}\n" for line in body.strip().splitlines()))
+
+
+BLOCK = """\
+  in X: f32[8, 4]
+  in I: i32[8]
+  out Y: f32[8, 4]
+  axis a = 8
+  axis b = 4
+  axis k = 4
+  axis f = 32
+"""
+LOADS = "x: f32[a, b] = load X[a, b]\n"
+MEANINGS = {
+    "scan": ("y: f32[a, b] = scan sum x over a", lambda x: x.cumsum(0)),
+    "reverse": (
+        "y: f32[a, b] = scan max x over b reverse",
+        lambda x: np.maximum.accumulate(x[:, ::-1], 1)[:, ::-1],
+    ),
+    "dot": (
+        "w: f32[k, b] = view x at a = k\ny: f32[a, b] = dot z w over k".replace(
+            "y:", "z: f32[a, k] = view x at b = k\ny:"
+        ),
+        lambda x: x @ x[:4],
+    ),
+    "view": (
+        "s: f32[f] = view x at a = f // 4, b = f % 4\ny: f32[a, b] = view s at f = b * 8 + a",
+        lambda x: x.reshape(4, 8).T,
+    ),
+    "argreduce": (
+        "i: i64[a] = index a\nm: i64[b] = argreduce argmin x i over a\n"
+        "r: f32[b] = cast m\ny: f32[a, b] = add x r",
+        lambda x: x + x.argmin(0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_meaning_of_tile_operations(name):
+    body, meaning = MEANINGS[name]
+    program = parsed(LOADS + body + "\nst: store Y[a, b] = y", BLOCK)
+    check_program(program)
+    x = normal(8, 4)
+    got = run(program, {}, {"X": x, "I": np.zeros(8, int)})["Y"]
+    np.testing.assert_allclose(got, meaning(x))
+
+
+def test_a_nan_wins_and_ties_go_to_the_smallest_index():
+    body = "i: i64[a] = index a\nm: i64[b] = argreduce argmax x i over a\n"
+    body += "y: f32[b] = cast m\nst: store Y[0, b] = y\nst_1: store Y[a, b] if 0 < a = x"
+    x = np.zeros((8, 4))
+    x[3, 0], x[2, 1], x[6, 1] = math.nan, 5, 5
+    got = run(parsed(LOADS + body, BLOCK), {}, {"X": x, "I": np.zeros(8, int)})["Y"]
+    assert list(got[0]) == [3, 2, 0, 0]
+
+
+def test_poison_scanned_before_a_lane_that_counts():
+    def program(mask):
+        body = f"x: f32[a] = load X[a, 0] if {mask}\ny: f32[a] = scan sum x over a\n"
+        body += f"st: store Y[a, 0] if {mask} = y"
+        return parsed(body, BLOCK)
+
+    arrays = {"X": normal(8, 4), "I": np.zeros(8, int)}
+    assert [t.kind for t in traps(program("a < 3"), {}, arrays)] == ["missing"]
+    (first, *_) = traps(program("3 < a"), {}, arrays)
+    assert (first.kind, first.statement) == ("poison", "y")
+
+
+def test_checks_and_lines():
+    head = BLOCK + '  line c_1 "kernel.py:7"\n  line st "kernel.py:8"\n'
+    body = LOADS + 'c_1: check wrap a * N < 16 because "a * N wraps i32"\nst: store Y[a, b] = x'
+    arrays = {"X": normal(8, 4), "I": np.zeros(8, int)}
+    assert traps(parsed(body, head), {"N": 2}, arrays) == []
+    (trap,) = traps(parsed(body, head), {"N": 3}, arrays)
+    assert (trap.kind, trap.lane, trap.line) == ("wrap", {"a": 6}, "kernel.py:7")
+    assert str(trap).startswith("kernel.py:7, c_1, kernel k") and "wraps i32" in str(trap)
+
+
+def test_atomics_are_combined_and_need_a_start():
+    head = "  in I: i64[6]\n  plan H: f32[4]{}\n  out Y: f32[4]\n  axis a = 6\n  axis b = 4\n"
+    body = "i: i64[a] = load I[a]\none: f32[a] = full 1.0\nat: atomic sum H[i] = one"
+    last = "\nh: f32[b] = load H[b]\nst: store Y[b] = h"
+    arrays = {"I": np.array([0, 3, 3, 1, 3, 0])}
+    good = parsed(body + last, head.format(" init zero"))
+    assert list(run(good, {}, arrays)["Y"]) == [2, 1, 0, 3]
+    bad = traps(parsed(body + last, head.format("")), {}, arrays)
+    assert (bad[0].kind, bad[0].statement) == ("unwritten", "at")
+
+
+@pytest.mark.parametrize(
+    ("order", "second", "expected"),
+    [
+        ("statement", "y: f32[a] = load S[7 - a]", []),
+        ("lane", "y: f32[a] = load S[7 - a]", ["race"]),
+        ("lane", "y: f32[a] = load S[a]", []),
+        ("lane", "q: f32[b] = full 0.0\nst_2: store S[b] = q\ny: f32[a] = load X[a]", ["race"]),
+        ("lane", "st_2: store S[7 - a] = x\ny: f32[a] = load X[a]", ["race"]),
+        ("statement", "st_2: store S[7 - a] = x\ny: f32[a] = load X[a]", []),
+    ],
+)
+def test_what_orders_the_effects_of_a_program(order, second, expected):
+    head = "  in X: f32[8]\n  out Y: f32[8]\n  program S: f32[8]\n  axis a = 8\n  axis b = 4\n"
+    body = f"x: f32[a] = load X[a]\nst: store S[a] = x\n{second}\nst_1: store Y[a] = y"
+    program = parsed(body, head + f"  order {order}\n")
+    assert [t.kind for t in traps(program, {}, {"X": normal(8)})] == expected
+
+
+def test_lanes_that_agree_write_one_element():
+    head = "  in X: f32[8]\n  out Y: f32[4]\n  axis a = 8\n  order {}\n"
+    body = "x: f32[a] = load X[{}]\nst: store Y[a // 2] = x"
+    arrays = {"X": normal(8)}
+    assert traps(parsed(body.format("a // 2"), head.format("lane")), {}, arrays) == []
+    for own, order in (("a", "lane"), ("a // 2", "statement")):
+        (trap, *_) = traps(parsed(body.format(own), head.format(order)), {}, arrays)
+        assert trap.kind == "twice"
+
+
+def test_what_follows_from_an_unknown_function_is_a_guess():
+    head = "  in I: i64[4]\n  out Y: f32[4]\n  axis b = 4\n"
+    body = 'i: i64[b] = load I[b]\nj: i64[b] = opaque "mix" i\nz: f32 = full 1.0\n'
+    body += "z_1: f32[b] = index b\nst: store Y[value.j + 9] = z_1"
+    arrays = {"I": np.arange(4)}
+    found = traps(parsed(body.replace("value.j + 9", "b + 9"), head), {}, arrays)
+    assert found and not any(t.guessed for t in found)
+    found = traps(parsed(body, head), {}, arrays)
+    assert found and all(t.guessed for t in found)

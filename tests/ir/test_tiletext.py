@@ -231,7 +231,6 @@ def test_random_programs_round_trip(program):
     same(program, back)
 
 
-
 def test_launch_numbers_are_part_of_the_digest():
     from dataclasses import replace
 
@@ -241,3 +240,68 @@ def test_launch_numbers_are_part_of_the_digest():
     assert "  launch num_stages = 2\n  launch num_warps = 4\n" in show_program(four)
     same(four, parse_program(show_program(four)))
     assert digest(four) != digest(one)
+
+
+IMPORTED = """\
+program imported
+sizes K, N
+fact K <= 64
+assume "zero \\"fill\\" of masked loads"
+kernel k
+  grid (N + 7) // 8
+  in A: f32[N, K]
+  in B: f32[K, 16]
+  out Y: f32[N, 16]
+  plan H: i32[4] init zero
+  axis m = 8
+  axis k = 64
+  axis j = 16
+  axis q = 2
+  axis r = 8
+  order lane
+  line a "kernel.py:12"
+  line st_y "kernel.py:19"
+  body
+    a: f32[m, k] = load A[p0 * 8 + m, k] if p0 * 8 + m < N and k < K else 0.0
+    b: f32[k, j] = load B[k, j] if k < K else 0.0
+    c_1: check wrap p0 * 8 + m <= 2147483647 because "a = b: i32 if \\"wide\\" because so"
+    acc: f32[m, j] = dot a b over k as tf32
+    run: f32[m, j] = scan sum acc over j reverse
+    run_1: f32[m, j] = scan max run over j
+    i: i32[j] = index j
+    top: i32[m] = argreduce argmax run_1 i over j
+    t: f32[m, q, r] = view run_1 at j = q * 8 + r
+    u: f32[m, j] = view t at q = j // 8, r = j % 8
+    bits: i32[m] = opaque "arith.xori" top top
+    one: i32 = full 1
+    at_h: atomic sum H[value.bits % 4] if p0 * 8 + m < N = one
+    st_y: store Y[p0 * 8 + m, j] if p0 * 8 + m < N = u
+"""
+
+
+def test_imported_kernels_round_trip():
+    program = parse_program(IMPORTED)
+    check_program(program)
+    assert parse_program(show_program(program)).kernels[0].lines == program.kernels[0].lines
+    same(program, parse_program(show_program(program)))
+    assert program.assumes == ('zero "fill" of masked loads',)
+    k = program.kernels[0]
+    assert (k.order, k.lines["a"]) == ("lane", "kernel.py:12")
+    assert k.body[2].reason == 'a = b: i32 if "wide" because so'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("dot a b over k as tf32", "dot a b k", "cannot read the dot"),
+        ("scan sum acc over j reverse", "scan total acc over j", "cannot read the scan"),
+        ("argreduce argmax run_1 i over j", "argreduce max run_1 i over j", "cannot read the arg"),
+        ("view run_1 at j = q * 8 + r", "view run_1 j", "cannot read the view"),
+        ('opaque "arith.xori" top', "opaque xori top", "cannot read the operation"),
+        ('"zero \\"fill\\" of masked loads"', "zero", "no text in quotes"),
+    ],
+)
+def test_mistakes_in_imported_kernels(old, new, message):
+    assert old in IMPORTED
+    with pytest.raises(ParseError, match=message):
+        parse_program(IMPORTED.replace(old, new))
