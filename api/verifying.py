@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from opwright.compiling import gates, verdict_lines
 from opwright.outcome import HOLDS, NO, Problem, print_json
+from opwright.counterexamples import told
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def verify(
         for record in verdict.records:
             reason = f": {record.reason}" if record.reason else ""
             print(f"{record.id:<28} {record.status:<8}{reason}")
-            if record.counterexample:
-                print(f"{'':<28} counterexample: {json.dumps(dict(record.counterexample))}")
+            for line in told(record):
+                print(f"{'':<10}{line}")
         print()
         print("\n".join(verdict_lines(verdict)))
         print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
@@ -61,13 +62,15 @@ def verify(
 
 
 def may_ship(verdict: Verdict, require: str) -> bool:
-    """The shipping rule: nothing refuted, safety as required, numbers at least tested."""
+    """The shipping rule: policy kept, nothing refuted, safety as required, numbers tested."""
     from opwright.ir.record import ORDER
 
     at_least = ORDER.index("PROVED" if require == "proved" else "TESTED")
     safe = all(ORDER.index(verdict.gate(kind)) >= at_least for kind in ("G2", "G3"))
     numbers = ORDER.index(verdict.gate("G6")) >= ORDER.index("TESTED")
-    return safe and numbers and all(record.status != "REFUTED" for record in verdict.records)
+    policy = verdict.gate("G0") == "PROVED"
+    refuted = any(record.status == "REFUTED" for record in verdict.records)
+    return policy and safe and numbers and not refuted
 
 
 def claimed(candidate: Path, names: list[str]) -> str | None:

@@ -38,12 +38,17 @@ class Candidate:
     fault: str = ""
 
     @property
+    def digest(self) -> str:
+        """The hash of the source, as verdicts name it."""
+        return "sha256:" + hashlib.sha256(self.source.encode()).hexdigest()
+
+    @property
     def subject(self) -> str:
-        """What verdicts about this candidate name."""
-        own = "sha256:" + hashlib.sha256(self.source.encode()).hexdigest()
+        """What verdicts name that stand on the printer; without a TileIR, the source."""
+        own = f"{self.plan.source} {self.digest}"
         if self.program is None:
-            return f"{self.plan.source} {own}"
-        return f"TileIR {digest(self.program)}, printer trusted for {self.plan.source} {own}"
+            return own
+        return f"TileIR {digest(self.program)}, printer trusted for {own}"
 
 
 def printed(program: TileProgram, op: Operator, isa: str) -> Candidate:
@@ -87,6 +92,8 @@ def read(folder: Path, op: Operator) -> Candidate:
     except (OSError, UnicodeDecodeError) as e:
         raise PlanError(f"{folder / plan.source}: cannot be read: {e}") from None
     tile = folder / TILE_FILE
+    if plan.backend != "cpp":
+        return Candidate(plan, source, None, f"{plan.backend} texts are read back as they are")
     if not tile.exists():
         return Candidate(plan, source, None, f"there is no {TILE_FILE} beside {plan.source}")
     try:

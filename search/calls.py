@@ -18,7 +18,7 @@ from opwright.ir.tile import For, TileProgram, expressions, lanes, statements
 from opwright.search.results import Built, Options
 from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case
-from opwright.verify.memory import Frame
+from opwright.verify.memory import PAGE, Frame, guards
 from opwright.verify.numeric import Observation
 
 
@@ -77,7 +77,7 @@ def edges(program: TileProgram) -> tuple[int, ...]:
         found |= {a.extent for a in lanes(*roots)}
         found |= {s.step for s in statements(k.body) if isinstance(s, For)}
     # a block of 16 and the 15 that rounds up to it are one edge
-    return tuple(sorted(n for n in found if 2 <= n <= 2048 and n + 1 not in found))
+    return tuple(sorted(n for n in found if 2 <= n <= 8192 and n + 1 not in found))
 
 
 class Owner(Protocol):
@@ -108,15 +108,33 @@ class Runner:
             self.owner.live.discard(self.worker)
 
     def __call__(self, case: Case, layout: str) -> Observation | None:
-        owner = self.owner
-        frame = Frame(owner.op, case, layout, self.shared.bytes)
+        frame = Frame(self.owner.op, case, layout, self.shared.bytes)
         if not frame.satisfies(self.program.facts):
             return None
-        ints, reals = arguments(owner.op, frame)
-        limit = owner.options.call_limit
+        forbidden = [at for s in frame.slots for at in guards(s, layout).values()]
         outputs = []
         mutated: list[str] = []
         damage: list[str] = []
+        try:
+            # fresh heap memory holds the complement: 0x7f (huge numbers), 0xc0 (around -6)
+            for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):
+                status = self._call(frame, poison, perturb, forbidden)
+                if status != 0:
+                    return Observation(failure=f"returned status {status}")
+                outputs.append(frame.outputs())
+                more_mutated, more_damage = frame.damage()
+                mutated += more_mutated
+                damage += more_damage
+        except Died as e:
+            where = self._touched(frame, layout) if "signal 11" in str(e) else ""
+            return Observation(failure=f"{where} ({e})" if where else str(e))
+        return Observation(outputs[0], outputs[1], tuple(mutated), tuple(damage))
+
+    def _call(self, frame: Frame, poison: str, perturb: int, forbidden: list[int]) -> int:
+        """The status of one call on a freshly filled frame; after `Died` there is no worker."""
+        owner = self.owner
+        limit = owner.options.call_limit
+        ints, reals = arguments(owner.op, frame)
         try:
             if self.worker is None:
                 self.worker = Worker(self.shared, owner.threads, owner.options.limits)
@@ -124,27 +142,33 @@ class Runner:
                 if owner.stopped.is_set():
                     raise Died("crashed", "the search was stopped")
                 self.worker.request("load", limit, path=str(self.built.path))
-            # fresh heap memory holds the complement: 0x7f (huge numbers), 0xc0 (around -6)
-            for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):
-                frame.fill(self.rng.randrange(2**32), poison)
-                reply = self.worker.request(
-                    "call",
-                    limit,
-                    library=0,
-                    offsets=[s.offset for s in frame.slots],
-                    ints=ints,
-                    reals=reals,
-                    threads=owner.threads,
-                    perturb=perturb,
-                )
-                if reply["status"] != 0:
-                    return Observation(failure=f"returned status {reply['status']}")
-                outputs.append(frame.outputs())
-                more_mutated, more_damage = frame.damage()
-                mutated += more_mutated
-                damage += more_damage
-        except Died as e:
+            frame.fill(self.rng.randrange(2**32), poison)
+            reply = self.worker.request(
+                "call",
+                limit,
+                library=0,
+                offsets=[s.offset for s in frame.slots],
+                ints=ints,
+                reals=reals,
+                threads=owner.threads,
+                perturb=perturb,
+                guards=[[at, PAGE] for at in forbidden],
+            )
+        except Died:
             self.close()
             self.worker = None
-            return Observation(failure=str(e))
-        return Observation(outputs[0], outputs[1], tuple(mutated), tuple(damage))
+            raise
+        return int(reply["status"])
+
+    def _touched(self, frame: Frame, layout: str) -> str:
+        """Which buffer's border a call crosses that died with all of them forbidden."""
+        words = {"start": "before the start", "end": "past the end"}
+        for s in frame.slots:
+            for side, page in guards(s, layout).items():
+                try:
+                    self._call(frame, "nan", 0x80, [page])
+                except Died as e:
+                    if "signal 11" in str(e):
+                        return f"an access {words[side]} of {s.name}"
+                    return ""
+        return ""

@@ -46,7 +46,7 @@ from opwright.search.results import (
 )
 from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case, generate, workload_case
-from opwright.verify.memory import Frame, facts_hold, slots
+from opwright.verify.memory import GUARDED, Frame, facts_hold, slots
 from opwright.verify.numeric import (
     Bound,
     Known,
@@ -232,7 +232,8 @@ class CandidateEvaluator:
         """Everything but timing: safety, build, numeric gate."""
         with self._lock:  # the prover's terms belong to one thread at a time
             try:
-                records = tuple(self.tools.safety(job.program))
+                given = job.given
+                records = given.records if given else tuple(self.tools.safety(job.program))
             except (ValueError, RuntimeError) as e:
                 return Evaluation("unproved", f"the safety gate failed: {e}")
         bad = next((r for r in records if r.status == "REFUTED"), None)
@@ -271,7 +272,7 @@ class CandidateEvaluator:
             known = self._built.get(job.digest)
             if known is not None:
                 return known
-            emitted = self.tools.emit(job.program)
+            emitted = job.given.emitted if job.given else self.tools.emit(job.program)
         built = _remembered(self.tools.build(emitted))
         with self._lock:
             return self._built.setdefault(job.digest, (emitted, built))
@@ -280,11 +281,15 @@ class CandidateEvaluator:
 
     def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
         cases = [*self.cases, *self._own_sizes(job.program)]
-        need = max((slots(self.op, c, k)[1] for c in cases for k in ("rows", "gapped")), default=0)
+        guarded = GUARDED if self.options.guarded else ()
+        layouts = ("rows", "gapped", *guarded)
+        need = max((slots(self.op, c, k)[1] for c in cases for k in layouts), default=0)
         shared = self._arena(need)
         run = Runner(self, job.program, built, shared)
         try:
-            return numeric(self.op, cases, run, self.bound, subject, self._notes)
+            return numeric(
+                self.op, cases, run, self.bound, subject, self._notes, everywhere=guarded
+            )
         finally:
             run.close()
 

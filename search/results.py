@@ -19,14 +19,36 @@ from opwright.verify.numeric import Reference
 Metrics = Mapping[str, Mapping[str, float]]  # workload -> metric -> value
 
 
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """Texts of a candidate and how it is launched."""
+
+    source: str
+    driver: str
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A candidate that came as a text: what is built of it, and what the gates said that ran before
+    anything is executed."""
+
+    emitted: Emitted
+    records: tuple[Record, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A candidate on its way: its number in the run, what was decided, and the program of that."""
+    """A candidate on its way: its number in the run, what was decided, and the program of that.
+
+    Of a `given` text the program is what was read from it, and `digest` that of text and plan.
+    """
 
     number: int
     schedule: Schedule
     program: TileProgram
     digest: str
+    given: Given | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,15 +109,6 @@ class Evaluator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Emitted:
-    """Texts of a candidate and how it is launched."""
-
-    source: str
-    driver: str
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
 class Built:
     """A shared library, seconds of compiling, size in bytes."""
 
@@ -124,6 +137,7 @@ class Options:
     `require`: "PROVED" or "TESTED", what safety must be before anything is executed. `bytes_limit`
     and `work_limit` (scalar steps) scale workloads down; up to `reference_limit` steps a
     workload's results are compared with the reference, beyond with another candidate's.
+    `guarded` test calls lie against pages that fault, so that reads out of bounds show.
     `lock` is the file that keeps builds and timing apart, by default one for the user.
     """
 
@@ -141,5 +155,6 @@ class Options:
     time_limit: float = 10.0
     slower: float = 1.2
     workers: int = 2
+    guarded: bool = False
     lock: Path | None = None
     limits: Limits = field(default_factory=Limits)

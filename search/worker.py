@@ -20,6 +20,7 @@ from typing import Any
 
 PERTURB = -6  # M_PERTURB of mallopt: what fresh heap memory is filled with
 PROTOCOL = 1
+FORBIDDEN = 0  # PROT_NONE of mprotect
 
 
 def _rounds() -> Any:
@@ -85,13 +86,24 @@ class Worker:
         )
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One call on shared memory; fresh heap memory is filled with `perturb`."""
+        """One call on shared memory; fresh heap memory is filled with `perturb`. Touching a page of
+        `guards` (offset, bytes) ends the process."""
         pointers = [self.base + offset for offset in request["offsets"]]
         arguments = self._arguments(pointers, request)
+        forbidden = [(self.base + at, size) for at, size in request.get("guards", ())]
+        for at, size in forbidden:
+            self._protect(at, size, FORBIDDEN)
         self.libc.mallopt(PERTURB, request["perturb"])
         status = self.functions[request["library"]](*arguments)
         self.libc.mallopt(PERTURB, 0)
+        for at, size in forbidden:
+            self._protect(at, size, mmap.PROT_READ | mmap.PROT_WRITE)
         return {"status": status}
+
+    def _protect(self, at: int, size: int, how: int) -> None:
+        """Forbid or allow pages of shared memory in this process."""
+        if self.libc.mprotect(ctypes.c_void_p(at), ctypes.c_size_t(size), how):
+            raise OSError("pages beside a buffer could not be protected")
 
     def _private(self, size: int) -> int:
         """Address of fresh pages that nothing else uses, as a framework's allocator gives them."""

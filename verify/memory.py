@@ -1,14 +1,16 @@
 """The memory of one test call: buffers between canaries, poisoned outputs, and what a call damaged.
 
 A frame lays all buffers of a call into one block of bytes (its own, or shared memory that another
-process maps). Every byte that is no element of an output must be the same after the call.
+process maps). Every byte that is no element of an output must be the same after the call. Layouts
+with guards put every buffer against pages that whoever makes the call can forbid to touch.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,9 @@ Array = NDArray[Any]
 
 GUARD = 256  # bytes of canary around every buffer
 ALIGN = 64
-LAYOUTS = ("dense", "offset", "rows", "gapped", "aliased")
+PAGE = mmap.PAGESIZE
+GUARDED = ("end", "start")  # which end of every buffer lies against a page that is not to be touched
+LAYOUTS = ("dense", "offset", "rows", "gapped", "aliased", *GUARDED)
 POISONS = {"nan": 0xFF, "a5": 0xA5}  # all ones is a NaN in every float format and -1 in integers
 
 
@@ -89,7 +93,8 @@ def slots(op: Operator, case: Case, layout: str = "dense", base: int = 0) -> tup
     """Where every input and output of a call lies, and the bytes that takes, canaries included.
 
     Layouts: dense; offset (first element off any alignment); rows (gaps between rows); gapped
-    (every stride is wider than dense); aliased (an output that updates an input shares its memory).
+    (every stride is wider than dense); aliased (an output that updates an input shares its memory);
+    end and start (dense, that end of every buffer at the border of a page, see `guards`).
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout}")
@@ -102,6 +107,14 @@ def slots(op: Operator, case: Case, layout: str = "dense", base: int = 0) -> tup
             twin = found[t.updates]
             found[t.name] = Slot(t.name, role, t.dtype, shape, twin.strides, twin.offset)
             continue
+        if layout in GUARDED:
+            slot = Slot(t.name, role, t.dtype, shape, _placed(t, shape, layout), 0)
+            first = -(-at // PAGE) * PAGE + PAGE
+            last = first + max(-(-slot.span // PAGE), 1) * PAGE
+            start = first if layout == "start" else last - slot.span
+            found[t.name] = replace(slot, offset=start)
+            at = last + PAGE
+            continue
         item = int(np.dtype(t.dtype.storage).itemsize)
         at = -(-(at + GUARD) // ALIGN) * ALIGN
         start = at + (item if layout == "offset" else 0)
@@ -109,6 +122,16 @@ def slots(op: Operator, case: Case, layout: str = "dense", base: int = 0) -> tup
         found[t.name] = slot
         at = start + max(slot.span, item) + GUARD
     return list(found.values()), -(-at // ALIGN) * ALIGN - base
+
+
+def guards(s: Slot, layout: str) -> dict[str, int]:
+    """Pages beside a buffer that nothing may touch: which end -> the page's first byte."""
+    if layout not in GUARDED:
+        return {}
+    inside = s.offset if s.span or layout == "start" else s.offset - 1
+    first = inside // PAGE * PAGE
+    last = -(-max(s.offset + s.span, first + 1) // PAGE) * PAGE
+    return {"start": first - PAGE, "end": last}
 
 
 def facts_hold(case: Case, where: Sequence[Slot], facts: Sequence[Expr]) -> bool:

@@ -473,8 +473,10 @@ def numeric(
     subject: str = "",
     notes: Sequence[str] = (),
     layouts: Sequence[str] = ("offset", "rows", "gapped", "aliased"),
+    everywhere: Sequence[str] = (),
 ) -> Numeric:
-    """Run all cases dense, two of them in every other layout, small ones first; stop at a failure.
+    """Run all cases dense and in the layouts of `everywhere`, two of them in every other layout,
+    small ones first; stop at a failure.
 
     `bound` gives a case's reference values (see `bounds`, best cached). A layout that the
     candidate's facts exclude is left out. What could not be generated is passed as `notes`.
@@ -483,7 +485,7 @@ def numeric(
     ordered = sorted(cases, key=elements)
     plain = [c for c in ordered if not c.special and elements(c) > 1]
     updates = any(t.updates for t in op.outputs)
-    calls = [(c, "dense") for c in ordered]
+    calls = [(c, layout) for c in ordered for layout in ("dense", *everywhere)]
     for layout in layouts:
         if layout != "aliased" or updates:
             calls += [(c, layout) for c in plain[len(plain) // 2 :][:2]]

@@ -1,0 +1,339 @@
+"""What a C++ candidate's text may contain, read token by token: arithmetic on its arguments.
+
+An allow-list of headers, of called functions and of attributes; no state that outlives a call, no
+initialisers that run when the library is loaded, no assembler, no way to the system. It keeps
+mistakes and tricks out of the measurements. It is no security boundary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from opwright.ir.launch import ImportRefusal
+
+HEADERS = frozenset("math.h cmath stdint.h cstdint algorithm limits immintrin.h".split())
+PRAGMAS = ("omp simd", "GCC unroll", "GCC ivdep", "clang loop", "once", "STDC FP_CONTRACT")
+ATTRIBUTES = frozenset(
+    "always_inline noinline vector_size aligned unused hot cold pure const flatten may_alias "
+    "target visibility default maybe_unused likely unlikely gnu assume_aligned nothrow "
+    "noreturn fallthrough nodiscard".split()
+)
+KEYWORDS = frozenset(
+    "if for while switch return sizeof alignof decltype static_assert catch else do case "
+    "constexpr const static inline void bool char short int long float double signed unsigned "
+    "auto noexcept explicit operator alignas typename template class struct union enum using "
+    "typedef namespace public private protected friend this true false nullptr goto break "
+    "continue default requires concept static_cast const_cast reinterpret_cast and or not "
+    "defined __attribute__ __typeof__ typeof __restrict __restrict__ extern volatile "
+    "__alignof__ __is_same __integer_pack mutable".split()
+)
+TYPES = frozenset(
+    "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t ptrdiff_t intptr_t "
+    "uintptr_t float_t double_t".split()
+)
+_MATH = (
+    "sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh exp exp2 expm1 log log2 "
+    "log10 log1p pow sqrt cbrt hypot erf erfc tgamma lgamma ceil floor trunc round nearbyint rint "
+    "fabs fmod remainder copysign fmax fmin fdim fma ldexp scalbn ilogb logb nextafter"
+).split()
+CALLS = frozenset(
+    [name + suffix for name in _MATH for suffix in ("", "f", "l")]
+    + "abs labs llabs lrint llrint lround llround lrintf llrintf isnan isinf isfinite signbit "
+    "min max clamp swap numeric_limits infinity lowest epsilon quiet_NaN fill fill_n copy "
+    "copy_n INT64_C UINT64_C INT32_C UINT32_C".split()
+)
+PREFIXES = ("_mm", "__builtin_", "__m", "_cvt", "_kand", "_kor", "_load_mask", "_store_mask")
+FORBIDDEN = {
+    **dict.fromkeys("asm __asm __asm__".split(), "assembler"),
+    **dict.fromkeys("thread_local __thread".split(), "thread-local state"),
+    **dict.fromkeys("new delete malloc calloc realloc free alloca".split(), "memory of its own"),
+    **dict.fromkeys("throw try catch typeid dynamic_cast setjmp longjmp".split(), "exceptions"),
+    **dict.fromkeys(
+        "system popen execv execve execvp execl execlp fork vfork clone syscall kill raise signal "
+        "sigaction ptrace dlopen dlsym dlmopen mmap mprotect munmap open openat close read write "
+        "fopen fclose fread fwrite printf fprintf sprintf snprintf puts putchar fputs scanf getenv "
+        "setenv putenv exit _exit _Exit abort atexit quick_exit socket connect remove rename "
+        "unlink time clock gettimeofday clock_gettime rand srand random environ errno stdin stdout "
+        "stderr cout cerr cin pthread_create thread jthread async mutex atomic sleep usleep "
+        "nanosleep __builtin_return_address __builtin_frame_address __builtin_apply "
+        "__builtin_alloca __builtin_longjmp __builtin_setjmp __builtin_trap".split(),
+        "the system or other threads",
+    ),
+    **dict.fromkeys(
+        "constructor destructor ifunc alias weak weakref naked section cleanup init_priority "
+        "tls_model".split(),
+        "code or data outside its kernels",
+    ),
+    **dict.fromkeys("_Pragma __has_include import module co_await co_yield".split(), "directives"),
+}
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r\f\v]+)|(?P<newline>\n)|(?P<comment>//[^\n]*|/\*.*?\*/)"
+    r'|(?P<raw>(?:u8|[uUL])?R"[^ ()\\\n]*\()'
+    r"|(?P<string>(?:u8|[uUL])?\"(?:[^\"\\\n]|\\.)*\"|(?:u8|[uUL])?'(?:[^'\\\n]|\\.)*')"
+    r"|(?P<number>\.?\d(?:'?[\w.]|[eEpP][-+])*)|(?P<word>[A-Za-z_$]\w*)"
+    r"|(?P<mark>%:%:|##|%:|<%|%>|<:|:>|::|->|\+\+|--|<<|>>|&&|\|\||[-+*/%&|^~!<>=?:;,.()\[\]{}#\\@`])",
+    re.S,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`kind` is string | number | word | mark; `macro` marks tokens of a #define's body."""
+
+    kind: str
+    text: str
+    line: int
+    macro: bool = False
+
+
+def check_policy(source: str, file: str) -> None:
+    """ImportRefusal names the line of the first thing that the text must not contain."""
+    for line, what in breaches(source)[:1]:
+        raise ImportRefusal(what, file, line)
+
+
+def breaches(source: str) -> list[tuple[int, str]]:
+    """(line, what is wrong) of everything that the text must not contain, in order of lines."""
+    return sorted(dict.fromkeys(_Reader(source).breaches()))
+
+
+class _Reader:
+    def __init__(self, source: str) -> None:
+        self.wrong: list[tuple[int, str]] = []
+        self.macros: set[str] = set()
+        self.tokens = list(self.read(source))
+        self.known = self.introduced()
+
+    def breaches(self) -> list[tuple[int, str]]:
+        self.words()
+        self.calls()
+        self.attributes()
+        self.declarations()
+        return self.wrong
+
+    def fault(self, line: int, what: str) -> None:
+        self.wrong.append((line, what))
+
+    # -- tokens ---------------------------------------------------------------------------------
+
+    def read(self, source: str) -> Iterator[Token]:
+        """Tokens outside directives, and those of macro bodies."""
+        if "??" in source and re.search(r"\?\?[=/'()!<>-]", source):
+            self.fault(_line(source, source.index("??")), "a trigraph")
+        text = re.sub(r"\\[ \t]*\n", "\v", source)  # spliced lines count when lines are counted
+        at, line = 0, 1
+        pending: list[Token] = []
+        while at < len(text):
+            m = _TOKEN.match(text, at)
+            if m is None:
+                self.fault(line, f"a character that C++ has no use for: {text[at]!r}")
+                at += 1
+                continue
+            kind, found = str(m.lastgroup), m.group()
+            at = m.end()
+            if kind == "raw":
+                self.fault(line, "a raw string")
+            if kind in ("string", "number", "word", "mark"):
+                pending.append(Token(kind, found, line))
+            line += found.count("\n") + found.count("\v")
+            if kind == "newline" or at >= len(text):
+                yield from self.directive(pending)
+                pending = []
+
+    def directive(self, tokens: list[Token]) -> Iterator[Token]:
+        """One line's tokens; a directive is judged here and leaves its macro's body."""
+        if not tokens or tokens[0].text not in ("#", "%:"):
+            yield from tokens
+            return
+        line = tokens[0].line
+        name = tokens[1].text if len(tokens) > 1 else ""
+        rest = tokens[2:]
+        said = " ".join(t.text for t in rest)
+        if name in ("include", "include_next", "import"):
+            header = "".join(t.text for t in rest).strip("<>")
+            if name != "include" or header not in HEADERS or not said.startswith("<"):
+                allowed = ", ".join(f"<{h}>" for h in sorted(HEADERS))
+                self.fault(line, f"#{name} {''.join(t.text for t in rest)}; allowed: {allowed}")
+        elif name == "pragma":
+            if not any(said.startswith(p) for p in PRAGMAS):
+                self.fault(line, f"#pragma {said}; allowed: {', '.join(PRAGMAS)}")
+        elif name == "define" and rest:
+            if rest[0].text in KEYWORDS | CALLS | TYPES or rest[0].text in FORBIDDEN:
+                self.fault(line, f"#define of {rest[0].text}, which has a meaning already")
+            if any(t.text in ("##", "%:%:", "#", "%:") for t in rest[1:]):
+                self.fault(line, "a macro that pastes or quotes tokens")
+            self.macros.add(rest[0].text)
+            for t in rest[1:]:
+                yield Token(t.kind, t.text, t.line, True)
+        elif name not in ("ifdef", "ifndef", "if", "elif", "else", "endif", "undef", "error", ""):
+            self.fault(line, f"#{name}")
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def words(self) -> None:
+        for n, t in enumerate(self.tokens):
+            if t.kind != "word":
+                continue
+            before = self.tokens[n - 1].text if n else ""
+            if t.text in FORBIDDEN and before not in (".", "->"):
+                self.fault(t.line, f"{t.text}: {FORBIDDEN[t.text]}")
+            elif t.text == "extern":
+                after = self.tokens[n + 1] if n + 1 < len(self.tokens) else t
+                if after.text != '"C"':
+                    self.fault(t.line, "extern: a name that is defined elsewhere")
+            elif t.text == "namespace" and before == "using":
+                self.fault(t.line, "using namespace: write std:: where it is meant")
+            elif before == "::" and n >= 2 and self.tokens[n - 2].text == "std":
+                if t.text not in CALLS and t.text not in TYPES:
+                    self.fault(t.line, f"std::{t.text} is not among the functions allowed")
+
+    def introduced(self) -> set[str]:
+        """Names that the text itself gives a meaning: functions with a body, variables, types."""
+        found = set(self.macros)
+        for n, t in enumerate(self.tokens):
+            if t.kind != "word" or t.text in KEYWORDS:
+                continue
+            before = self.tokens[n - 1] if n else t
+            after = self.tokens[n + 1].text if n + 1 < len(self.tokens) else ""
+            typed = before.kind == "word" and before.text not in ("return", "else", "case", "goto")
+            if before.text in ("struct", "class", "typename", "enum", "concept", "using"):
+                found.add(t.text)
+            elif (typed or before.text in ("*", "&", ">", ",", "&&", "...")) and after == "(":
+                if self.has_body(n + 1):
+                    found.add(t.text)
+            elif typed and after in (",", ")", "=", ";", "[", "{", "__attribute__", ":"):
+                found.add(t.text)
+        return found
+
+    def has_body(self, opening: int) -> bool:
+        """Whether a parameter list that opens here is followed by a function's body."""
+        end = self.matching(opening)
+        for t in self.tokens[end + 1 : end + 12]:
+            if t.text == "{":
+                return True
+            if t.text in (";", ",", ")", "=", "("):
+                return False
+        return False
+
+    def matching(self, opening: int) -> int:
+        depth = 0
+        for n in range(opening, len(self.tokens)):
+            depth += (self.tokens[n].text in "([{") - (self.tokens[n].text in ")]}")
+            if depth == 0:
+                return n
+        return len(self.tokens) - 1
+
+    def calls(self) -> None:
+        for n, t in enumerate(self.tokens[:-1]):
+            if t.kind != "word" or self.tokens[n + 1].text != "(":
+                continue
+            own = t.text in KEYWORDS or t.text in CALLS or t.text in TYPES or t.text in self.known
+            if own or t.text in FORBIDDEN or t.text in ATTRIBUTES:
+                continue
+            if not t.text.startswith(PREFIXES):
+                self.fault(t.line, f"{t.text}(...) is neither defined here nor among the "
+                                   "functions allowed")  # fmt: skip
+
+    def attributes(self) -> None:
+        for n, t in enumerate(self.tokens[:-1]):
+            here = t.text == "__attribute__" or (t.text == "[" and self.tokens[n + 1].text == "[")
+            if not here:
+                continue
+            end = self.matching(n + 1 if t.text != "[" else n)
+            depth = 0
+            for x in self.tokens[n + 1 : end]:
+                depth += (x.text == "(") - (x.text == ")")
+                named = depth == 2 if t.text != "[" else depth == 0
+                if named and x.kind == "word" and x.text not in ATTRIBUTES:
+                    self.fault(x.line, f"the attribute {x.text}")
+
+    def declarations(self) -> None:
+        """No variable outlives a call: constants and functions alone stand outside of kernels."""
+        code = [t for t in self.tokens if not t.macro]
+        at = 0
+        while at < len(code):
+            at = self.declaration(code, at)
+        depth = 0
+        for n, t in enumerate(code):
+            depth += (t.text == "{") - (t.text == "}")
+            if t.text == "static" and depth > 0:
+                near = {x.text for x in code[max(0, n - 2) : n + 4]}
+                if not near & {"constexpr"} and not self.is_function(code, n):
+                    self.fault(t.line, "static: state that outlives a call")
+
+    @staticmethod
+    def is_function(code: Sequence[Token], at: int) -> bool:
+        for t in code[at : at + 24]:
+            if t.text == "(":
+                return True
+            if t.text in ("=", ";", "[", "{"):
+                return False
+        return False
+
+    def declaration(self, code: list[Token], at: int) -> int:
+        """Judge one declaration outside of functions; returns where the next one begins."""
+        head: list[Token] = []
+        parens = False
+        n = at
+        while n < len(code):
+            t = code[n]
+            if t.text in (";", "}"):
+                break
+            if t.text == "{":
+                opened = [x.text for x in head]
+                scope = "namespace" in opened or opened == ["extern", '"C"']
+                if scope:
+                    return n + 1
+                end = _closing(code, n)
+                if parens and "=" not in opened:
+                    return end + 1
+                n = end
+            elif t.text == "(":
+                attribute = bool(head) and head[-1].text in ("__attribute__", "alignas", "decltype")
+                attribute = attribute or (bool(head) and head[-1].text == "__typeof__")
+                parens = parens or not attribute
+                n = _closing(code, n)
+            elif t.text == "<" and head and head[-1].text == "template":
+                n = _angle(code, n)
+            else:
+                head.append(t)
+            n += 1
+        words = {t.text for t in head}
+        harmless = "typedef using struct class union enum template static_assert concept constexpr"
+        if head and not words & set(harmless.split()):
+            constant = "const" in words and "*" not in words
+            if parens and "=" not in words:
+                self.fault(head[0].line, f"{_named(head)} is declared here and defined elsewhere")
+            elif not constant:
+                self.fault(head[0].line, f"{_named(head)}: state that outlives a call")
+        return n + 1
+
+
+def _named(head: Sequence[Token]) -> str:
+    words = [t.text for t in head if t.kind == "word" and t.text not in KEYWORDS]
+    return words[-1] if words else head[0].text
+
+
+def _closing(code: Sequence[Token], opening: int) -> int:
+    depth = 0
+    for n in range(opening, len(code)):
+        depth += (code[n].text in "([{") - (code[n].text in ")]}")
+        if depth == 0:
+            return n
+    return len(code) - 1
+
+
+def _angle(code: Sequence[Token], opening: int) -> int:
+    depth = 0
+    for n in range(opening, len(code)):
+        text = code[n].text
+        depth += (text == "<") - (text == ">") - 2 * (text == ">>")
+        if depth <= 0:
+            return n
+    return len(code) - 1
+
+
+def _line(source: str, at: int) -> int:
+    return source.count("\n", 0, at) + 1

@@ -1,0 +1,202 @@
+"""G6 on any candidate: what runs it, on which cases, and the records of the numeric gate.
+
+Inputs, references and verdicts stay in this process. A library runs in a worker that can be killed,
+a Triton kernel in the interpreter of the language, a function of arrays in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opwright.backends.cpp.driver import DriverError
+from opwright.compiler.candidates import Candidate
+from opwright.compiler.importing import Static
+from opwright.compiler.toolbox import Toolbox, evaluation_tools
+from opwright.ir.binding import InputError
+from opwright.ir.expr import Expr
+from opwright.ir.op import Operator
+from opwright.ir.plan import PlanError
+from opwright.ir.record import Record
+from opwright.ir.tile import TileProgram
+from opwright.search.calls import edges, strided
+from opwright.search.evaluate import CONFINED, CandidateEvaluator
+from opwright.search.results import Given, Job, Options
+from opwright.search.space import Schedule
+from opwright.verify.inputs import Case, generate
+from opwright.verify.memory import Frame
+from opwright.verify.numeric import Bound, Observation, bounds, numeric
+from opwright.verify.sizes import Limits
+
+NEAR = (8, 16, 32, 64)
+LARGEST = 8192  # of a block that test sizes straddle
+CASES = 18
+CALL_LIMIT = 10.0  # seconds for one test call of a small case
+INTERPRETED = "run by the language's interpreter on the CPU, not on a GPU"
+ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
+# an interpreter takes milliseconds for every operation of every program
+SLOW_LIMITS = Limits(elements=1 << 13)
+SLOW_CASES = 8
+
+
+def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
+    """Records of G6 about a candidate that may be executed."""
+    begin = time.perf_counter()
+    if c.plan.backend == "cpp":
+        found = _library(c, static, op, isa, seed)
+    elif c.plan.backend == "triton":
+        found = _interpreted(c, static, op, isa, seed)
+    elif c.plan.backend == "jax":
+        found = _functional(c, static, op, isa, seed)
+    else:
+        why = f"this version does not run {c.plan.backend} candidates"
+        found = [Record("G6.runs", "G6", "UNKNOWN", why)]
+    spent = time.perf_counter() - begin
+    found = [replace(r, subject=f"{c.plan.source} {c.digest}") for r in found]
+    return [replace(found[0], seconds=spent), *found[1:]] if found else []
+
+
+def literals(c: Candidate) -> tuple[int, ...]:
+    """Numbers in a text and its plan that may be blocks: sizes next to them are tested."""
+    plan = [*(g for launch in c.plan.launches for g in launch.grid)]
+    text = "\n".join([re.sub(r"//[^\n]*|/\*.*?\*/", " ", c.source, flags=re.S), *plan])
+    found = {int(n) for n in re.findall(r"(?<![\w.])(\d{1,4})(?:[uUlL]*)(?![\w.])", text)}
+    found |= {n for x in c.plan.launches for n in x.const.values() if isinstance(n, int)}
+    return tuple(sorted(n for n in found if 2 <= n <= LARGEST and n not in NEAR))[:12]
+
+
+def program_of(c: Candidate, static: Static, op: Operator) -> TileProgram:
+    """What was read of a candidate; without that a program that holds its facts alone."""
+    return static.program or TileProgram(op.name, (), (), static.bound.facts)
+
+
+# -- libraries -------------------------------------------------------------------------------------
+
+
+def _library(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
+    """A worker process calls it on guarded buffers; a crash or a hang is a refutation."""
+    tools = evaluation_tools(op, isa)
+    try:
+        emitted = tools.emit_plan(c.plan, c.source)
+    except DriverError as e:
+        raise PlanError(f"candidate.json: {e}") from None
+    given = Given(emitted, (Record("G2.given", "G2", "TESTED"),))
+    # what is proved stays inside its buffers; what is not is watched at every border
+    options = Options(
+        require="TESTED", seed=seed, call_limit=CALL_LIMIT, guarded=not static.safe, cases=CASES
+    )
+    program = program_of(c, static, op)
+    near = (*NEAR, *literals(c))
+    with CandidateEvaluator(op, tools.tools, options, near) as evaluator:
+        judged = evaluator.judge(Job(0, Schedule("given"), program, c.digest, given))
+    found = [r for r in judged.records if r.kind == "G6"]
+    if found:
+        return found
+    status = "UNKNOWN" if judged.status == "unbuilt" else "REFUTED"
+    return [Record("G6.runs", "G6", status, judged.reason)]
+
+
+# -- other runners ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class _Cases:
+    """Test cases of an operator and their reference values."""
+
+    op: Operator
+    tools: Toolbox
+    cases: list[Case]
+    notes: list[str]
+    known: dict[int, Mapping[str, Bound]]
+
+    @staticmethod
+    def of(op: Operator, isa: str, seed: int, program: TileProgram, count: int) -> _Cases:
+        facts = [f for f in program.facts if not strided(f)]
+        near = edges(program) or (8, 16, 32)
+        made = generate(op, seed, count, near, SLOW_LIMITS)
+        own = generate(
+            op, seed + 1, count // 2, near, SLOW_LIMITS, facts, specials=False, beyond=near
+        )
+        out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
+        for case in (*made.cases, *own.cases):
+            try:
+                out.bound(case)
+            except InputError as e:
+                out.notes.append(f"{case} left out: {e}")
+                continue
+            out.cases.append(case)
+        return out
+
+    def bound(self, case: Case) -> Mapping[str, Bound]:
+        if id(case) not in self.known:
+            self.known[id(case)] = bounds(self.op, case, self.tools.tools.reference)
+        return self.known[id(case)]
+
+
+Call = Callable[[Case, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+
+
+def _observed(
+    op: Operator, facts: Sequence[Expr], call: Call
+) -> Callable[[Case, str], Observation | None]:
+    """Runs of a candidate on buffers with poisoned outputs and canaries around them, twice."""
+
+    def run(case: Case, layout: str) -> Observation | None:
+        frame = Frame(op, case, layout)
+        if not frame.satisfies(facts):
+            return None
+        outputs: list[Mapping[str, NDArray[Any]]] = []
+        mutated: list[str] = []
+        damage: list[str] = []
+        for number, poison in enumerate(("nan", "a5")):
+            frame.fill(number, poison)
+            views = {s.name: frame.array(s.name) for s in frame.slots}
+            try:
+                call(case, views)
+            except Exception as e:  # whatever a candidate's code raises is its own fault
+                return Observation(failure=f"{type(e).__name__}: {_first(e)}")
+            outputs.append(frame.outputs())
+            more_mutated, more_damage = frame.damage()
+            mutated += more_mutated
+            damage += more_damage
+        return Observation(outputs[0], outputs[1], tuple(mutated), tuple(damage))
+
+    return run
+
+
+def _first(e: Exception) -> str:
+    return next(iter(str(e).strip().splitlines()[-1:]), "")[:300]
+
+
+def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
+    try:
+        module = importlib.import_module("opwright.backends.triton.run")
+    except ModuleNotFoundError as e:
+        why = f"this installation runs no Triton kernels: {e.msg}"
+        return [Record("G6.runs", "G6", "UNKNOWN", why)]
+    program = program_of(c, static, op)
+    cases = _Cases.of(op, isa, seed, program, SLOW_CASES)
+
+    def call(case: Case, views: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        found = module.interpret(c.source, static.bound, views, case.sizes, case.params)
+        for t in op.outputs:
+            views[t.name][...] = np.asarray(found[t.name])
+        return views
+
+    run = _observed(op, program.facts, call)
+    found = numeric(op, cases.cases, run, cases.bound, "", cases.notes, ("offset", "rows"))
+    return [replace(r, assumptions=(*r.assumptions, INTERPRETED)) for r in found.records]
+
+
+def _functional(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
+    return []
+
+
+__all__ = ["CONFINED", "execute", "program_of"]

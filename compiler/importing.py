@@ -1,0 +1,232 @@
+"""Reading a candidate's text back: which importer, what it says, and the gates on what it read.
+
+The proof's subject is the text. Where no importer understands it, a text that our printer makes of
+the TileIR beside it stands on the printer; any other has UNKNOWN safety.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opwright.compiler.candidates import Candidate
+from opwright.compiler.signatures import check_signatures
+from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
+from opwright.ir.op import Operator
+from opwright.ir.record import ORDER, Record, weakest
+from opwright.ir.tile import TileProgram
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
+from opwright.verify.policy import Breach, policy_records, precision_records
+
+SAFETY = ("G2", "G3")
+# what a defect of an importer may look like: the text is then as good as not understood
+FAILURES = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError,
+            RecursionError, NotImplementedError, RuntimeError, OSError)  # fmt: skip
+PASSED = {
+    "cpp": "headers, calls, attributes and declarations are among those allowed; no state",
+    "triton": "nothing but imports of the language, constants and kernels at module level",
+    "jax": "nothing but imports of the framework, constants and functions at module level",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Static:
+    """What is known of a candidate before it runs: records of G0 to G3, the program that was read
+    (None where none was), and the plan bound to the operator."""
+
+    records: tuple[Record, ...]
+    program: TileProgram | None
+    bound: BoundPlan
+
+    @property
+    def refuted(self) -> bool:
+        return any(r.status == "REFUTED" for r in self.records)
+
+    @property
+    def safe(self) -> bool:
+        return all(self.gate(g) == "PROVED" for g in SAFETY)
+
+    def gate(self, kind: str) -> str:
+        return weakest(r.status for r in self.records if r.kind == kind)
+
+
+def static_gates(c: Candidate, op: Operator) -> Static:
+    """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
+    not fit its source or the operator."""
+    bound = bind_plan(c.plan, op)
+    check_signatures(c.plan, c.source, op)
+    records = policy(c)
+    if any(r.status == "REFUTED" for r in records):
+        return Static(tuple(records), None, bound)
+    if c.plan.backend == "jax":
+        from opwright.compiler.functional import functional_gates
+
+        return Static((*records, *functional_gates(c, op)), None, bound)
+    return _tile_gates(c, op, bound, records)
+
+
+def own_subject(c: Candidate) -> str:
+    """The text as the subject of a record."""
+    return f"{c.plan.source} {c.digest}"
+
+
+# -- policy ----------------------------------------------------------------------------------------
+
+
+def policy(c: Candidate) -> list[Record]:
+    """G0 on the text."""
+    begin = time.perf_counter()
+    subject = own_subject(c)
+    try:
+        module = importlib.import_module(f"opwright.backends.{c.plan.backend}.policy")
+    except ModuleNotFoundError:
+        why = f"this version has no policy for {c.plan.backend} texts"
+        return [Record("G0.policy", "G0", "UNKNOWN", why, subject)]
+    found: list[Breach] = []
+    try:
+        module.check_policy(c.source, c.plan.source)
+    except ImportRefusal as e:
+        found = [Breach(e.what, f"{e.file}:{e.line}" if e.line else e.file)]
+    passed = PASSED.get(c.plan.backend, "the text")
+    return policy_records("policy", found, passed, subject, time.perf_counter() - begin)
+
+
+# -- programs --------------------------------------------------------------------------------------
+
+
+def _tile_gates(c: Candidate, op: Operator, bound: BoundPlan, records: list[Record]) -> Static:
+    subject = own_subject(c)
+    begin = time.perf_counter()
+    program, why = read_back(c, bound)
+    spent = time.perf_counter() - begin
+    if program is None and c.program is None:
+        records.append(Record("G1.import", "G1", "UNKNOWN", why, subject, seconds=spent))
+        text = "the source was not read, so nothing is known about its accesses"
+        records += [Record(f"{g}.import", g, "UNKNOWN", text, subject) for g in SAFETY]
+        return Static(tuple(records), None, bound)
+    context = Context.of(op)
+    if program is None:
+        assert c.program is not None
+        reason = f"{c.plan.source} is what the printer makes of the TileIR; not read back: {why}"
+        records.append(Record("G1.import", "G1", "PROVED", reason, c.subject, seconds=spent))
+        proved = _prove(c.program, context, c.subject)
+        return Static((*records, *proved), c.program, bound)
+    if c.program is not None and _same(program, c.program):
+        reason = f"{c.plan.source} reads back as the TileIR that it was printed from"
+        judged = c.program  # with its hints, which are obligations too
+    else:
+        count = len(program.kernels)
+        reason = f"read back: {count} kernel" + ("" if count == 1 else "s")
+        judged = program
+    records.append(Record("G1.import", "G1", "PROVED", reason, subject, seconds=spent))
+    records += precision_records(judged, op, subject)
+    if any(r.status == "REFUTED" for r in records):
+        return Static(tuple(records), judged, bound)
+    proved = _foreign(c, bound, judged, context, subject)
+    if c.program is not None and judged is program and _weak(proved):
+        # the printer's own TileIR may carry facts of placement that a text does not show
+        own = _prove(c.program, context, c.subject)
+        if not _weak(own) and not any(r.status == "REFUTED" for r in proved):
+            judged, proved = c.program, own
+    return Static((*records, *proved), judged, bound)
+
+
+def _weak(records: Sequence[Record]) -> bool:
+    return any(r.status != "PROVED" for r in records)
+
+
+def read_back(c: Candidate, bound: BoundPlan, **options: Any) -> tuple[TileProgram | None, str]:
+    """The program of a text, or why there is none."""
+    backend = c.plan.backend
+    try:
+        module = importlib.import_module(f"opwright.backends.{backend}.importer")
+    except ModuleNotFoundError as e:
+        own = (e.name or "").startswith("opwright.backends")
+        return None, f"this version reads no {backend} texts back" if own else f"{e.msg}"
+    try:
+        return module.import_program(c.source, bound, c.plan.source, **options), ""
+    except ImportRefusal as e:
+        return None, str(e)
+    except FAILURES as e:
+        return None, f"the importer failed on this text ({type(e).__name__}: {_first(e)})"
+
+
+def _first(e: Exception) -> str:
+    return next(iter(str(e).splitlines()), "")[:300]
+
+
+def _same(a: TileProgram, b: TileProgram) -> bool:
+    """Whether two programs are one up to names and order: what a text says, and what it was printed
+    from."""
+    try:
+        module = importlib.import_module("opwright.ir.normal")
+        return bool(module.normal_form(a) == module.normal_form(b))
+    except (ModuleNotFoundError, *FAILURES):
+        return False
+
+
+def _prove(program: TileProgram, context: Context, subject: str) -> list[Record]:
+    """G1.structure, G2 and G3 of one program."""
+    try:
+        return [replace(r, subject=subject) for r in safety(program, context)]
+    except FAILURES as e:
+        why = f"the prover failed on this program ({type(e).__name__}: {_first(e)})"
+        return [Record(f"{g}.prover", g, "UNKNOWN", why, subject) for g in SAFETY]
+
+
+def _foreign(
+    c: Candidate, bound: BoundPlan, program: TileProgram, context: Context, subject: str
+) -> list[Record]:
+    """The best of what can be said of a text: as it is read, and, where that falls short, under
+    zero fill of masked loads."""
+    plain = _understood(_prove(program, context, subject), subject)
+    if not _weak(plain) or c.plan.backend != "triton":
+        return plain
+    if not any(_about_poison(r) for r in plain if r.status != "PROVED"):
+        return plain
+    filled, _ = read_back(c, bound, zero_fill=True)
+    if filled is None:
+        return plain
+    assumed = assuming(_understood(_prove(filled, context, subject), subject), plain, filled)
+    return assumed if _rank(assumed) > _rank(plain) else plain
+
+
+def _about_poison(r: Record) -> bool:
+    return re.search(r"poison|undefined|masked|other|fill", f"{r.id} {r.reason}") is not None
+
+
+def assuming(
+    records: Sequence[Record], plain: Sequence[Record], program: TileProgram
+) -> list[Record]:
+    """What is proved only under an assumption of the program is ASSUMED, and says so."""
+    words = "; ".join(program.assumes) or "zero fill of masked loads"
+    proved = {r.id for r in plain if r.status == "PROVED"}
+    out = []
+    for r in records:
+        if r.status == "PROVED" and r.kind in SAFETY and r.id not in proved:
+            reason = f"PROVED (assuming {words})" + (f"; {r.reason}" if r.reason else "")
+            r = replace(r, status="ASSUMED", reason=reason)
+        if r.kind in SAFETY:
+            r = replace(r, assumptions=(*r.assumptions, words))
+        out.append(r)
+    return out
+
+
+def _rank(records: Sequence[Record]) -> tuple[int, int]:
+    """How good a set of records is: its weakest first, then how many are as weak."""
+    worst = weakest(r.status for r in records)
+    return ORDER.index(worst), -sum(r.status == worst for r in records)
+
+
+def _understood(records: Sequence[Record], subject: str) -> list[Record]:
+    """A program without a meaning says that the text was not understood, not that it is wrong."""
+    if not any(r.kind == "G1" and r.status == "REFUTED" for r in records):
+        return list(records)
+    out = [replace(r, status="UNKNOWN") if r.status == "REFUTED" else r for r in records]
+    why = "what was read has no meaning as a program"
+    return [*out, *(Record(f"{g}.import", g, "UNKNOWN", why, subject) for g in SAFETY)]
