@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opwright.compiling import gates, verdict_lines
-from opwright.outcome import HOLDS, NO, Problem, print_json
 from opwright.counterexamples import told
+from opwright.outcome import HOLDS, NO, Problem, print_json
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:

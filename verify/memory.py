@@ -27,7 +27,7 @@ Array = NDArray[Any]
 GUARD = 256  # bytes of canary around every buffer
 ALIGN = 64
 PAGE = mmap.PAGESIZE
-GUARDED = ("end", "start")  # which end of every buffer lies against a page that is not to be touched
+GUARDED = ("end", "start")  # the end of every buffer that lies against a forbidden page
 LAYOUTS = ("dense", "offset", "rows", "gapped", "aliased", *GUARDED)
 POISONS = {"nan": 0xFF, "a5": 0xA5}  # all ones is a NaN in every float format and -1 in integers
 

@@ -20,7 +20,6 @@ from opwright.ir.tile import (
     Dot,
     For,
     Kernel,
-    Scan,
     Stmt,
     Store,
     TileProgram,

@@ -312,7 +312,8 @@ class _Reader:
 
 
 def _named(head: Sequence[Token]) -> str:
-    words = [t.text for t in head if t.kind == "word" and t.text not in KEYWORDS]
+    until = next((n for n, t in enumerate(head) if t.text == "="), len(head))
+    words = [t.text for t in head[:until] if t.kind == "word" and t.text not in KEYWORDS]
     return words[-1] if words else head[0].text
 
 

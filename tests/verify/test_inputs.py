@@ -12,6 +12,7 @@ from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, dtype
 from opwright.ir.expr import call, const, evaluate, param, reduction, size, var
 from opwright.ir.op import Operator, Param, Workload
+from opwright.verify import memory
 from opwright.verify.draw import draw_inputs, holds
 from opwright.verify.inputs import Cases, generate, plant, workload_case
 from opwright.verify.sizes import Limits, memory_of, scale, work
@@ -294,3 +295,24 @@ def test_work_counts_a_fold_once_for_what_it_depends_on() -> None:
         [ops.tensor("y", "f32", "output", upto, b=ops.B, n=ops.N)],
     )
     assert 10 * 100 * 50 <= work(running, {"B": 10, "N": 100}, {}) <= 10 * 100 * 53
+
+
+@pytest.mark.parametrize("layout", memory.GUARDED)
+def test_guarded_buffers_end_at_pages(layout: str) -> None:
+    case = next(c for c in generate(ops.scaled(), 3, 6).cases if c.inputs["x"].size > 1)
+    found, size = memory.slots(ops.scaled(), case, layout)
+    taken: list[range] = []
+    for s in found:
+        pages = memory.guards(s, layout)
+        at = s.offset if layout == "start" else s.offset + s.span
+        assert at % memory.PAGE == 0
+        assert pages["start"] + memory.PAGE <= s.offset
+        assert s.offset + s.span <= pages["end"] < size
+        if layout == "start":
+            assert pages["start"] + memory.PAGE == s.offset
+        else:
+            assert pages["end"] == s.offset + s.span
+        taken.append(range(s.offset, s.offset + s.span))
+        taken += [range(p, p + memory.PAGE) for p in pages.values()]
+    taken = sorted(taken, key=lambda r: r.start)
+    assert all(a.stop <= b.start for a, b in zip(taken, taken[1:], strict=False))
