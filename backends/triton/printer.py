@@ -132,7 +132,7 @@ class _Printer:
             if b.role == "program":
                 raise PrintError(f"{b.name}: a Triton program has no scratch memory of its own")
             type_name(b.dtype)
-            arguments.append(self.names.fresh(b.name))
+            arguments.append(self.names.fresh(f"{b.name}_ptr"))
             self.leaves[_pointer(b)] = Text(arguments[-1])
         if self.placement.home:
             raise PrintError("scratch that lives in an output is no part of Triton")
@@ -258,11 +258,14 @@ class _Printer:
         self.named.clear()
         self.named.update(known)
 
-    def inner(self, body: tuple[Stmt, ...]) -> None:
+    def inner(self, body: tuple[Stmt, ...], loop: For | None = None) -> None:
         self.depth += 1
-        before = len(self.out)
+        before, taken = len(self.out), set(self.names.taken)
         self.block(body)
+        if loop is not None:
+            self.advance(loop)
         self.depth -= 1
+        self.names.taken = taken  # what a block defines is not seen after it
         if len(self.out) == before:
             self.out.append("    " * (self.depth + 1) + "pass")
 
@@ -311,11 +314,8 @@ class _Printer:
             bounds = [hi]
         self.line(f"for {v} in {self.range_of(s)}({', '.join([*bounds, *self.hints(s)])}):")
         self.loops.add(s.variable)
-        self.inner(s.body)
+        self.inner(s.body, s)
         self.loops.discard(s.variable)
-        self.depth += 1
-        self.advance(s)
-        self.depth -= 1
         for r, p in zip(s.results, s.params, strict=True):
             self.values.known[r] = self.values.known[p]
 
@@ -336,8 +336,6 @@ class _Printer:
             target, source = self.values.known[p].text, self.values.solid(y).text
             if target != source:
                 todo.append((target, source))
-        if todo and self.out[-1].strip() == "pass":
-            self.out.pop()
         while todo:
             for n, (target, _) in enumerate(todo):
                 others = [text for m, (_, text) in enumerate(todo) if m != n]
