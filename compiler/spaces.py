@@ -15,7 +15,7 @@ from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.strategies import contraction, fallback, lanes
+from opwright.compiler.strategies import chain, contraction, fallback, lanes
 from opwright.compiler.strategies.group import Group, is_fold, members
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
@@ -31,7 +31,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | lanes | scalar
+    strategy: str  # contraction | chain | lanes | scalar
     form: Any = None
 
     @property
@@ -84,6 +84,24 @@ def partition(normal: Normal) -> list[Part]:
             found = Part(Group(normal, tuple(alone), earlier), "scalar")
     if found is not None:
         parts.append(found)
+    return _chained(normal, parts)
+
+
+def _chained(normal: Normal, parts: list[Part]) -> list[Part]:
+    """Contraction, folds over its columns, contraction over them: one part where they make a
+    chain."""
+    for n in range(len(parts) - 2):
+        first, middle, last = parts[n : n + 3]
+        if [p.strategy for p in (first, middle, last)] != ["contraction", "lanes", "contraction"]:
+            continue
+        later = {x for p in parts[n + 3 :] for x in _read_names(p)}
+        try:
+            form = chain.recognise(first.form, middle.form, last.form, later)
+        except Unsupported:
+            continue
+        members = [t for p in (first, middle, last) for t in p.group.members]
+        group = Group(normal, tuple(members), first.group.earlier)
+        return _chained(normal, [*parts[:n], Part(group, "chain", form), *parts[n + 3 :]])
     return parts
 
 
@@ -161,6 +179,8 @@ def _kind(p: Part, mode: int) -> str:
 def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
     if p.strategy == "contraction":
         return _contraction_holes(native)
+    if p.strategy == "chain":
+        return _chain_holes(native)
     if p.strategy == "lanes":
         return _LANE_HOLES[_modes(p.form)[mode]](p.form, native)
     return {}, []
@@ -183,6 +203,22 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
         "threads": ("dynamic", "static"),
     }
     return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
+
+
+def _chain_holes(native: int) -> tuple[Holes, Starts]:
+    tiles: tuple[Decision, ...] = ((8, 32), (16, 32), (4, 64), (16, 16))
+    widths, ups = (32, 16, 48), (8, 14, 12)
+    if native < 16:
+        tiles, widths, ups = ((4, 16), (8, 8), (4, 24)), (16, 32, 8), (6, 4, 8)
+    holes: Holes = {
+        "width": widths,
+        "up": ups,
+        "tile": tiles,
+        "vec": _vectors(native),
+        "pin": (False, True),
+        "threads": ("dynamic", "static"),
+    }
+    return holes, [{"width": widths[1], "up": ups[1]}, {"tile": tiles[1]}, {"up": ups[1]}]
 
 
 def _vectors(native: int) -> tuple[Decision, ...]:
@@ -317,6 +353,12 @@ def _lower(
             own["threads"],
         )
         return contraction.lower(name, p.form, memory, schedule, memory.real), []
+    if p.strategy == "chain":
+        mr, nr = own["tile"]
+        plan = chain.ChainSchedule(
+            own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["threads"]
+        )
+        return chain.lower(name, p.form, memory, plan, memory.real), []
     if p.strategy == "lanes":
         known = {f.name for f in fields(lanes.LaneSchedule)}
         lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})

@@ -1,0 +1,145 @@
+"""Two contractions with folds between them as one kernel: meaning, safety, loop ends, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from opwright.backends.cpp.run import Library
+from opwright.compiler.elaborate import elaborate
+from opwright.compiler.normalize import normalize
+from opwright.compiler.spaces import partition, spaces
+from opwright.compiler.strategies import bounds
+from opwright.compiler.toolbox import evaluation_tools
+from opwright.grammar.parser import parse
+from opwright.ir.expr import TRUE, Expr, Fold, call, const, param, read, reduction, show, size, var
+from opwright.ir.op import OpAxis, Operator
+from opwright.ir.reference import reference
+from opwright.search.space import Schedule, Space
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
+
+HEAD = """
+opwright "0.1"
+op chained @ 1.0 {
+  dims B, M, N, K, D
+  where N >= 1, K >= 1, M <= N
+  param bounded: bool = true
+  param reach: i32 = 0
+  input q: f32[B, M, K], k: f32[B, N, K], v: f32[B, N, D], w: f32[N]
+  output %s
+  def {
+    s[b, i, j] = sum.f32[d: K](q[b, i, d] * k[b, j, d]) + w[j]
+%s
+  }
+}
+"""
+WEIGHTED = """
+    m[b, i] = max[j: N | not bounded or j <= i + (N - M)](s[b, i, j])
+    p[b, i, j] = if not bounded or j <= i + (N - M) then exp(s[b, i, j] - m[b, i]) else 0
+    z[b, i] = sum.f32[j: N](p[b, i, j])
+    t[b, i] = m[b, i] + log(z[b, i])
+    o[b, i, d] = sum.f32[j: N](p[b, i, j] * v[b, j, d]) / z[b, i]
+"""
+LARGEST = """
+    m[b, i] = max[j: N](s[b, i, j] * s[b, i, j])
+    o[b, i, d] = sum.f32[j: N](s[b, i, j] * v[b, j, d]) * m[b, i]
+"""
+SIZES = [
+    {"B": 2, "M": 37, "N": 50, "K": 5, "D": 33},
+    {"B": 1, "M": 33, "N": 33, "K": 16, "D": 64},
+    {"B": 1, "M": 1, "N": 9, "K": 1, "D": 1},
+    {"B": 2, "M": 0, "N": 3, "K": 2, "D": 2},
+]
+
+
+def operator(outputs: str, body: str) -> Operator:
+    text = HEAD % (outputs, body)
+    return elaborate(parse(text, "chained.op"), "chained", filename="chained.op", source=text)
+
+
+def chain_space(op: Operator, native: int = 8) -> Space:
+    (found,) = [s for s in spaces(op, native) if s.name == "chain"]
+    return found
+
+
+def outcome(op: Operator, schedule: Schedule, space: Space, **params: bool) -> None:
+    kit = evaluation_tools(op, "x86-64-v3").tools
+    library = Library(kit.build(kit.emit(space.instantiate(schedule))).path, op)
+    rng = np.random.default_rng(3)
+    for sizes in SIZES:
+        shapes = {"q": "BMK", "k": "BNK", "v": "BND", "w": "N"}
+        given = {
+            n: rng.standard_normal([sizes[c] for c in s]).astype(np.float32)
+            for n, s in shapes.items()
+        }
+        want = reference(op, given, params, {})
+        got = {n: np.full(a.shape, np.nan, np.float32) for n, a in want.items()}
+        library.run(given, got, params)
+        for n, a in want.items():
+            np.testing.assert_allclose(got[n], a, rtol=2e-4, atol=2e-4, err_msg=f"{n} at {sizes}")
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_rows_of_a_chain_mean_the_spec(bounded: bool) -> None:
+    op = operator("o: f32[B, M, D], t: f32[B, M]", WEIGHTED)
+    space = chain_space(op)
+    for schedule in space.preferred()[:2]:
+        outcome(op, schedule, space, bounded=bounded)
+
+
+def test_entries_without_a_bound() -> None:
+    op = operator("o: f32[B, M, D]", LARGEST)
+    space = chain_space(op)
+    outcome(op, space.preferred()[0], space)
+
+
+@pytest.mark.parametrize("native", [8, 16])
+def test_a_chain_is_safe_for_all_shapes(native: int) -> None:
+    op = operator("o: f32[B, M, D], t: f32[B, M]", WEIGHTED)
+    space = chain_space(op, native)
+    for schedule in space.preferred():
+        records = safety(space.instantiate(schedule), Context.of(op))
+        assert {r.status for r in records} == {"PROVED"}
+
+
+def test_entries_that_are_needed_elsewhere_make_no_chain() -> None:
+    op = operator("o: f32[B, M, D], s: f32[B, M, N]", LARGEST)
+    assert "chain" not in [p.strategy for p in partition(normalize(op))]
+    other = LARGEST.replace("* m[b, i]", "* m[b, 0]")
+    op = operator("o: f32[B, M, D]", other)
+    assert "chain" not in [p.strategy for p in partition(normalize(op))]
+
+
+N, ROW, COLUMN, LAST = size("N"), var("i"), var("j"), var("top") + 7
+AXIS = OpAxis("j", const(0), N)
+
+
+def ends(c: Expr) -> str:
+    return show(bounds.end(AXIS, [c], "i", LAST))
+
+
+def test_a_guard_ends_the_loop_after_the_last_row() -> None:
+    assert ends(call("le", COLUMN, ROW)) == "max(0, min(N, top + 7 + 1))"
+    assert ends(call("lt", COLUMN, ROW)) == "max(0, min(N, top + 7))"
+    switch = ~param("causal", "bool")
+    assert "causal" in ends(call("or", switch, call("le", COLUMN, ROW)))
+
+
+def test_a_guard_that_says_nothing_of_the_end_leaves_the_range() -> None:
+    down = call("le", COLUMN, size("N") - ROW)
+    data = call("le", COLUMN, read("last", (ROW,), "int"))
+    folded = call("le", COLUMN, ROW // 2)
+    above = call("le", ROW, COLUMN)
+    for c in (down, data, folded, above, TRUE):
+        assert ends(c) == "N"
+
+
+def test_factors_of_a_sum_bound_it() -> None:
+    guard = call("le", COLUMN, ROW)
+    weight = call("select", guard, read("x", (ROW, COLUMN), "real"), const(0.0))
+    product = weight * read("v", (COLUMN,), "real")
+    total = Fold(reduction("sum", ("j",), ((const(0), N),), product))
+    assert bounds.conditions(total) == [guard]
+    largest = Fold(reduction("max", ("j",), ((const(0), N),), product))
+    assert bounds.conditions(largest) == []
