@@ -52,18 +52,29 @@ def normalize(op: Operator) -> Normal:
     used = {t.name for t in (*op.inputs, *op.tensors)}
     done: list[Tensor] = []
     for t in _separate_outputs(op, used):
-        if t.recurrence is not None:
-            done.append(t)
-            continue
-        assert t.body is not None
-        extractor = _Extractor(op, t, used)
-        body = t.body
-        if body.op == "fold":
-            body = extractor.inside(body)
-        else:
-            body = extractor.visit(body, safe=True)
-        done += [*extractor.made, replace(t, body=body)]
+        done += _extracted(op, t, used)
     return Normal(op, _needed(op, done))
+
+
+def extract_folds(op: Operator) -> tuple[Tensor, ...]:
+    """The definitions with folds inside larger expressions as locals; outputs keep their names."""
+    used = {t.name for t in (*op.inputs, *op.tensors)}
+    done: list[Tensor] = []
+    for t in op.tensors:
+        done += _extracted(op, t, used)
+    return tuple(done)
+
+
+def _extracted(op: Operator, t: Tensor, used: set[str]) -> list[Tensor]:
+    if t.recurrence is not None:
+        return [t]
+    assert t.body is not None
+    extractor = _Extractor(op, t, used)
+    if t.body.op == "fold":
+        body = extractor.inside(t.body)
+    else:
+        body = extractor.visit(t.body, safe=True)
+    return [*extractor.made, replace(t, body=body)]
 
 
 def _separate_outputs(op: Operator, used: set[str]) -> list[Tensor]:
