@@ -71,6 +71,7 @@ class Stage(StrEnum):
 
     ast = "ast"
     op = "op"
+    grad = "grad"
     schedules = "schedules"
     tile = "tile"
     source = "source"
@@ -207,7 +208,7 @@ def show(
         str | None, typer.Option(help="Of tile and source.", show_default=False)
     ] = None,
 ) -> int:
-    """Print a spec at one stage: its tree, OpIR, schedules, TileIR or C++."""
+    """Print a spec at one stage: its tree, OpIR, derived gradient, schedules, TileIR or C++."""
     from opwright.show import show as show_stage
     from opwright.spec_files import parse_types
 

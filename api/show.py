@@ -47,6 +47,8 @@ def text_of(
         from opwright.ir.op import show_operator
 
         return show_operator(op)
+    if stage == "grad":
+        return gradient_of(op)
     if stage == "schedules":
         return "\n".join(schedules(op))
     program = lowered(op, schedule)
@@ -58,6 +60,18 @@ def text_of(
     from opwright.backends.cpp.printer import print_program
 
     return print_program(program, host_isa(), {p.name: p.dtype for p in op.params})
+
+
+def gradient_of(op: Operator) -> str:
+    """The derived gradient of the real inputs, as a spec of its own."""
+    from opwright.compiler.autodiff import gradient
+    from opwright.compiler.autodiff_rules import NotDifferentiable
+    from opwright.compiler.spec_text import spec_text
+
+    try:
+        return spec_text(gradient(op))
+    except NotDifferentiable as error:
+        raise Problem(str(error), "only real inputs have gradients") from None
 
 
 def schedules(op: Operator) -> list[str]:

@@ -24,7 +24,7 @@ from opwright.compiler.autodiff_rules import (
 )
 from opwright.compiler.normalize import extract_folds, reads_of
 from opwright.compiler.solve import Equations, Index
-from opwright.ir.dtypes import F32, F64, DType
+from opwright.ir.dtypes import DTYPES, F32, F64, DType
 from opwright.ir.expr import (
     TRUE,
     Expr,
@@ -43,7 +43,7 @@ from opwright.ir.expr import (
     var,
     walk,
 )
-from opwright.ir.op import OpAxis, Operator, Tensor
+from opwright.ir.op import Clause, OpAxis, Operator, Tensor
 from opwright.ir.semantics import ARG_FOLDS
 
 
@@ -55,7 +55,7 @@ class _Names:
 
     def fresh(self, hint: str) -> str:
         name, n = hint, 0
-        while name in self.used:
+        while name in self.used or name in DTYPES:
             n += 1
             name = f"{hint}{n}"
         self.used.add(name)
@@ -98,6 +98,8 @@ class Reverse:
         if any(t.dtype is F64 for t in (*op.inputs, *op.outputs)):
             self.compute = F64
         self.active = self._active()
+        if not self.active:
+            raise NotDifferentiable(f"no real output of {op.name} depends on a real input")
         done: set[str] = set()
         for t in reversed(self.forward):
             if t.name in done or t.name not in self.active:
@@ -370,10 +372,15 @@ class Reverse:
             facts=op.facts,
             inputs=tuple(inputs),
             tensors=(*tensors, *results),
-            clauses=tuple(c for c in op.clauses if c.kind == "requires"),
+            clauses=tuple(c for c in op.requires if _speaks_of(c) <= known),
             targets=op.targets,
             variadic=op.variadic,
         )
+
+
+def _speaks_of(c: Clause) -> set[str]:
+    """Names of the tensors in a clause."""
+    return {x.attr[0] for x in walk(c.expr) if x.op == "read"} if c.expr is not None else set()
 
 
 def _hint(n: int, parts: Sequence[Contribution], default: str) -> str:

@@ -1,7 +1,8 @@
 """The ranges of a local's axes: they follow from what its equation reads and from who reads it.
 
-An index takes the extent of an axis that its equation reads at that index alone; else the range
-over which others read the local; else the extent of an axis it reads under a condition. Two
+An index takes the extent of an axis that its equation reads at that index alone, or at its mirror
+image `N - 1 - i` where N is that extent; else the range over which others read the local; else the
+extent of an axis it reads under a condition. Two
 different answers of one strength are reported, unless the readers decide between them.
 """
 
@@ -25,7 +26,7 @@ from opwright.compiler.scope import (
 )
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
-from opwright.ir.expr import ZERO, show, var
+from opwright.ir.expr import ZERO, affine, show, var
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +41,8 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A read of a tensor at an index alone; `base` is what is read, `strong` if unconditional."""
+    """A read of a tensor at an index alone; `base` is what is read, `strong` if unconditional.
+    `part` is the index expression of a read that may count back from the last element."""
 
     base: ast.Expr
     position: int
@@ -48,6 +50,7 @@ class Site:
     index: Bound
     scope: tuple[tuple[str, Bound], ...]
     strong: bool
+    part: ast.Node | None = None
 
 
 class Ranges:
@@ -96,11 +99,11 @@ class Ranges:
             case ast.Read():
                 hidden = isinstance(node.base, ast.Name) and node.base.name in env
                 for k, part in enumerate(node.indices):
-                    name = _index_name(part)
+                    name, other = _index_name(part, env)
                     if not hidden and node.fill is None and name is not None and name in env:
-                        yield Site(
-                            node.base, k, len(node.indices), env[name], tuple(env.items()), strong
-                        )
+                        scope = tuple(env.items())
+                        count = len(node.indices)
+                        yield Site(node.base, k, count, env[name], scope, strong, other)
                 for child in ast.children(node):
                     if not isinstance(child, ast.Name):
                         yield from self._walk(child, env, strong)
@@ -147,6 +150,18 @@ class Ranges:
             edges.append(bounding(e, self.terms.ranges, upper))
         lo, hi = edges
         return None if lo is None or hi is None else (lo, hi)
+
+    def _mirrored(self, site: Site, r: Interval | None) -> Interval | None:
+        """A range that a site shows; counted back, it must be 0..last + 1."""
+        if site.part is None or r is None:
+            return r
+        assert isinstance(site.part, ast.Expr)
+        e = self.terms.scalar(site.part, self._scope(site.scope))
+        form = affine(e) if e is not None and e.kind == "int" else None
+        index = var(site.index.placeholder)
+        if e is None or form is None or form.get(index) != -1 or r[0] is not ZERO:
+            return None
+        return r if same_extent(e + index + 1, r[1]) else None
 
     def _shape(self, site: Site) -> Interval | None:
         """The range of the axis that a site reads."""
@@ -212,7 +227,7 @@ class Ranges:
         found = []
         for site in self.sites:
             if site.index.axis == (d.name, k) and site.strong >= strong:
-                r = self._shape(site)
+                r = self._mirrored(site, self._shape(site))
                 if r is not None:
                     found.append(r)
         return _distinct(found)
@@ -222,7 +237,7 @@ class Ranges:
         for site in self.sites:
             same = isinstance(site.base, ast.Name) and site.base.name == d.name
             if same and site.position == k and site.index.axis != (d.name, k):
-                r = self._box(site.index)
+                r = self._mirrored(site, self._box(site.index))
                 if r is not None:
                     found.append(r)
         return _distinct(found)
@@ -238,10 +253,17 @@ class Ranges:
             findings.add(codes.UNKNOWN_RANGE, span, index=index, name=d.name)
 
 
-def _index_name(part: ast.Node) -> str | None:
+def _index_name(part: ast.Node, env: Mapping[str, Bound]) -> tuple[str | None, ast.Node | None]:
+    """The index that stands alone, or the only one of an index expression and the expression."""
     if isinstance(part, ast.Name):
-        return part.name
-    return part.name + "..." if isinstance(part, ast.Splat) else None
+        return part.name, None
+    if isinstance(part, ast.Splat):
+        return part.name + "...", None
+    if isinstance(part, ast.Binary):
+        named = {n.name for n in ast.walk(part) if isinstance(n, ast.Name)} & set(env)
+        if len(named) == 1:
+            return named.pop(), part
+    return None, None
 
 
 def _distinct(found: list[Interval]) -> list[Interval]:
