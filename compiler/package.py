@@ -10,26 +10,28 @@ import ast
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 import opwright.runtime
 from opwright.compiler import package_code as code
 from opwright.compiler import package_docs as docs
 from opwright.compiler.package_folder import PACKAGE_KIND, EmitError, write_folder
+from opwright.compiler.package_kinds import templates
 from opwright.compiler.package_spec import (
     ISA_LEVELS,
+    Arrays,
     EmitResult,
     Measurement,
     PackagedOperator,
     PackagedVariant,
     PackageSpec,
     ReferenceCase,
+    arrays_module,
     library_path,
     source_path,
     types_label,
@@ -39,11 +41,11 @@ from opwright.ir.op import Operator, Tensor
 from opwright.runtime.describe import argument
 from opwright.verify.certificate import certificate_text
 
-EXTRAS = {"numpy": ["numpy>=1.22"], "torch": ["torch>=2.4"]}
 OLDEST_PYTHON = (3, 9)
 
 __all__ = [
     "ISA_LEVELS",
+    "Arrays",
     "EmitError",
     "EmitResult",
     "Measurement",
@@ -75,29 +77,31 @@ def emit(spec: PackageSpec, out: Path) -> EmitResult:
             version,
             summary,
             package["README.md"].decode(),
-            EXTRAS,
+            spec.kind.extras,
             spec.license,
         ),
         f"opwright ({_opwright_version()})",
+        pure=not spec.kind.native,
     )
     wheel = wheel_name(spec.distribution, version, tag)
     tree = {f"src/{spec.package}/{name}": data for name, data in package.items()}
     for name in ("README.md", "CERTIFICATE.txt", "certificate.json", "metadata.json"):
         tree[name] = package[name]
     tree[f"spec/{spec.operator.name}.op"] = package[f"spec/{spec.operator.name}.op"]
-    environment = _templates()
+    environment = templates()
     values = {
         "package": spec.package,
         "distribution": spec.distribution,
         "version": version,
         "summary": json.dumps(summary, ensure_ascii=False),
-        "extras": {k: json.dumps(v) for k, v in EXTRAS.items()},
+        "extras": {k: json.dumps(v) for k, v in spec.kind.extras.items()},
+        "jax": _has_arrays(spec),
         "wheel": wheel,
     }
     for template, name in (
         ("pyproject.toml", "pyproject.toml"),
         ("prebuilt.py", "prebuilt.py"),
-        ("test_package.py", f"tests/test_{spec.package}.py"),
+        (spec.kind.test, f"tests/test_{spec.package}.py"),
     ):
         tree[name] = environment.get_template(f"{template}.jinja").render(values).encode()
     tree[f"dist/{wheel}"] = archive
@@ -129,10 +133,12 @@ def check(spec: PackageSpec) -> None:
         if key in seen:
             raise EmitError(f"{op.name} is given twice with {dict(op.types)}")
         seen.add(key)
-        _check_variants(packaged)
+        _check_variants(packaged, spec.kind.native)
+        if spec.backend == "jax" and packaged.arrays is None:
+            raise EmitError(f"{op.name} with {dict(op.types)} has no array code")
 
 
-def _check_variants(packaged: PackagedOperator) -> None:
+def _check_variants(packaged: PackagedOperator, native: bool) -> None:
     op = packaged.operator
     names = [v.name for v in packaged.variants]
     if not names or len(set(names)) != len(names):
@@ -145,7 +151,7 @@ def _check_variants(packaged: PackagedOperator) -> None:
     for v in packaged.variants:
         if not v.name.replace("_", "").replace("-", "").isalnum():
             raise EmitError(f"{v.name!r} cannot name a variant", "use letters, digits, - and _")
-        if not v.libraries:
+        if native and not v.libraries:
             raise EmitError(f"variant {v.name} of {op.name} has no library")
         unknown = sorted(set(v.libraries) - set(ISA_LEVELS))
         if unknown:
@@ -164,10 +170,14 @@ def _check_variants(packaged: PackagedOperator) -> None:
 
 def package_files(spec: PackageSpec) -> dict[str, bytes]:
     """The files of the import package by path; the same bytes for the same spec."""
-    files: dict[str, bytes] = {"py.typed": b"", **_runtime_files()}
+    files: dict[str, bytes] = {"py.typed": b"", **_runtime_files(spec.kind.runtime)}
     for packaged in spec.operators:
         for v in packaged.variants:
             files |= _variant_files(packaged.operator, v)
+        if packaged.arrays is not None:
+            files["_jnp/__init__.py"] = b'"""Array code for JAX, one module for each binding."""\n'
+            module = arrays_module(packaged.operator).replace(".", "/")
+            files[f"{module}.py"] = packaged.arrays.source.encode()
     files[f"spec/{spec.operator.name}.op"] = spec.source.encode()
     files["reference.json"] = _json(_reference(spec))
     certificate = spec.certificate or docs.certificate(spec)
@@ -182,10 +192,14 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     return files
 
 
-def _runtime_files() -> dict[str, bytes]:
+def _has_arrays(spec: PackageSpec) -> bool:
+    return all(p.arrays is not None for p in spec.operators)
+
+
+def _runtime_files(wanted: Collection[str]) -> dict[str, bytes]:
     folder = Path(opwright.runtime.__file__).parent
     try:
-        return {f"_runtime/{p.name}": p.read_bytes() for p in sorted(folder.glob("*.py"))}
+        return {f"_runtime/{name}": (folder / name).read_bytes() for name in sorted(wanted)}
     except OSError as error:
         raise EmitError(
             f"{folder} cannot be read: {error.strerror}", "reinstall opwright"
@@ -220,9 +234,10 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
 
 def _python_files(spec: PackageSpec) -> dict[str, bytes]:
     op = spec.operator
-    environment = _templates()
+    environment = templates()
     values = {
         "package": spec.package,
+        "package_text": repr(spec.package),
         "operator": op.name,
         "function": docs.function_name(op),
         "opwright": _opwright_version(),
@@ -231,26 +246,27 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
         "title": docs.title(op).replace("\\", "\\\\").replace('"""', "'''"),
     }
     results = docs.results_name(op) if len(op.outputs) > 1 else ""
-    public = [docs.function_name(op), "explain", "selftest", "Explanation", "__version__"]
+    public = [docs.function_name(op), "selftest", "__version__"]
+    public += [] if spec.backend == "jax" else ["explain", "Explanation"]
     inputs = [argument(t.name) for t in op.inputs]
     given = [argument(n) for n in docs.given_names(spec)]
+    parameters = docs.parameters(spec)
     initial = values | {
         "public": repr(sorted([*public, *([results] if results else [])])),
         "results": results,
         "outputs": [argument(t.name) for t in op.outputs],
-        "parameters": docs.parameters(spec),
+        "parameters": parameters,
+        "pure_parameters": parameters[:-1] if parameters[-1] == "*" else parameters,
         "documentation": docs.documentation(spec),
         "inputs": _tuple(inputs),
         "given": _tuple(given),
     }
-    names = ("_traced", "torch", "__main__")
-    files = {
-        "__init__.py": environment.get_template("init.py.jinja").render(initial),
-        "_op.py": environment.get_template("op.py.jinja").render(_tables(spec)),
-    }
-    for name in names:
-        template = environment.get_template(f"{name.strip('_')}.py.jinja")
-        files[f"{name}.py"] = template.render(values)
+    modules = list(spec.kind.modules)
+    if _has_arrays(spec):
+        modules.append(("jax.py", "jax.py"))
+    files = {"_op.py": environment.get_template("op.py.jinja").render(_tables(spec))}
+    for template, name in modules:
+        files[name] = environment.get_template(f"{template}.jinja").render(initial)
     return {name: text.encode() for name, text in files.items()}
 
 
@@ -293,6 +309,7 @@ def _binding_tables(packaged: PackagedOperator) -> dict[str, Any]:
     op = packaged.operator
     return {
         "types": repr(dict(op.types)),
+        "arrays": _arrays_table(packaged),
         "inputs": repr(tuple(code.storage(t) for t in op.inputs)),
         "outputs": repr(tuple(code.storage(t) for t in op.outputs)),
         "variants": [
@@ -313,6 +330,15 @@ def _binding_tables(packaged: PackagedOperator) -> dict[str, Any]:
             for v in packaged.variants
         ],
     }
+
+
+def _arrays_table(packaged: PackagedOperator) -> list[str]:
+    """Keywords of a `Binding` that has array code."""
+    arrays = packaged.arrays
+    if arrays is None:
+        return []
+    found = [f"jax={arrays_module(packaged.operator)!r}", f"function={arrays.function!r}"]
+    return [*found, *(["wide=True"] if arrays.wide else [])]
 
 
 def _reference(spec: PackageSpec) -> dict[str, Any]:
@@ -380,7 +406,8 @@ def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
         "operator": f"{op.name}@{op.version}",
         "spec": {"path": spec_path, "digest": op.digest, "sha256": digests[spec_path]},
         "platform": spec.platform,
-        "backend": {"type": "cpu", "archs": list(ISA_LEVELS)},
+        "backend": _backend(spec),
+        "unrun": list(spec.unrun),
         "python-depends": [],
         "bindings": [
             {
@@ -432,6 +459,13 @@ def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
+def _backend(spec: PackageSpec) -> dict[str, Any]:
+    if spec.kind.native:
+        return {"type": "cpu", "archs": list(ISA_LEVELS)}
+    targets = dict.fromkeys(x for p in spec.operators for v in p.variants for x in v.targets)
+    return {"type": spec.backend, "archs": list(targets)}
+
+
 def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -441,14 +475,3 @@ def _opwright_version() -> str:
         return importlib.metadata.version("opwright")
     except importlib.metadata.PackageNotFoundError:
         return "unversioned"
-
-
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )

@@ -7,12 +7,10 @@ a record does not say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from opwright.compiler import package_code as code
+from opwright.compiler.package_kinds import templates
 from opwright.compiler.package_spec import PackagedVariant, PackageSpec
 from opwright.ir.expr import ZERO, Expr, show
 from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator, Tensor
@@ -32,9 +30,22 @@ GATES = {
     "G8": "sanitizers",
     "G9": "mutation score of the gates",
 }
+# what the example of a README makes its arrays with
+_EXAMPLES = {
+    "cpp": ("numpy", "np"),
+    "jax": ("jax.numpy", "jnp"),
+    "triton": ("torch", "torch"),
+}
 # names of an emitted module that an operator's function may not take
 _TAKEN = {"explain", "selftest", "Explanation", "torch", "annotations"}
 _BITS_TYPES = ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz")
+
+
+_ARGUMENTS = {
+    "cpp": "Inputs are numpy arrays or torch CPU tensors, all of one library; so are the results.",
+    "triton": "Inputs are torch tensors on one GPU; so are the results.",
+    "jax": "Inputs are JAX arrays or tracers (numpy arrays become such); so are the results.",
+}
 
 
 def function_name(op: Operator) -> str:
@@ -85,9 +96,7 @@ def tensor_text(spec: PackageSpec, t: Tensor) -> str:
 def documentation(spec: PackageSpec) -> list[str]:
     """The docstring of the function after its first line."""
     op = spec.operator
-    lines = [
-        "Inputs are numpy arrays or torch CPU tensors, all of one library; so are the results."
-    ]
+    lines = [_ARGUMENTS[spec.backend]]
     lines += ["", "Inputs:"]
     lines += [f"    {tensor_text(spec, t)}" for t in op.inputs] or ["    none"]
     if op.params or op.free_sizes:
@@ -104,6 +113,9 @@ def documentation(spec: PackageSpec) -> list[str]:
         lines.append(f"    {names}: element type by name, only where the inputs leave it open")
     lines += ["", "Results:"]
     lines += [f"    {tensor_text(spec, t)}" for t in op.outputs]
+    if spec.backend == "jax":
+        lines += ["", "ValueError or TypeError names what a call violates."]
+        return [line.replace("\\", "\\\\").replace('"""', "'''") for line in lines]
     lines += [
         "",
         "`out` takes the result: an array, or a tuple or dict for several outputs.",
@@ -147,14 +159,7 @@ def certificate(spec: PackageSpec) -> dict[str, Any]:
 
 def readme(spec: PackageSpec) -> str:
     op = spec.operator
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    ).get_template("README.md.jinja")
+    template = templates().get_template(f"{spec.kind.readme}.jinja")
     conditions = code.preconditions(op)
     gates = [g for g in GATES if any(r.kind == g for v in _variants(spec) for r in v.records)]
     return template.render(
@@ -186,6 +191,8 @@ def readme(spec: PackageSpec) -> str:
         benchmark_head=_benchmark_head(spec),
         benchmarks=_benchmark_rows(spec),
         several=op.variadic,
+        jax=all(p.arrays is not None for p in spec.operators),
+        unrun=spec.unrun,
         updates=[(argument(t.name), argument(t.updates)) for t in op.outputs if t.updates],
         license=spec.license,
         provenance={k: v for k, v in spec.provenance.items() if isinstance(v, str | int | float)},
@@ -236,10 +243,15 @@ def example(spec: PackageSpec) -> list[str]:
         words += [f"{argument(p.name)}=..." for p in op.params if p.default is None]
         return [*called, f"{results} = {function_name(op)}({', '.join(words)})"]
     packaged, case = chosen
-    lines = ["import numpy as np", *called] if op.inputs else called
+    library, alias = _EXAMPLES[spec.backend]
+    lines = [f"import {library}" + (f" as {alias}" if alias != library else ""), *called]
+    lines = lines if op.inputs else called
     for t in packaged.operator.inputs:
-        of = t.dtype.storage
-        lines.append(f"{argument(t.name)} = np.ones({tuple(case.inputs[t.name].shape)}, np.{of})")
+        shape, of = tuple(case.inputs[t.name].shape), t.dtype.storage
+        made = f"ones({shape}, {alias}.{of})"
+        if spec.backend == "triton":
+            made = f'ones({shape}, dtype=torch.{of}, device="cuda")'
+        lines.append(f"{argument(t.name)} = {alias}.{made}")
     words += [f"{argument(s)}={case.sizes[s]}" for s in op.free_sizes if solved[s] == "None"]
     words += [f"{argument(p.name)}={case.params[p.name]!r}" for p in op.params if p.default is None]
     kinds = [tuple(code.storage(t) for t in p.operator.inputs) for p in spec.operators]
@@ -252,7 +264,7 @@ def _matrix(spec: PackageSpec) -> list[list[str]]:
     rows = []
     for p in spec.operators:
         for v in p.variants:
-            levels = ", ".join(v.libraries)
+            levels = ", ".join(v.libraries or v.targets)
             rows.append(
                 [_label(p.operator.types), v.name, levels, "; ".join(v.guards) or "every call"]
             )

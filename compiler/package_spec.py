@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from opwright.compiler.package_kinds import KINDS, Kind
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.ir.record import Record
@@ -22,7 +23,8 @@ class PackagedVariant:
 
     A library exports `int32_t opwright_run(void *const *buffers, const int64_t *ints, const double
     *reals, int32_t threads)`. `facts` are guards beyond those of the plan; `sources` are the texts
-    by level where they differ from `source`.
+    by level where they differ from `source`. A package without native code has no libraries;
+    `targets` are then what the source was compiled for.
     """
 
     name: str
@@ -33,6 +35,7 @@ class PackagedVariant:
     facts: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -52,13 +55,23 @@ class ReferenceCase:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrays:
+    """Array code for JAX: a module with one pure function. `wide`: it computes in 64-bit floats."""
+
+    source: str
+    function: str
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PackagedOperator:
     """The operator at one binding of its type variables; variants in order of dispatch, the last
-    one without guards (candidate 0)."""
+    one without guards (candidate 0). `arrays` is what `<package>.jax` runs."""
 
     operator: Operator
     variants: tuple[PackagedVariant, ...]
     cases: tuple[ReferenceCase, ...] = ()
+    arrays: Arrays | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,8 @@ class Measurement:
 @dataclass(frozen=True, slots=True)
 class PackageSpec:
     """Everything that a package is made of. `source` is the spec as written; `certificate` and
-    `certificate_text` ship as they are (without a text, one is made from the records)."""
+    `certificate_text` ship as they are (without a text, one is made from the records). `unrun` says
+    what was not executed before shipping."""
 
     source: str
     operators: tuple[PackagedOperator, ...]
@@ -85,7 +99,16 @@ class PackageSpec:
     machine: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
-    platform: str = "linux_x86_64"
+    backend: str = "cpp"
+    unrun: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.backend]
+
+    @property
+    def platform(self) -> str:
+        return self.kind.platform
 
     @property
     def operator(self) -> Operator:
@@ -116,6 +139,11 @@ def types_label(op: Operator) -> str:
 
 def library_path(op: Operator, v: PackagedVariant, level: str) -> str:
     return f"_native/{types_label(op)}.{v.name}.{level.replace('-', '_')}.so"
+
+
+def arrays_module(op: Operator) -> str:
+    """The module of a binding's array code, relative to the package."""
+    return f"_jnp.{types_label(op).replace('-', '_')}"
 
 
 def source_path(op: Operator, v: PackagedVariant) -> str:

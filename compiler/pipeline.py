@@ -27,6 +27,7 @@ from opwright.compiler.backend import (
 )
 from opwright.compiler.check import check
 from opwright.compiler.elaborate import Spec, load_spec
+from opwright.compiler.functional import arrays_of
 from opwright.compiler.package import (
     Measurement,
     PackagedOperator,
@@ -191,7 +192,9 @@ def order(
 
 
 def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) -> PackageSpec:
-    operators = tuple(PackagedOperator(f.op, f.variants, f.cases) for f in found)
+    operators = tuple(
+        PackagedOperator(f.op, f.variants, f.cases, arrays_of(f.op)[0]) for f in found
+    )
     measured = []
     for f in found:
         own = [r for r in f.rows if r.impl == OWN and r.median_s is not None]
@@ -214,6 +217,8 @@ def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) ->
         operators=operators,
         benchmarks=tuple(measured),
         machine=backend.machine(),
+        backend=backend.name,
+        unrun=tuple(dict.fromkeys(text for f in found for text in f.unrun)),
         provenance={
             "spec": found[0].op.digest,
             "operator": name,
@@ -239,7 +244,10 @@ def _result(package: Path, wheel: Path, found: Sequence[Found], backend: Backend
     assert first.baseline is not None
     winner = first.winner or first.baseline
     verdict = Verdict(tuple(r for f in found for v in f.variants for r in v.records))
-    notes = tuple(dict.fromkeys(n for f in found for n in f.result.notes))
+    lacking = [arrays_of(f.op)[1] for f in found]
+    notes = tuple(
+        dict.fromkeys([*(n for f in found for n in f.result.notes), *filter(None, lacking)])
+    )
     return CompileResult(
         package=package,
         wheel=wheel,

@@ -47,13 +47,18 @@ def build_wheel(
     tag: str,
     core_metadata: str,
     generator: str,
+    pure: bool = False,
 ) -> bytes:
-    """The wheel that holds `files` (path in site-packages to content) and its dist-info."""
+    """The wheel that holds `files` (path in site-packages to content) and its dist-info.
+
+    `pure`: there is no native code in it.
+    """
     info = f"{distribution.replace('-', '_')}-{version}.dist-info"
     content = dict(sorted(files.items()))
     content[f"{info}/METADATA"] = core_metadata.encode()
     content[f"{info}/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: {generator}\nRoot-Is-Purelib: false\nTag: {tag}\n"
+        f"Wheel-Version: 1.0\nGenerator: {generator}\n"
+        f"Root-Is-Purelib: {str(pure).lower()}\nTag: {tag}\n"
     ).encode()
     record = []
     for name, data in content.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -17,15 +16,10 @@ from typing import Any
 from . import selftest
 from .arrays import ELEMENTS, family
 from .engine import Engine, best_level
+from .files import file_problems, metadata
 from .machine import cpu_flags, processors
 
 LARGEST_BENCH = 2 << 30  # bytes of inputs and outputs of one benchmark
-
-
-def metadata(engine: Engine) -> dict[str, Any]:
-    with open(os.path.join(engine.folder, "metadata.json"), encoding="utf-8") as file:
-        data: dict[str, Any] = json.load(file)
-    return data
 
 
 def _libraries() -> dict[str, str]:
@@ -40,7 +34,7 @@ def _libraries() -> dict[str, str]:
 
 def show_config(engine: Engine, as_json: bool) -> int:
     """What this package is and what it finds here."""
-    spec, data = engine.spec, metadata(engine)
+    spec, data = engine.spec, metadata(engine.folder)
     level = best_level(engine)
     config: dict[str, Any] = {
         "package": spec.package,
@@ -85,30 +79,9 @@ def show_config(engine: Engine, as_json: bool) -> int:
     return 0
 
 
-def file_problems(folder: str, digests: dict[str, str]) -> list[str]:
-    """What differs between the installed files and the digests of metadata.json."""
-    problems = []
-    for name, digest in sorted(digests.items()):
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                found = hashlib.sha256(file.read()).hexdigest()
-        except OSError as error:
-            problems.append(f"{name}: cannot be read ({error.strerror})")
-            continue
-        if found != digest:
-            problems.append(f"{name}: changed since the package was made")
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f != "__pycache__")
-        for file_name in sorted(files):
-            path = os.path.relpath(os.path.join(root, file_name), folder).replace(os.sep, "/")
-            if path not in digests and path != "metadata.json" and path.endswith((".py", ".so")):
-                problems.append(f"{path}: is no part of the package")
-    return problems
-
-
 def verify(engine: Engine, wanted: str | None, as_json: bool) -> int:
     """Digests of the files, then the shipped reference values on every installed library."""
-    data = metadata(engine)
+    data = metadata(engine.folder)
     problems = file_problems(engine.folder, data["files"])
     report: dict[str, Any] = {"files": len(data["files"]), "problems": problems, "cases": []}
     ran = False
@@ -227,7 +200,7 @@ def bench(
         if any(s in settings for s in engine.spec.sizes)
         else [
             (w["name"], {**w["sizes"], **w["params"], **w["types"], **settings})
-            for w in metadata(engine)["workloads"]
+            for w in metadata(engine.folder)["workloads"]
         ]
     )
     if not runs:

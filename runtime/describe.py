@@ -182,9 +182,13 @@ class Variant:
 
 
 class Binding:
-    """The operator at one choice of its type variables; the last variant takes every call."""
+    """The operator at one choice of its type variables; the last variant takes every call.
 
-    __slots__ = ("inputs", "outputs", "types", "variants")
+    `jax` is the module with its array code (relative to the package, empty without one), `function`
+    the name in there, `wide` says that it computes in 64-bit floats.
+    """
+
+    __slots__ = ("function", "inputs", "jax", "outputs", "types", "variants", "wide")
 
     def __init__(
         self,
@@ -192,9 +196,13 @@ class Binding:
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
         variants: tuple[Variant, ...],
+        jax: str = "",
+        function: str = "",
+        wide: bool = False,
     ) -> None:
         self.types, self.inputs, self.outputs = dict(types), inputs, outputs
         self.variants = variants
+        self.jax, self.function, self.wide = jax, function, wide
 
 
 class Spec:

@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import ELEMENTS, STORED_AS_BITS, family
+from .arrays import STORED_AS_BITS, family
+from .cases import Case, compare, decode, load, plain
 from .describe import Binding
 from .engine import Engine
-
-# of small floats: stored fraction bits, exponent bits, bias, and which codes are not finite
-_SMALL = {
-    "bf16": (7, 8, 127, "ieee"),
-    "f8e4m3": (3, 4, 7, "fn"),
-    "f8e5m2": (2, 5, 15, "ieee"),
-    "f8e4m3fnuz": (3, 4, 8, "fnuz"),
-    "f8e5m2fnuz": (2, 5, 16, "fnuz"),
-}
-
-
-def decode(code: int, element: str) -> float:
-    """The value of the bits of an element that numpy has no type for."""
-    bits = ELEMENTS[element][0]
-    mantissa, exponent_bits, bias, special = _SMALL[element]
-    sign = -1.0 if code >> (bits - 1) else 1.0
-    exponent = (code >> mantissa) & ((1 << exponent_bits) - 1)
-    fraction = code & ((1 << mantissa) - 1)
-    top = exponent == (1 << exponent_bits) - 1
-    if special == "fnuz" and code == 1 << (bits - 1):
-        return math.nan
-    if special == "ieee" and top:
-        return math.nan if fraction else sign * math.inf
-    if special == "fn" and top and fraction == (1 << mantissa) - 1:
-        return math.nan
-    if exponent == 0:
-        return sign * fraction * 2.0 ** (1 - bias - mantissa)
-    return sign * (1 + fraction * 2.0**-mantissa) * 2.0 ** (exponent - bias)
 
 
 def values_of(library: Any, x: Any, element: str, shape: Sequence[int]) -> list[float]:
@@ -49,26 +19,6 @@ def values_of(library: Any, x: Any, element: str, shape: Sequence[int]) -> list[
     return [float(v) for v in listed]
 
 
-def number(text: Any) -> float:
-    return float(text)
-
-
-class Case:
-    """One case of reference.json."""
-
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.name: str = data["name"]
-        self.types: dict[str, str] = data["types"]
-        self.given: dict[str, Any] = data["given"]
-        self.inputs: dict[str, Any] = data["inputs"]
-        self.outputs: dict[str, Any] = data["outputs"]
-
-
-def load(folder: str) -> list[Case]:
-    with open(os.path.join(folder, "reference.json"), encoding="utf-8") as file:
-        return [Case(c) for c in json.load(file)["cases"]]
-
-
 def arguments(
     engine: Engine, library: Any, case: Case
 ) -> tuple[list[Any], tuple[Any, ...], Binding]:
@@ -77,10 +27,7 @@ def arguments(
     inputs = []
     for t, element in zip(engine.spec.inputs, binding.inputs):
         stored = case.inputs[t.name]
-        values = stored["data"]
-        if element not in STORED_AS_BITS:
-            convert: Any = number if element[0] == "f" else bool if element == "bool" else int
-            values = [convert(v) for v in values]
+        values = plain(stored["data"], element)
         inputs.append(library.from_values(values, stored["shape"], element))
     named = {**case.types, **case.given}
     return inputs, tuple(named.get(name) for name in engine.spec.given_names()), binding
@@ -123,24 +70,8 @@ def _compare(
     result = engine.local(library, tuple(inputs), given, None, variant)
     outputs = (result,) if len(engine.spec.outputs) == 1 else tuple(result)
     label = f"{case.name} [{variant}]"
-    compared, worst = 0, 0.0
+    found = []
     for t, element, x in zip(engine.spec.outputs, binding.outputs, outputs):
         wanted = case.outputs[t.name]
-        got = values_of(library, x, element, wanted["shape"])
-        shape = list(wanted["shape"])
-        if list(x.shape) != shape:
-            raise AssertionError(f"{label}: {t.name} has shape {list(x.shape)}, not {shape}")
-        for n, (value, text) in enumerate(zip(got, wanted["data"])):
-            expected = number(text)
-            limit = wanted["abs"] + wanted["rel"] * abs(expected)
-            compared += 1
-            if value == expected or (math.isnan(value) and math.isnan(expected)):
-                continue
-            error = abs(value - expected)
-            if not error <= limit:
-                raise AssertionError(
-                    f"{label}: {t.name} element {n} is {value!r}, the reference is {expected!r}, "
-                    f"the tolerance {limit:.3g}"
-                )
-            worst = max(worst, error / limit) if limit else worst
-    return label, compared, worst
+        found.append((t.name, list(x.shape), values_of(library, x, element, wanted["shape"])))
+    return compare(label, case, found)
