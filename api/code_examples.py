@@ -240,5 +240,13 @@ OBLIGATIONS: Mapping[str, Example] = {
         "  def {\n    s = softmax(x)\n    y[b, j] = s[b, j]\n  }\n}\n",
     ),
     "E0418": pair("def { y[i] = x[i] / 0 }", "def { y[i] = x[i] / 2 }"),
+    "E0419": pair(
+        "def { y[i] = x[i] * x[i] }\n  grad x { d_x[i] = x[i] * d_y[i] }",
+        "def { y[i] = x[i] * x[i] }\n  grad x { d_x[i] = 2 * x[i] * d_y[i] }",
+    ),
+    "E0420": pair(
+        "input k: i32[N]\n  def { y[i] = x[i] }\n  grad k auto",
+        "input k: i32[N]\n  def { y[i] = x[i] }\n  grad x auto",
+    ),
 }
 EXAMPLES: Mapping[str, Example] = {**SYNTAX, **NAMES, **KINDS, **SHAPES, **OBLIGATIONS}

@@ -14,6 +14,7 @@ from typing import Any
 from opwright.compiler import codes
 from opwright.compiler.decide import Answer, Decider
 from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
+from opwright.compiler.gradients import check_gradients
 from opwright.compiler.obligations import Obligation, collect
 from opwright.compiler.scope import Interval
 from opwright.grammar.ast import Span
@@ -77,6 +78,10 @@ def check_text(text: str, filename: str = "<string>") -> CheckResult:
             made, wrong = check_operator(elaborated)
             records += made
             found += wrong
+            if not any(d.severity == "error" for d in wrong):
+                made, wrong = check_gradients(spec, elaborated)
+                records += made
+                found += wrong
     sources = {**spec.library.sources, filename: text}
     return CheckResult(filename, tuple(in_order(found)), tuple(records), tuple(operators), sources)
 

@@ -208,6 +208,16 @@ BAD_VARIADIC = register("E0416", "{what}", "write `{name}...` once, as the first
 DIVISION_BY_ZERO = register(
     "E0418", "the divisor is always 0", "divide by something that can differ from 0"
 )
+WRONG_GRADIENT = register(
+    "E0419",
+    "the gradient of `{name}` is not the derivative of `def`: {values}",
+    "correct it, or write `grad {name} auto`",
+)
+NO_GRADIENT = register(
+    "E0420",
+    "no gradient of `{name}` can be derived: {reason}",
+    "write it out, or `grad {name} none`",
+)
 UNSUPPORTED = register("E0499", "not supported by this version: {what}", "{cure}")
 
 

