@@ -200,6 +200,7 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
         "panels": (32, 16, 8, 64),
         "pin": (False, True),
         "deep": (True, False),
+        "unroll": (2, 1, 4),
         "threads": ("dynamic", "static"),
     }
     return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
@@ -216,6 +217,7 @@ def _chain_holes(native: int) -> tuple[Holes, Starts]:
         "tile": tiles,
         "vec": _vectors(native),
         "pin": (False, True),
+        "unroll": (2, 1),
         "threads": ("dynamic", "static"),
     }
     return holes, [{"width": widths[1], "up": ups[1]}, {"tile": tiles[1]}, {"up": ups[1]}]
@@ -350,13 +352,14 @@ def _lower(
             nr * own["panels"],
             own["pin"],
             own["deep"],
+            own["unroll"],
             own["threads"],
         )
         return contraction.lower(name, p.form, memory, schedule, memory.real), []
     if p.strategy == "chain":
         mr, nr = own["tile"]
         plan = chain.ChainSchedule(
-            own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["threads"]
+            own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["unroll"], own["threads"]
         )
         return chain.lower(name, p.form, memory, plan, memory.real), []
     if p.strategy == "lanes":

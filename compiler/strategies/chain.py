@@ -142,6 +142,7 @@ class ChainSchedule:
     nr: int = 32
     vec: int = 16
     pin: bool = False
+    unroll: int = 2
     threads: str = "dynamic"
 
 
@@ -302,7 +303,9 @@ class _Emitter:
         place: dict[str, str | tuple[str, int]] = {"u": "unroll", "r": "unroll"}
         place |= {"x": ("vec", s.vec), "c": ("vec", s.vec)}
         pin = ("panel*",) if s.pin else ()
-        return self.b.kernel(), Placement(axes=place, deep=("*",), pin=pin, threads=s.threads)
+        unroll = {"depth*": s.unroll, "j*": s.unroll} if s.unroll > 1 else {}
+        placement = Placement(axes=place, deep=("*",), pin=pin, unroll=unroll, threads=s.threads)
+        return self.b.kernel(), placement
 
     def ends(self) -> Expr:
         """How many columns some row of the program needs."""
@@ -346,7 +349,7 @@ class _Emitter:
                 return [b.ew("fma", x, y, acc)]
 
             zero = b.full(0.0, self.real, self.u, self.x, name="acc")
-            (acc,) = self.loop("k", self.depth, 1, [zero], step)
+            (acc,) = self.loop("depth", self.depth, 1, [zero], step)
             b.store(self.entries, g * s.up + self.u.lane, self.x.lane, acc)
 
         self.loop("g", cdiv(self.limit, s.up), 1, (), group)

@@ -133,6 +133,7 @@ class TileSchedule:
     nc: int = 512
     pin: bool = False
     deep: bool = True
+    unroll: int = 2
     threads: str = "dynamic"
 
 
@@ -277,6 +278,7 @@ class _Emitter:
             axes={"i": "unroll", "j": ("vec", s.vec)},
             pin=("panel*",) if s.pin else (),
             deep=("*",) if s.deep else (),
+            unroll={"depth*": s.unroll} if s.unroll > 1 else {},
             threads=s.threads,
         )
         return self.b.kernel(), placement
@@ -318,7 +320,7 @@ class _Emitter:
             return [b.ew("fma", x, y, acc)]
 
         start = b.full(0.0, self.real, i, j, name="acc")
-        (acc,) = b.loop("k", ZERO, depth, 1, [start], step)
+        (acc,) = b.loop("depth", ZERO, depth, 1, [start], step)
         before = b.load(
             self.part, jp, ip, i.lane, j.lane, mask=call("lt", 0, k0), other=0.0, name="part"
         )
