@@ -22,6 +22,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a kernel prints is no answer
     np.seterr(all="ignore")
+    round_as_devices_do()
     modules: dict[str, ModuleType] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -35,6 +36,29 @@ def main() -> None:
             answer = {"error": reason(e, request["source"])}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def round_as_devices_do() -> None:
+    """Triton's interpreter cuts floats to bf16, and reads the bits of one as an integer when it is
+    widened to f64; devices round to the nearest and widen the value."""
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    plain = InterpreterBuilder.cast_impl
+
+    def cast_impl(self: Any, source: Any, to: Any) -> Any:
+        old, new = source.dtype.scalar, to.scalar
+        if old == tl.bfloat16 and new != tl.bfloat16:
+            wide = (source.data.astype(np.uint32) << 16).view(np.float32)
+            return plain(self, TensorHandle(wide, tl.float32), to)
+        if new == tl.bfloat16 and old != tl.bfloat16:
+            wide = np.ascontiguousarray(source.data.astype(np.float32))
+            bits = wide.view(np.uint32)
+            near = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+            return TensorHandle(np.where(np.isnan(wide), 0x7FC0, near).astype(np.uint16), new)
+        return plain(self, source, to)
+
+    InterpreterBuilder.cast_impl = cast_impl
 
 
 def load(path: str) -> ModuleType:

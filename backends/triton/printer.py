@@ -230,6 +230,8 @@ class _Printer:
             t = self.ix(e)
             if what == "offsets" and len(t.axes) == 1 and len(self.order) > 1:
                 what = f"offs_{t.axes[0].name}"
+            if what == "start":
+                what = "at" if leaves(e, "pid", "var") else "extent"
             name = self.names.fresh({"offsets": "offs"}.get(what, what))
             self.line(f"{name} = {t.text}")
             self.named[e] = t.called(name)
