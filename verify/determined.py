@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from opwright.ir.expr import leaves, pid
 from opwright.ir.tile import Axis, Buffer, lanes
 from opwright.verify.encode import Instance
-from opwright.verify.obligation import Collector, Obligation
+from opwright.verify.obligation import Case, Collector, Obligation
 from opwright.verify.terms import NO, YES, Formula, Poly
 from opwright.verify.walk import Access
 from opwright.verify.witness import proposals
@@ -19,22 +19,28 @@ class Determined(Collector):
     """Obligations of G3."""
 
     def collect(self) -> Iterable[Obligation]:
-        stores: dict[str, list[Access]] = {}
+        touched: dict[str, list[Access]] = {}
         for a in self.seen.accesses:
-            if a.store:
-                stores.setdefault(a.buffer.name, []).append(a)
+            touched.setdefault(a.buffer.name, []).append(a)
         for b in self.program.buffers():
-            own = stores.get(b.name, [])
+            own = touched.get(b.name, [])
+            stores = [a for a in own if a.plain]
             if b.role == "out":
-                yield self.covered(b, own)
+                yield self.covered(b, stores)
             if b.role in ("out", "state"):
-                for u, w in itertools.combinations_with_replacement(own, 2):
-                    yield self.once(b, u, w)
+                for u, w in itertools.combinations_with_replacement(stores, 2):
+                    if u.launch == w.launch:
+                        yield self.once(b, u, w)
             else:
-                for u in own:
+                for u in stores:
                     yield self.apart(u)
-            if b.role in ("out", "state", "plan"):
-                yield from self.races(b, own)
+            for u in own:
+                if u.monoid:
+                    yield self.combined(u)
+            yield from self.races(b, own)
+
+    def lanes_ordered(self, launch: int) -> bool:
+        return self.program.kernels[launch].order == "lane"
 
     def covered(self, b: Buffer, stores: list[Access]) -> Obligation:
         t, encoder = self.terms, self.encoder
@@ -64,7 +70,8 @@ class Determined(Collector):
         )
 
     def once(self, b: Buffer, u: Access, w: Access) -> Obligation:
-        """Two instances that write one element are one and the same."""
+        """Two instances that write one element are one and the same, or follow one another in one
+        program; where lanes run on their own, they may also agree on the value."""
         t, encoder = self.terms, self.encoder
         e1 = encoder.instance(u.launch, u.path, "'")
         e2 = encoder.instance(w.launch, w.path, '"')
@@ -74,13 +81,13 @@ class Determined(Collector):
             facts_of = [
                 t.eq(e1.leaves[x], e2.leaves[x]) for x in e1.leaves if x.op in ("pid", "var")
             ]
-            own = [t.eq(encoder.term(a.lane, e1), encoder.term(a.lane, e2)) for a in u.axes]
-            goal = t.all([*facts_of, *own])
+            goal = t.all([*facts_of, self.same_lanes(u, e1, w, e2)])
         name = u.name if u is w else f"{u.name}.{w.name}"
-        if u is not w and u.launch != w.launch:
-            name = f"{u.name}.{self.program.kernels[w.launch].name}.{w.name}"
         where = tuple(dict.fromkeys((self.at(u.launch, u.name), self.at(w.launch, w.name))))
-        own_buffer = (b.name,)
+        otherwise = [((facts, self.ordered(u, e1, w, e2)), "writes of one program are ordered")]
+        if self.lanes_ordered(u.launch):
+            either = t.either(otherwise[0][0][1], self.agree(u, e1, w, e2))
+            otherwise.append(((facts, either), "all that write one element write the same value"))
         return self.make(
             "G3",
             "once",
@@ -89,8 +96,45 @@ class Determined(Collector):
             ("twice",),
             [(facts, goal)],
             statements=where,
-            buffers=own_buffer,
+            buffers=(b.name,),
+            otherwise=otherwise,
         )
+
+    def same_program(self, u: Access, e1: Instance, e2: Instance) -> list[Formula]:
+        grid = range(len(self.program.kernels[u.launch].grid))
+        return [self.terms.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid]
+
+    def same_lanes(self, u: Access, e1: Instance, w: Access, e2: Instance) -> Formula:
+        """Both are at equal lanes of equal axes."""
+        t, encoder = self.terms, self.encoder
+        if set(u.axes) != set(w.axes):
+            return NO
+        return t.all(t.eq(encoder.term(a.lane, e1), encoder.term(a.lane, e2)) for a in u.axes)
+
+    def ordered(self, u: Access, e1: Instance, w: Access, e2: Instance) -> Formula:
+        """The order of effects within a program decides between two accesses."""
+        t = self.terms
+        same = self.same_program(u, e1, e2)
+        if self.lanes_ordered(u.launch):
+            return t.all([*same, self.same_lanes(u, e1, w, e2)])
+        if u is w:  # lanes of one execution are not ordered
+            another = [t.no(t.eq(e1.leaves[x], e2.leaves[x])) for x in e1.leaves if x.op == "var"]
+            same.append(t.any([*another, self.same_lanes(u, e1, w, e2)]))
+        return t.all(same)
+
+    def agree(self, u: Access, e1: Instance, w: Access, e2: Instance) -> Formula:
+        """Both write the same value."""
+        assert u.value is not None and w.value is not None
+        return self.terms.eq(self.encoder.data(u.value, e1), self.encoder.data(w.value, e2))
+
+    def combined(self, u: Access) -> Obligation:
+        """An atomic is commutative; that its element has an initial value is an obligation of G2,
+        that nothing else meets it in its launch one of its races."""
+        exact = u.buffer.dtype.kind != "real" or u.monoid in ("max", "min")
+        how = "whatever the order" if exact else f"up to the order of the {u.monoid}"
+        case: Case = ([], YES)
+        note = f"atomic {u.monoid} on an initial value: determined {how}"
+        return self.make("G3", "atomic", u.launch, u.name, (), [case], note=note)
 
     def apart(self, u: Access) -> Obligation:
         """The lanes of one store to scratch write different elements."""
@@ -104,7 +148,13 @@ class Determined(Collector):
             goal = t.all(
                 t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other)) for a in u.axes
             )
-        return self.make("G3", "lanes", u.launch, u.name, ("twice",), [(facts, goal)])
+        otherwise = []
+        if self.lanes_ordered(u.launch) and goal is not YES:
+            agreed = t.either(goal, self.agree(u, at, u, other))
+            otherwise = [((facts, agreed), "lanes that write one element write the same value")]
+        return self.make(
+            "G3", "lanes", u.launch, u.name, ("twice",), [(facts, goal)], otherwise=otherwise
+        )
 
     def separate(self, u: Access, at: Instance) -> bool:
         """Whether each lane axis moves, alone, one index of its own."""
@@ -122,23 +172,44 @@ class Determined(Collector):
         """Whether a lane also occurs inside a quotient, minimum or choice of the term."""
         return any(self.terms.atoms[m].axioms for m in p.atoms if m != n)
 
-    def races(self, b: Buffer, stores: list[Access]) -> Iterable[Obligation]:
-        """No two programs of a launch meet at an element that one of them writes."""
+    def races(self, b: Buffer, own: list[Access]) -> Iterable[Obligation]:
+        """Two accesses of one launch that meet at an element, one of them writing, are ordered."""
+        for n, w in enumerate(own):
+            for m, r in enumerate(own):
+                if not w.store or r.launch != w.launch or (r.store and m < n):
+                    continue
+                both = w.plain and r.plain
+                if both and b.role in ("out", "state"):
+                    continue  # told apart by `once`
+                if b.role == "program" and (not self.lanes_ordered(w.launch) or w is r):
+                    continue
+                if w.monoid and w.monoid == r.monoid:
+                    continue
+                yield self.race(b, w, r, both)
+
+    def race(self, b: Buffer, w: Access, r: Access, both: bool) -> Obligation:
         t, encoder = self.terms, self.encoder
-        for w in stores:
-            others = [
-                a
-                for a in self.seen.accesses
-                if a.buffer.name == b.name
-                and a.launch == w.launch
-                and (not a.store or (b.role == "plan" and stores.index(a) >= stores.index(w)))
-            ]
-            for r in others:
-                e1 = encoder.instance(w.launch, w.path, "'")
-                e2 = encoder.instance(r.launch, r.path, '"')
-                grid = range(len(self.program.kernels[w.launch].grid))
-                goal = t.all(t.eq(e1.leaves[pid(d)], e2.leaves[pid(d)]) for d in grid)
-                name = f"{w.name}.{r.name}"
-                case = (self.meeting(w, e1, r, e2), goal)
-                where = tuple(dict.fromkeys((self.at(w.launch, w.name), self.at(w.launch, r.name))))
-                yield self.make("G3", "race", w.launch, name, ("race",), [case], statements=where)
+        e1 = encoder.instance(w.launch, w.path, "'")
+        e2 = encoder.instance(r.launch, r.path, '"')
+        facts = self.meeting(w, e1, r, e2)
+        if b.role == "program":
+            facts += self.same_program(w, e1, e2)
+        goal = t.all(self.same_program(w, e1, e2))
+        if self.lanes_ordered(w.launch):
+            goal = t.both(goal, NO if w.monoid or r.monoid else self.same_lanes(w, e1, r, e2))
+        otherwise = []
+        if both and self.lanes_ordered(w.launch):
+            agreed = t.either(goal, self.agree(w, e1, r, e2))
+            otherwise = [((facts, agreed), "all that write one element write the same value")]
+        name = f"{w.name}.{r.name}"
+        where = tuple(dict.fromkeys((self.at(w.launch, w.name), self.at(w.launch, r.name))))
+        return self.make(
+            "G3",
+            "race",
+            w.launch,
+            name,
+            ("race",),
+            [(facts, goal)],
+            statements=where,
+            otherwise=otherwise,
+        )

@@ -23,8 +23,10 @@ from opwright.ir.expr import (
     var,
     walk,
 )
+from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Axis, Buffer, Load, TileProgram, Value
 from opwright.verify.context import Context
+from opwright.verify.depends import Depends
 from opwright.verify.forms import ElementClause, bounds_of, clauses_of, splits_of
 from opwright.verify.terms import NO, YES, Formula, Interval, Poly, Terms
 from opwright.verify.walk import Path, Walk
@@ -43,6 +45,7 @@ class Instance:
     facts: list[Formula] = field(default_factory=list)
     memo: dict[Expr, Any] = field(default_factory=dict)
     depth: int = 0
+    data: dict[Value, Poly] = field(default_factory=dict)
 
     def copy(self, tag: str, lanes: bool = True) -> Instance:
         """The same execution under another tag; without lanes, at other lanes of it."""
@@ -52,6 +55,7 @@ class Instance:
     def bind(self, leaf: Expr, value: Poly) -> None:
         self.leaves[leaf] = value
         self.memo.clear()
+        self.data.clear()
 
 
 class Encoder:
@@ -63,6 +67,7 @@ class Encoder:
         self.scalars: dict[Expr, Any] = {}
         self.clauses = list(clauses_of(context))
         self.splits = splits_of(program)
+        self.depends = Depends(program)
         self._reads: dict[tuple[object, ...], Poly] = {}
         self._opaque: dict[tuple[object, ...], Any] = {}
         self._instances: dict[tuple[object, ...], Instance] = {}
@@ -344,12 +349,22 @@ class Encoder:
 
     # -- values
     def place(self, v: Value, at: Instance) -> list[Poly]:
-        """What a value depends on: program id, loop variables around its definition, lanes."""
-        out = [at.leaves[x] for x in at.leaves if x.op == "pid"]
+        """What a value depends on: program id and loop variables as far as it is made from them,
+        lanes."""
+        own = self.depends.of(v)
+        out = [at.leaves[x] for x in at.leaves if x.op == "pid" and x in own]
         for s in self.seen.scopes.get(v, ()):
-            if s.loop is not None:
+            if s.loop is not None and _variable(s.loop.variable) in own:
                 out.append(at.leaves[_variable(s.loop.variable)])
         return out + [self.term(a.lane, at) for a in v.axes]
+
+    def moved(self, v: Value, at: Instance) -> Instance:
+        """The instance of a view's operand for one of the view."""
+        own = v.args[0].axes
+        places = dict(v.attr)
+        found = {a.lane: self.term(places.get(a, a.lane), at) for a in own}
+        kept = {x: p for x, p in at.leaves.items() if x.op != "lane"}
+        return Instance(at.launch, at.tag, {**kept, **found}, depth=at.depth)
 
     def unknown(self, v: Value, at: Instance) -> Any:
         where = self.place(v, at)
@@ -379,10 +394,60 @@ class Encoder:
             return self.terms.choose(self.formula(what.mask, at), got, other)
         if v.op == "cast" and v.dtype.kind == "int" and v.args[0].dtype.kind == "int":
             return self.value(v.args[0], at)
+        if v.op == "view" and v.dtype.kind != "real":
+            return self.value(v.args[0], self.moved(v, at))
         exact = v.args and all(a.dtype.kind != "real" for a in (v, *v.args))
-        if exact and v.op not in ("reduce", "cast"):
+        if exact and v.op in ROWS:
             return self.apply(v.op, [self.value(a, at) for a in v.args], v, at)
         return self.unknown(v, at)
+
+    def data(self, v: Value, at: Instance) -> Poly:
+        """A number that stands for what a value holds: equal for values made alike of equal
+        parts."""
+        t = self.terms
+        found = at.data.get(v)
+        if found is None:
+            if v.dtype.kind == "int":
+                found = self.value(v, at)
+            elif v.dtype.kind == "bool":
+                found = t.choose(self.value(v, at), t.const(1), t.const(0))
+            else:
+                found = self.real(v, at)
+            at.data[v] = found
+        return found
+
+    def real(self, v: Value, at: Instance) -> Poly:
+        t = self.terms
+        if v.op == "full":
+            return self.same(f"number:{float(v.attr)!r}", [])
+        if v.op == "load" and self.depends.constant(v.attr.buffer.name, at.launch):
+            what: Load = v.attr
+            epoch = self.depends.epoch(what.buffer.name, at.launch)
+            index = [self.term(i, at) for i in what.index]
+            got = self.same(f"memory:{epoch}:{what.buffer.name}", index)
+            if what.mask is TRUE:
+                return got
+            other = self.same(f"number:{what.other!r}", [])
+            return t.choose(self.formula(what.mask, at), got, other)
+        if v.op == "view":
+            return self.data(v.args[0], self.moved(v, at))
+        if v.op == "select":
+            return t.choose(self.value(v.args[0], at), *(self.data(a, at) for a in v.args[1:]))
+        if v.op in ROWS or v.op in ("cast", "round", "opaque"):
+            name = f"row:{v.op}:{v.dtype}:{v.attr or ''}"
+            return self.same(name, [self.data(a, at) for a in v.args])
+        out = self.place(v, at)
+        return self.same(f"value:{at.launch}.{v.name}", out)
+
+    def same(self, function: str, arguments: list[Poly]) -> Poly:
+        """The value of a function of which nothing is known but that it is one."""
+        key = (function, *arguments)
+        found = self._reads.get(key)
+        if found is None:
+            t = self.terms
+            atom = t.atom(f"data{len(t.atoms)}", None, None, function, tuple(arguments))
+            found = self._reads[key] = t.of(atom)
+        return found
 
     # -- inputs
     def element(self, buffer: str, index: list[Poly], dtype: DType, depth: int) -> Poly:

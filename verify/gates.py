@@ -32,7 +32,7 @@ def assumptions_of(program: TileProgram, context: Context) -> tuple[str, ...]:
         "inputs, outputs and scratch do not overlap in memory",
         "the driver launches nothing if a grid or scratch has too many elements for 64 bits",
     ]
-    return tuple(dict.fromkeys((*facts, *limits)))
+    return tuple(dict.fromkeys((*facts, *program.assumes, *limits)))
 
 
 def safety(program: TileProgram, context: Context) -> list[Record]:
@@ -46,7 +46,13 @@ def safety(program: TileProgram, context: Context) -> list[Record]:
     assumed = assumptions_of(program, context)
     spent = time.perf_counter() - start
     first = Record("G1.structure", "G1", "PROVED", "structural check", subject, seconds=spent)
-    return [first, *(replace(r, assumptions=assumed) for r in prove(program, context, subject))]
+    out = [first]
+    for r in prove(program, context, subject):
+        said = r.reason
+        if r.status == "PROVED" and program.assumes:
+            said = "; ".join(x for x in (said, f"assuming {', '.join(program.assumes)}") if x)
+        out.append(replace(r, assumptions=assumed, reason=said))
+    return out
 
 
 def _malformed(program: TileProgram, e: TileError | ExprError, seconds: float) -> Record:

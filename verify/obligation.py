@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opwright.ir.tile import TileProgram
 from opwright.verify.context import Context
@@ -20,7 +20,9 @@ class Obligation:
 
     `traps` are the kinds of trap that refute it; `statements` ("kernel.name") are where such a trap
     shows, all of them involved (none: anywhere); `buffers` are those it may speak of (none: any).
-    `proposed` marks goals that rest on a proposed witness.
+    `proposed` marks goals that rest on a proposed witness. `otherwise` are cases each of which will
+    do instead, and why; `note` is said of what is proved; `line` is where its
+    statement comes from, `says` what fails where it fails.
     """
 
     id: str
@@ -30,6 +32,10 @@ class Obligation:
     statements: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     proposed: bool = False
+    otherwise: list[tuple[Case, str]] = field(default_factory=list)
+    note: str = ""
+    line: str = ""
+    says: str = ""
     status: str = ""
     reason: str = ""
     seconds: float = 0.0
@@ -64,12 +70,26 @@ class Collector:
         statements: tuple[str, ...] | None = None,
         buffers: tuple[str, ...] = (),
         proposed: bool = False,
+        otherwise: list[tuple[Case, str]] | None = None,
+        note: str = "",
     ) -> Obligation:
         """An obligation; `statements` default to the statement that gave it its name."""
         if statements is None:
             statements = (self.at(launch, name),)
         ident = self.name(gate, what, launch, name)
-        return Obligation(ident, gate, traps, cases, statements, buffers, proposed)
+        out = Obligation(ident, gate, traps, cases, statements, buffers, proposed)
+        out.otherwise, out.note = otherwise or [], note
+        lines = (self.line(s) for s in statements)
+        out.line = ", ".join(dict.fromkeys(x for x in lines if x))
+        return out
+
+    def line(self, statement: str) -> str:
+        """Where a statement ("kernel.name") of an imported program comes from."""
+        kernel, _, name = statement.partition(".")
+        for k in self.program.kernels:
+            if k.name == kernel:
+                return k.lines.get(name, "")
+        return ""
 
     def at(self, launch: int, statement: str) -> str:
         return f"{self.program.kernels[launch].name}.{statement}"

@@ -116,10 +116,23 @@ class Prover:
         for case in o.cases:
             status, reason = self._settle(o, case)
             if status != "PROVED":
-                o.failed = case
-                return status, reason
+                return self._instead(o, case, status, reason)
             reasons.append(reason)
-        return "PROVED", reasons[0] if reasons and all(reasons) else ""
+        dead = reasons[0] if reasons and all(reasons) else ""
+        return "PROVED", dead or o.note
+
+    def _instead(self, o: Obligation, failed: Case, status: str, reason: str) -> tuple[str, str]:
+        """Another way to prove an obligation whose first one failed."""
+        o.failed, first = failed, o.answer
+        for case, why in o.otherwise:
+            found, because = self._settle(o, case)
+            if found == "PROVED":
+                o.failed = o.answer = None
+                return found, because or why
+            o.failed, status, reason = case, found, because
+            first = o.answer
+        o.answer = first
+        return status, ": ".join(x for x in (o.line, o.says, reason) if x)
 
     def _settle(self, o: Obligation, case: Case) -> tuple[str, str]:
         facts, goal = case

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import Expr, leaves, var, walk
+from opwright.ir.expr import Expr, leaf, leaves, var, walk
+from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Value
 from opwright.verify.encode import Instance
 from opwright.verify.obligation import Case, Collector, Obligation
 from opwright.verify.terms import YES, Formula, Poly
-from opwright.verify.walk import Access, Bound, Use
+from opwright.verify.walk import Access, Bound, Moved, Stated, Use
 from opwright.verify.witness import Witness, proposals
 
 TOP = 2**63
@@ -32,9 +33,13 @@ class Safety(Collector):
             yield self.bound(b)
         for u in self.seen.uses:
             yield self.use(u)
+        for c in self.seen.checks:
+            yield self.check(c)
+        for m in self.seen.moves:
+            yield from self.viewed(m) if m.value.op == "view" else self.scanned(m)
         for a in self.seen.accesses:
             if (
-                not a.store
+                (not a.store or a.monoid)
                 and a.buffer.role in ("program", "plan", "out")
                 and a.buffer.init == "none"
             ):
@@ -112,17 +117,21 @@ class Safety(Collector):
         todo, done = [v], {v}
         while todo:
             u = todo.pop()
+            if u.op == "view":
+                arg = leaf("value", u.args[0], u.args[0].dtype.kind)
+                out += self.sane((arg,), self.encoder.moved(u, at))
+                continue
             if u.op == "index":
                 exprs.append(u.attr)
-            exact = u.dtype.kind == "int" and (u.args or u.op == "index")
-            if exact and u.op != "reduce" and all(a.dtype.kind != "real" for a in u.args):
+            exact = u.dtype.kind == "int" and (u.op in ROWS or u.op in ("cast", "index"))
+            if exact and all(a.dtype.kind != "real" for a in u.args):
                 p = self.encoder.wide(u, at)
                 if isinstance(p, Poly):
                     out += self.fits(p, integer_range(u.dtype))
                 if u.op in ("floordiv", "mod"):
                     divisor = self.encoder.value(u.args[1], at)
                     out.append(self.terms.lt(self.terms.const(0), divisor))
-            new = [a for a in u.args if a not in done and u.op != "reduce"]
+            new = [a for a in u.args if a not in done and (u.op in ROWS or u.op == "cast")]
             done |= set(new)
             todo += new
         return exprs, out
@@ -165,6 +174,44 @@ class Safety(Collector):
         where = (self.at(u.launch, u.statement),)
         return self.make("G2", "poison", u.launch, u.name, ("poison",), [case], statements=where)
 
+    def check(self, c: Stated) -> Obligation:
+        """What a program states holds for each lane that is no poison."""
+        t, encoder, s = self.terms, self.encoder, c.check
+        at = encoder.instance(c.launch, c.path)
+        facts = [*at.facts, *t.parts(encoder.formula(c.defined, at))]
+        goal = encoder.formula(s.cond, at)
+        if goal.op == "or":  # an implication: what it stands under are facts
+            parts = [x for x in goal.args if isinstance(x, Formula)]
+            facts += [p for x in parts[:-1] for p in t.parts(t.no(x))]
+            goal = parts[-1]
+        o = self.make("G2", s.kind, c.launch, s.name, (s.kind,), [(facts, goal)])
+        o.says = s.reason
+        return o
+
+    def viewed(self, m: Moved) -> Iterable[Obligation]:
+        """Lanes that a view takes exist."""
+        t, at = self.terms, self.encoder.instance(m.launch, m.path)
+        inside = []
+        for a, e in m.value.attr:
+            x = self.encoder.term(e, at)
+            inside += [t.ge0(x), t.lt(x, t.const(a.extent))]
+        if (goal := t.all(inside)) is not YES:
+            case = (at.facts, goal)
+            yield self.make("G2", "view", m.launch, m.value.name, ("bounds",), [case])
+
+    def scanned(self, m: Moved) -> Iterable[Obligation]:
+        """Lanes before one that counts hold values, too."""
+        t, encoder, what = self.terms, self.encoder, m.value.attr
+        at = encoder.instance(m.launch, m.path)
+        own = {a: encoder.term(a.lane, at) for a in m.value.axes}
+        before = at.copy("b")
+        earlier = t.fresh(f"{what.axis.name}before", 0, what.axis.extent - 1)
+        before.bind(what.axis.lane, earlier)
+        pair = (own[what.axis], earlier) if what.reverse else (earlier, own[what.axis])
+        facts = [*at.facts, *t.parts(encoder.formula(m.defined, at)), *t.parts(t.lt(*pair))]
+        case = (facts, encoder.formula(m.defined, before))
+        yield self.make("G2", "poison", m.launch, m.value.name, ("poison",), [case])
+
     def written(self, r: Access) -> Obligation:
         """Some store of the same program, or of an earlier launch, wrote what is read."""
         t, encoder = self.terms, self.encoder
@@ -173,7 +220,7 @@ class Safety(Collector):
         ways: dict[Formula, None] = {}
         base = {x: p for x, p in at.leaves.items() if x.op == "pid"}
         for w in self.seen.accesses:
-            if not w.store or w.buffer.name != r.buffer.name:
+            if not w.plain or w.buffer.name != r.buffer.name:
                 continue
             if w.launch != r.launch:
                 if w.launch < r.launch and r.buffer.role != "program":

@@ -103,13 +103,15 @@ class Asker:
         spoken = {a.number for a in atoms}
         more = [f for f, strides in self._loose if strides <= spoken]
         more += [
-            f
-            for f, own in self._nonlinear
-            if any(_common(m, n) == m for m in products for n in own)
+            f for f, own in self._nonlinear if any(_common(m, n) for m in products for n in own)
         ]
         if more:
             everything, atoms = self.closure({*wanted, *more}, clauses)
             products = self.products(everything)
+        if products:  # bounds of products that facts state
+            spoken = {a.number for a in atoms}
+            known = (m for m in self.terms.limits if spoken.issuperset(m))
+            products = sorted({*products, *known})
         answer = self._solve(everything, atoms, products, False)
         if rough:
             return answer

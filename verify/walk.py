@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from opwright.ir.expr import TRUE, Expr, ExprError, call, conjunction, conjuncts, leaf, leaves
+from opwright.ir.expr import TRUE, Expr, call, conjunction, conjuncts, leaf, leaves, substitute
 from opwright.ir.tile import (
     Atomic,
     Axis,
     Buffer,
+    Check,
     Def,
     For,
     If,
@@ -20,6 +21,7 @@ from opwright.ir.tile import (
     TileProgram,
     Value,
     access_axes,
+    lanes,
 )
 
 
@@ -37,7 +39,8 @@ Path = tuple[Step, ...]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Access:
-    """A load or a store: where in the program, and at which elements of which buffer."""
+    """A load, a store or an atomic (`monoid` is its name; it counts as a store): where in the
+    program, and at which elements of which buffer."""
 
     name: str
     store: bool
@@ -49,6 +52,12 @@ class Access:
     launch: int
     axes: tuple[Axis, ...]
     value: Value | None = None
+    monoid: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an ordinary store."""
+        return self.store and not self.monoid
 
     @property
     def loops(self) -> tuple[For, ...]:
@@ -83,6 +92,27 @@ class Bound:
         return self.step.loop
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Stated:
+    """A check of the program: `cond` must hold for the lanes at which `defined` does."""
+
+    check: Check
+    path: Path
+    launch: int
+    defined: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moved:
+    """A view, whose lanes must be lanes of its operand; or a scan: where a lane that counts is
+    `defined`, those scanned before it must be."""
+
+    value: Value
+    path: Path
+    launch: int
+    defined: Expr = TRUE
+
+
 @dataclass(eq=False, slots=True)
 class Walk:
     """Everything a proof speaks of, in program order."""
@@ -91,6 +121,8 @@ class Walk:
     accesses: list[Access] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
+    checks: list[Stated] = field(default_factory=list)
+    moves: list[Moved] = field(default_factory=list)
     scopes: dict[Value, Path] = field(default_factory=dict)
     launches: dict[Value, int] = field(default_factory=dict)
 
@@ -103,6 +135,7 @@ class _Walker:
     def __init__(self, out: Walk, launch: int, kernel: Kernel) -> None:
         self.out, self.launch, self.kernel = out, launch, kernel
         self.defined: dict[Value, Expr] = {}
+        self.views: dict[tuple[Value, Value], Value] = {}
 
     def use(self, name: str, statement: str, path: Path, when: Expr, defined: Expr) -> None:
         given = set(conjuncts(when))
@@ -129,12 +162,17 @@ class _Walker:
                 axes = access_axes(s)
                 self.touch(s.name, True, s.buffer, s.index, s.mask, path, at, axes, s.value)
                 self.use(s.name, s.name, path, s.mask, self.defined[s.value])
+            elif isinstance(s, Atomic):
+                axes = access_axes(s)
+                part = (s.buffer, s.index, s.mask, path, at, axes, s.value, s.monoid)
+                self.touch(s.name, True, *part)
+                self.use(s.name, s.name, path, s.mask, self.defined[s.value])
+            elif isinstance(s, Check):
+                self.out.checks.append(Stated(s, path, self.launch, self.clean(s.cond)))
             elif isinstance(s, For):
                 self.loop(s, path, at)
-            elif isinstance(s, If):
+            else:
                 self.branch(s, path, at)
-            elif isinstance(s, Atomic):
-                raise ExprError(f"{s.name}: nothing is proved of an atomic {s.monoid}")
 
     def branch(self, s: If, path: Path, at: tuple[int, ...]) -> None:
         name = f"if_{'_'.join(map(str, at))}"
@@ -168,9 +206,10 @@ class _Walker:
         order: tuple[int, ...],
         axes: tuple[Axis, ...],
         value: Value | None,
+        monoid: str = "",
     ) -> None:
         self.out.accesses.append(
-            Access(name, store, buffer, index, mask, path, order, self.launch, axes, value)
+            Access(name, store, buffer, index, mask, path, order, self.launch, axes, value, monoid)
         )
         self.use(f"{name}.mask", name, path, TRUE, self.clean(mask))
         self.use(f"{name}.index", name, path, mask, self.clean(*index))
@@ -192,10 +231,33 @@ class _Walker:
         for a in v.args:
             parts |= dict.fromkeys(conjuncts(self.defined[a]))
         defined = conjunction(list(parts))
-        if v.op == "reduce":
+        if v.op in ("reduce", "dot", "argreduce"):
             self.use(v.name, v.name, path, TRUE, defined)
             return TRUE
+        if v.op == "scan" and defined is not TRUE:
+            self.out.moves.append(Moved(v, path, self.launch, defined))
+        if v.op == "view":
+            self.out.moves.append(Moved(v, path, self.launch))
+            return self.moved(v, defined)
         return defined
+
+    def moved(self, v: Value, e: Expr) -> Expr:
+        """A predicate over lanes of a view's operand, at those that a lane of the view stands
+        for."""
+        places = {a.lane: at for a, at in v.attr}
+        for x in leaves(e, "value"):
+            m: Value = x.attr
+            own = tuple((a, at) for a, at in v.attr if a in m.axes)
+            if own:
+                if (v, m) not in self.views:
+                    kept = [a for a in m.axes if a.lane not in places]
+                    axes = tuple(dict.fromkeys((*kept, *lanes(*(at for _, at in own)))))
+                    new = Value(f"{v.name}.{m.name}", "view", (m,), axes, m.dtype, own)
+                    self.views[v, m] = new
+                    self.out.scopes[new] = self.out.scopes[v]
+                    self.out.launches[new] = self.launch
+                places[x] = leaf("value", self.views[v, m], m.dtype.kind)
+        return substitute(e, places)
 
     def select(self, v: Value) -> Expr:
         c = v.args[0]

@@ -95,74 +95,87 @@ class Witness:
 
     # -- digits
     def solve(self, equations: list[Equation], last: bool) -> Instance:
+        """Digits by size of their weight, largest first; each takes what fits into what is left."""
+        t = self.terms
+        counts: dict[Expr, Poly] = {}
+        for e, value in equations:
+            digits = [(c, v) for v, c in self.weights(e).items() if v not in counts]
+            for c, v in sorted(digits, key=lambda x: self._size(x[0]), reverse=True):
+                left = t.sub(value, self.rough(e, counts, last))
+                n = c.constant
+                if n is not None and n < 0:
+                    left, c = t.scale(left, -1), t.const(-n)
+                counts[v] = t.divide(left, c)[0]
+        return self.instance(counts, last)
+
+    def _size(self, p: Poly) -> tuple[int, int]:
+        """Products weigh more than numbers."""
+        n = p.constant
+        if n is not None:
+            return 0, abs(n)
+        m, c = max(p.items, key=lambda x: len(x[0]))
+        return len(m), abs(c)
+
+    def instance(self, counts: dict[Expr, Poly], last: bool) -> Instance:
+        """What the digits say; others are zero, and loops at their first or last iteration."""
         t, encoder = self.terms, self.encoder
         at = Instance(self.store.launch, "w", dict(self.fixed))
-        solved: set[Expr] = set()
-
-        def default(v: Expr) -> Poly:
+        for v in self.free:  # outer loops come first
+            own = counts.get(v)
             if v not in self.loops:
-                return t.const(0)
+                at.bind(v, t.const(0) if own is None else own)
+                continue
             s = self.loops[v]
-            lo, hi = encoder.term(s.lo, at), encoder.term(s.hi, at)
-            if not last or v in solved:
-                return lo
-            steps = t.divide(t.shift(t.sub(hi, lo), -1), t.const(s.step))[0]
-            return t.add(lo, t.scale(steps, s.step))
-
-        def fill(keep: Expr | None) -> None:
-            for v in self.free:
-                if v not in solved or v is keep or v not in at.leaves:
-                    at.bind(v, default(v))
-
-        def rough(e: Expr) -> Poly:
-            """The expression with every undecided digit at zero."""
-            if not self.open(e, solved):
-                return encoder.term(e, at)
-            if e in self.free:
-                return rough(self.loops[e].lo) if e in self.loops else t.const(0)
-            if e.op in ("add", "sub", "mul", "neg"):
-                return encoder.apply(e.op, [rough(a) for a in e.args], e, at)  # type: ignore[no-any-return]
-            return t.const(0)
-
-        fill(None)
-        for e, value in equations:
-            weights = self.weights(e)
-            digits = sorted(
-                ((c, v) for v, c in weights.items() if v not in solved and c),
-                key=lambda x: -abs(x[0]),
-            )
-            for c, v in digits:
-                if v in self.loops:  # its own lower bound counts in full
-                    solved.add(v)
-                for o in self.free:
-                    if o not in solved or o is v:
-                        at.bind(o, default(o))
-                step = self.loops[v].step if v in self.loops else 1
-                left = t.sub(value, rough(e))
-                count = t.divide(left if c > 0 else t.scale(left, -1), t.const(abs(c)))[0]
-                at.bind(v, t.add(at.leaves[v], t.scale(count, step)))
-                solved.add(v)
-        for o in self.free:
-            if o not in solved:
-                at.bind(o, default(o))
+            lo = encoder.term(s.lo, at)
+            if own is None and last:
+                rest = t.shift(t.sub(encoder.term(s.hi, at), lo), -1)
+                own = t.divide(rest, t.const(s.step))[0]
+            at.bind(v, lo if own is None else t.add(lo, t.scale(own, s.step)))
         return at
 
-    def weights(self, e: Expr) -> dict[Expr, int]:
+    def rough(self, e: Expr, counts: dict[Expr, Poly], last: bool) -> Poly:
+        """The expression with every undecided digit at zero."""
+        t = self.terms
+        if e in self.free:
+            own = counts.get(e, t.const(0))
+            if e not in self.loops:
+                return own
+            s = self.loops[e]
+            return t.add(self.rough(s.lo, counts, last), t.scale(own, s.step))
+        if e.op in ("add", "sub", "mul", "neg"):
+            args = [self.rough(a, counts, last) for a in e.args]
+            return self.encoder.apply(e.op, args, e, Instance(0, ""))  # type: ignore[no-any-return]
+        if self.undecided(e, counts):
+            return t.const(0)
+        return self.encoder.term(e, self.instance(counts, last))
+
+    def undecided(self, e: Expr, counts: dict[Expr, Poly]) -> bool:
+        """Whether a digit that an expression depends on, through lower bounds too, is open."""
+        if e in self.free:
+            below = e in self.loops and self.undecided(self.loops[e].lo, counts)
+            return below or e not in counts
+        return any(self.undecided(a, counts) for a in e.args)
+
+    def weights(self, e: Expr) -> dict[Expr, Poly]:
         """How much an expression changes when a digit goes one step; a loop brings its lower
         bound."""
+        t = self.terms
         if e in self.free:
-            own = self.loops[e].step if e in self.loops else 1
-            return {**(self.weights(self.loops[e].lo) if e in self.loops else {}), e: own}
+            if e not in self.loops:
+                return {e: t.const(1)}
+            return {**self.weights(self.loops[e].lo), e: t.const(self.loops[e].step)}
         if e.op in ("add", "sub"):
             x, y = (self.weights(a) for a in e.args)
-            sign = 1 if e.op == "add" else -1
-            return {v: x.get(v, 0) + sign * y.get(v, 0) for v in {**x, **y}}
+            zero, sign = t.const(0), 1 if e.op == "add" else -1
+            both = {v: t.add(x.get(v, zero), y.get(v, zero), sign) for v in {**x, **y}}
+            return {v: c for v, c in both.items() if c.constant != 0}
         if e.op == "neg":
-            return {v: -c for v, c in self.weights(e.args[0]).items()}
+            return {v: t.scale(c, -1) for v, c in self.weights(e.args[0]).items()}
         if e.op == "mul":
             for a, b in (e.args, e.args[::-1]):
-                if b.op == "const":
-                    return {v: c * b.attr for v, c in self.weights(a).items()}
+                if not self.open(b, set()):
+                    size = self.constant(b)
+                    return {v: t.mul(c, size) for v, c in self.weights(a).items()}
         return {}
 
     # -- what makes a proposal true

@@ -234,16 +234,6 @@ WRONG = {
         ),
         "G3.cover.Y REFUTED",
     ),
-    "both branches write": (
-        one(
-            n,
-            lambda k: (
-                k.branch(p < 3, lambda: k.store(Y, p, k.full(0.0))),
-                k.branch(p <= 3, lambda: k.store(Y, p, k.full(1.0))),
-            ),
-        ),
-        "G3.once.st_y.st_y_1 UNKNOWN",
-    ),
     "wrong size": (rows(grid=(R, R)), "G2.bounds.x REFUTED"),
     "indices swapped": (rows(store=(pid(1), pid(0))), "G2.bounds.st_y REFUTED"),
     "one above": (rows(load=(pid(0), pid(1) + 1)), "G2.bounds.x REFUTED"),
@@ -455,6 +445,20 @@ def test_a_dead_rest_is_proved_and_said_to_be_dead():
     records = {r.id: r for r in safety(tile_kernels.softmax(), Context(facts=facts))}
     assert statuses(records.values()) == {}
     assert records["G2.bounds.x_1"].reason == "cannot happen under the facts"
+
+
+def test_writes_of_one_program_are_ordered():
+    """The later one decides; on a target whose lanes run on their own, in the same lane only."""
+
+    def body(k):
+        k.branch(p < 3, lambda: k.store(Y, p, k.full(0.0)))
+        k.branch(p <= 3, lambda: k.store(Y, p, k.full(1.0)))
+        k.branch(3 < p, lambda: k.store(Y, p, k.full(1.0)))
+
+    records = {r.id: r for r in safety(one(n, body), Context())}
+    assert statuses(records.values()) == {}
+    assert records["G3.once.st_y.st_y_1"].reason == "writes of one program are ordered"
+    assert records["G3.once.st_y.st_y_2"].reason == "cannot happen under the facts"
 
 
 # -- honesty ---------------------------------------------------------------------------------------
