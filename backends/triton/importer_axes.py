@@ -238,7 +238,7 @@ def groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list
         left, right = [], []
         p = q = 1
         while True:
-            if p == q and (p > 1 or i >= len(a) or j >= len(b)):
+            if p == q and (left or right) and (p > 1 or i >= len(a) or j >= len(b)):
                 break
             if p <= q and i < len(a):
                 p *= a[i]
