@@ -1,0 +1,442 @@
+"""Loops and branches of imported kernels.
+
+What a loop carries and adds the same amount to in every iteration (addresses that advance,
+counters) has a closed form in the loop variable; the rest is carried as values. A branch without
+results stays a branch; one with results becomes straight-line code whose accesses are masked by
+the condition, and selections. An early return is a branch around what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opwright.backends.triton.importer_axes import plain
+from opwright.backends.triton.importer_folds import Folds
+from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, join, moved
+from opwright.backends.triton.importer_values import Impure, Pointer, Thing, Tile
+from opwright.backends.triton.ttir import Block, Op
+from opwright.ir.dtypes import I64, dtype
+from opwright.ir.expr import (
+    ONE,
+    TRUE,
+    ZERO,
+    Expr,
+    call,
+    const,
+    leaf,
+    leaves,
+    maximum,
+    substitute,
+    var,
+)
+from opwright.ir.polynomial import expression, polynomial
+from opwright.ir.tile import Value
+
+PURE = frozenset(
+    "tt.splat tt.broadcast tt.expand_dims tt.addptr tt.make_range tt.trans tt.reshape "
+    "arith.constant tt.get_program_id tt.get_num_programs".split()
+)
+_MADE = "arith."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steady:
+    """A carried number: `first + count * more`, or, `lagging`, what the last iteration left."""
+
+    first: Sym
+    more: Expr
+    needs: tuple[Need, ...]
+    lagging: bool = False
+    pointer: Pointer | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Range:
+    """Bounds of a loop: the variable of the kernel is `lo`, `lo + step`, ... below `hi`; where
+    the step is no number, `counted` counts iterations instead."""
+
+    lo: Expr
+    hi: Expr
+    step: Expr
+    bits: int
+
+    @property
+    def constant(self) -> int | None:
+        return int(self.step.attr) if self.step.op == "const" else None
+
+    def trips(self) -> Expr:
+        length = maximum(self.hi - self.lo, ZERO)
+        return (length + (self.step - 1)) // self.step
+
+    def count(self, now: Expr) -> Expr:
+        """How many iterations lie before the one in which the variable is `now`."""
+        return (now - self.lo) // self.step
+
+    def scaled(self, now: Expr, more: Expr) -> Expr:
+        """count * more, without a division where `more` has the step as a factor."""
+        n = self.constant
+        if n is not None:
+            terms = polynomial(more)
+            if all(c % n == 0 for c in terms.values()):
+                return (now - self.lo) * expression({m: c // n for m, c in terms.items()})
+        return self.count(now) * more
+
+
+class Control(Folds):
+    """Statements with regions, and the blocks of a function."""
+
+    def operation(self, op: Op) -> list[Thing]:
+        raise NotImplementedError
+
+    # -- blocks
+    def function(self, blocks: list[Block]) -> None:
+        self.blocks = {b.label: b for b in blocks}
+        self.visited: set[str] = set()
+        self.block(blocks[0])
+
+    def block(self, b: Block) -> None:
+        if b.label in self.visited:
+            raise self.refuse("control flow that comes back to a block")
+        self.visited.add(b.label)
+        for op in b.ops:
+            self.at(op.line)
+            if op.name == "tt.return":
+                return
+            if op.name == "cf.cond_br":
+                self.fork(op)
+                return
+            if op.name == "cf.br":
+                self.block(self.target(op, 0))
+                return
+            self.run(op)
+
+    def target(self, op: Op, number: int) -> Block:
+        labels = [w for w in op.rest.replace(",", " ").split() if w.startswith("^")]
+        label = labels[number].split("(")[0]
+        b = self.blocks[label]
+        if b.args:
+            raise self.refuse("a block with arguments")
+        return b
+
+    def fork(self, op: Op) -> None:
+        """cf.cond_br: one side that returns at once, or two sides that never meet."""
+        cond = self.env[op.operands[0]]
+        assert isinstance(cond, Sym)
+        e = self.use(cond)
+        yes, no = self.target(op, 0), self.target(op, 1)
+        sides: list[Callable[[], None]] = []
+        for b in (yes, no):
+            sides.append((lambda: None) if _returns(b) else self._side(b))
+        if _returns(yes):
+            self.emitting().branch(~e, sides[1])
+        elif _returns(no):
+            self.emitting().branch(e, sides[0])
+        else:
+            self.emitting().branch(e, sides[0], sides[1])
+
+    def _side(self, b: Block) -> Callable[[], None]:
+        def run() -> None:
+            with self.scope():
+                self.block(b)
+
+        return run
+
+    def run(self, op: Op) -> None:
+        """One operation with its results named."""
+        made = self.operation(op)
+        for name, x in zip(op.results, made, strict=True):
+            self.env[name] = x
+
+    def body(self, b: Block) -> list[str]:
+        """Operations up to the yield; the names of what is yielded."""
+        for op in b.ops:
+            self.at(op.line)
+            if op.name == "scf.yield":
+                return op.operands
+            self.run(op)
+        return []
+
+    # -- branches
+    def branch(self, op: Op) -> list[Thing]:
+        cond = self.env[op.operands[0]]
+        assert isinstance(cond, Sym)
+        e = self.use(cond)
+        then = op.regions[0][0]
+        other = op.regions[1][0] if len(op.regions) > 1 else Block("", [])
+        if e.op == "const":
+            taken = self.body(then if e.attr else other)
+            dims = [self.axes.of(r) for r in op.results]
+            return [self.fitted(self.env[n], d) for n, d in zip(taken, dims, strict=True)]
+        if not op.results:
+            self.emitting().branch(e, self._region(then), self._region(other))
+            return []
+        names: list[list[str]] = []
+        outer = self.path
+        for b, under in ((then, e), (other, ~e)):
+            self.path = call("and", outer, under)
+            with self.scope():
+                names.append(self.body(b))
+            self.path = outer
+        out = []
+        for r, x, y in zip(op.results, *names, strict=True):
+            dims = self.axes.of(r)
+            a, b2 = self.fitted(self.env[x], dims), self.fitted(self.env[y], dims)
+            same = a is b2 or (isinstance(a, Sym) and isinstance(b2, Sym) and a.expr is b2.expr)
+            out.append(a if same else self.choice(Sym(e, (), 1), a, b2, dims, plain(r)))
+        return out
+
+    def _region(self, b: Block) -> Callable[[], None]:
+        def run() -> None:
+            with self.scope():
+                self.body(b)
+
+        return run
+
+    # -- loops
+    def range(self, op: Op) -> Range:
+        if "unsigned" in op.words or "unsignedCmp" in op.attrs:
+            raise self.refuse("a loop that counts without a sign")
+        parts = []
+        for name in op.operands[:3]:
+            x = self.env[name]
+            assert isinstance(x, Sym)
+            parts.append(x)
+        lo, hi, step = (self.observe(x) for x in parts)
+        if step.expr.op == "const" and step.expr.attr < 1:
+            raise self.refuse(f"a loop with the step {step.expr.attr}")
+        return Range(lo.expr, hi.expr, step.expr, lo.bits)
+
+    def loop(self, op: Op) -> list[Thing]:
+        b, block, r = self.emitting(), op.regions[0][0], self.range(op)
+        line = self.line
+        for name in op.operands[:3]:
+            x = self.env[name]
+            assert isinstance(x, Sym)
+            self.use(x)
+        hi = r.hi
+        if self.path is not TRUE:
+            hi = call("select", self.path, hi, r.lo)
+        (variable, _), *args = block.args
+        steady = self.steady(op, r)
+        carried = [n for n, s in enumerate(steady) if s is None]
+        dims = [self.axes.of(name) for name, _ in args]
+        inits = [self.fitted(self.env[x], d) for x, d in zip(op.operands[3:], dims, strict=True)]
+        first = [self.state(inits[n], dims[n]) for n in carried]
+        step = r.constant
+        counted = step is None
+
+        def body(k: Expr, *state: Value) -> list[Value]:
+            now = k if not counted else r.lo + k * r.step
+            low, high = self.ranges.of(r.lo)[0], self.ranges.of(hi)[1]
+            most = None if high is None else high - 1
+            if counted:
+                self.ranges.bound(k, 0, None)
+            self.ranges.bound(now, low, most)
+            with self.scope():
+                self.at(line)
+                last = now + r.step
+                if r.bits < WIDE and self.ranges.inside(last, r.bits) is not TRUE:
+                    self.next_fits(last, r.bits)
+                self.env[variable] = Sym(now, (), r.bits)
+                for n, s in enumerate(steady):
+                    if s is not None:
+                        self.env[args[n][0]] = self.now(s, r, now, dims[n])
+                for n, v in zip(carried, state, strict=True):
+                    self.env[args[n][0]] = self.thing(v, inits[n], dims[n])
+                names = self.body(block)
+                self.at(line)
+                ends = [self.fitted(self.env[names[n]], dims[n]) for n in carried]
+                return [self.state(x, dims[n]) for x, n in zip(ends, carried, strict=True)]
+
+        if counted:
+            self.divisor(r)
+        lo, end = (ZERO, r.trips()) if counted else (r.lo, hi)
+        if counted and self.path is not TRUE:
+            end = call("select", self.path, end, ZERO)
+        self.at(line)
+        out = b.loop(plain(variable), lo, end, step or 1, first, body)
+        results: list[Thing] = []
+        held = iter(out)
+        for n, s in enumerate(steady):
+            target = self.axes.of(op.results[n])
+            x = self.after(s, r, dims[n]) if s is not None else None
+            if x is None:
+                x = self.thing(next(held), inits[n], dims[n])
+            results.append(self.fitted(x, target))
+        return results
+
+    def divisor(self, r: Range) -> None:
+        """A step that is a number of the launch is positive."""
+        cond = call("lt", ZERO, r.step)
+        if self.ranges.of(r.step)[0] in (None, 0):
+            need = Need(cond, "divisor", "the step of a loop is positive", self.line)
+            self.discharge((need,))
+
+    def next_fits(self, last: Expr, bits: int) -> None:
+        """The variable is stepped once more before it is compared."""
+        cond = call("le", last, (1 << bits - 1) - 1)
+        need = Need(cond, "wrap", f"the loop variable fits {bits} bits after the step", self.line)
+        self.discharge((need,))
+
+    def state(self, x: Thing, dims: Dims) -> Value:
+        """A thing as carried state, with all its axes."""
+        if isinstance(x, Pointer):
+            return self.spread(self.materialise(self.use(x.offset), I64), dims)
+        if isinstance(x, Tile) and x.value is None:
+            return self.number(x.number, x.dtype, *(a for a in dims if a is not None))
+        return self.spread(self.value(x), dims)
+
+    def thing(self, v: Value, like: Thing, dims: Dims) -> Thing:
+        """Carried state as what it stands for."""
+        if isinstance(like, Tile):
+            return Tile(v, dims, v.dtype)
+        if isinstance(like, Pointer):
+            return Pointer(like.buffer, Sym(leaf("value", v, "int"), dims, WIDE), like.bits)
+        kind = "bool" if like.bits == 1 else "int"
+        return Sym(leaf("value", v, kind), dims, like.bits)
+
+    # -- closed forms
+    def steady(self, op: Op, r: Range) -> list[Steady | None]:
+        """For everything that a loop carries, its closed form, if it has one."""
+        block = op.regions[0][0]
+        (variable, _), *args = block.args
+        out: list[Steady | None] = [None] * len(args)
+        inits: list[Sym | None] = []
+        holders: list[Pointer | None] = []
+        for (name, _), source in zip(args, op.operands[3:], strict=True):
+            x = self.env[source]
+            holders.append(x if isinstance(x, Pointer) else None)
+            inner = x.offset if isinstance(x, Pointer) else x
+            good = isinstance(inner, Sym) and inner.bits > 1
+            try:
+                fit = self.fitted(inner, self.axes.of(name)) if good else None
+            except Impure:
+                fit = None
+            inits.append(fit if isinstance(fit, Sym) else None)
+        if not any(inits):
+            return out
+        now = leaf("state", f"iv {variable}")
+        held = {n: leaf("state", f"carried {name}") for n, (name, _) in enumerate(args)}
+        before, was = dict(self.env), self.dry
+        self.dry = True
+        try:
+            self.env[variable] = Sym(now, (), r.bits)
+            for n, (name, _) in enumerate(args):
+                self.env.pop(name, None)
+                init = inits[n]
+                if init is not None:
+                    sym = Sym(held[n], self.axes.of(name), init.bits)
+                    p = holders[n]
+                    self.env[name] = sym if p is None else Pointer(p.buffer, sym, p.bits)
+            names = self.slice(block)
+            for n, y in enumerate(names):
+                init = inits[n]
+                if init is not None and y in self.env:
+                    out[n] = self.closed(self.env[y], init, holders[n], held, n, now)
+        finally:
+            self.env, self.dry = before, was
+        return out
+
+    def slice(self, block: Block) -> list[str]:
+        """What can be computed of a body without a statement; the names it yields."""
+        yields: list[str] = []
+        for op in block.ops:
+            for name in op.results:
+                self.env.pop(name, None)
+            if op.name == "scf.yield":
+                yields = op.operands
+            elif op.name == "scf.for" and op.results:
+                self.slice_loop(op)
+            elif op.name in PURE or op.name.startswith(_MADE):
+                if all(x in self.env for x in op.operands):
+                    try:
+                        self.run(op)
+                    except Impure:
+                        pass
+        return yields
+
+    def slice_loop(self, op: Op) -> None:
+        """A loop inside a slice: the closed forms after it."""
+        if not all(x in self.env for x in op.operands[:3]):
+            return
+        known = [x in self.env for x in op.operands[3:]]
+        if not all(known):
+            return
+        r = self.range(op)
+        for name, s in zip(op.results, self.steady(op, r), strict=True):
+            x = None if s is None else self.after(s, r, self.axes.of(name))
+            if x is not None:
+                self.env[name] = x
+
+    def closed(
+        self,
+        end: Thing,
+        init: Sym,
+        holder: Pointer | None,
+        held: dict[int, Expr],
+        n: int,
+        now: Expr,
+    ) -> Steady | None:
+        if isinstance(end, Pointer):
+            if holder is None or end.buffer != holder.buffer:
+                return None
+            end = end.offset
+        if not isinstance(end, Sym):
+            return None
+        end = Sym(end.expr, end.dims, end.bits, end.needs, end.raw, end.line)
+        inner = set(held.values())
+        own = held[n]
+        used = set(leaves(end.expr, "state")) & inner
+        asked = {x for d in end.needs for x in _leaves_of(d)}
+        if not used and not asked & inner:
+            return Steady(init, end.expr, end.needs, True, holder)
+        if used != {own} or asked & (inner | {now}):
+            return None
+        rest = polynomial(end.expr - own)
+        if any(x in inner or x is now for m in rest for f in m for x in leaves(f, "state")):
+            return None
+        return Steady(init, expression(rest), end.needs, False, holder)
+
+    def now(self, s: Steady, r: Range, now: Expr, dims: Dims) -> Thing:
+        """A steady number in the iteration in which the variable is `now`."""
+        if s.lagging:
+            made = self.lagged(s, r, now - r.step)
+            e = made if made is s.first.expr else call("select", call("eq", now, r.lo), s.first.expr, made)
+        else:
+            e = s.first.expr + r.scaled(now, s.more)
+        return self.held(s, e, dims)
+
+    def lagged(self, s: Steady, r: Range, then: Expr) -> Expr:
+        states = [x for x in leaves(s.more, "state") if str(x.attr).startswith("iv ")]
+        return substitute(s.more, dict.fromkeys(states, then))
+
+    def after(self, s: Steady, r: Range, dims: Dims) -> Thing | None:
+        """A steady number after the loop."""
+        if s.lagging:
+            last = r.lo + (r.trips() - 1) * r.step
+            made = self.lagged(s, r, last)
+            e = call("select", call("lt", r.lo, r.hi), made, s.first.expr)
+        else:
+            e = s.first.expr + r.trips() * s.more
+        return self.held(s, e, dims)
+
+    def held(self, s: Steady, e: Expr, dims: Dims) -> Thing:
+        raw = s.first.bits < WIDE and self.ranges.inside(e, s.first.bits) is not TRUE
+        needs = s.first.needs if s.lagging else join(s.first.needs, s.needs)
+        sym = Sym(e, dims, s.first.bits, needs, raw, self.line)
+        return sym if s.pointer is None else Pointer(s.pointer.buffer, sym, s.pointer.bits)
+
+
+def _leaves_of(n: Need) -> set[Expr]:
+    out = set(leaves(moved(n.cond, n.moved), "state"))
+    for d in n.deps:
+        out |= _leaves_of(d)
+    return out
+
+
+def _returns(b: Block) -> bool:
+    return bool(b.ops) and b.ops[0].name == "tt.return"
+
+
+__all__ = ["ONE", "Control", "const", "dtype", "var"]

@@ -1,0 +1,219 @@
+"""Memory of imported kernels: addresses become logical indices, masks and fills are kept.
+
+A masked-off lane without `other` is poison; with `zero_fill` it is 0, as today's lowering has it,
+and the program says that it assumes so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opwright.backends.triton.importer_axes import plain
+from opwright.backends.triton.importer_symbols import Dims, Sym
+from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
+from opwright.backends.triton.ttir import Op
+from opwright.ir.delinearize import logical_index, strides_of
+from opwright.ir.dtypes import BOOL, dtype
+from opwright.ir.expr import TRUE, Expr, call, const, leaf, show, substitute
+from opwright.ir.tile import Buffer, Value, element_count
+
+ZERO_FILL = "zero fill of masked loads"
+ATOMICS = {
+    "fadd": "sum", "add": "sum", "max": "max", "min": "min", "umax": "max", "umin": "min",
+}  # fmt: skip
+
+
+class Touch:
+    """A load or a store of a kernel, for the question in which order they happen."""
+
+    __slots__ = ("barrier", "buffer", "index", "line", "store")
+
+    def __init__(
+        self, buffer: str, store: bool, index: tuple[Expr, ...], line: int, barrier: int
+    ) -> None:
+        self.buffer, self.store, self.index = buffer, store, index
+        self.line, self.barrier = line, barrier
+
+
+class Memory(Values):
+    """Loads, stores and atomics of one kernel."""
+
+    def __init__(
+        self,
+        file: str,
+        kernel: str,
+        stated: Mapping[Expr, Expr],
+        flat: Mapping[str, Buffer],
+        zero_fill: bool,
+    ) -> None:
+        super().__init__(file, kernel)
+        self.stated_values, self.flat, self.zero_fill = stated, flat, zero_fill
+        self.offsets: dict[str, list[Expr]] = {}
+        self.assumes: dict[str, None] = {}
+        self.touches: list[Touch] = []
+        self.barriers = 0
+
+    def pointer(self, op: Op, number: int, dims: Dims) -> Pointer:
+        x = self.env[op.operands[number]]
+        if not isinstance(x, Pointer):
+            raise self.refuse(f"{op.name} through something that is no address")
+        fitted = self.fitted(x, dims)
+        assert isinstance(fitted, Pointer)
+        return fitted
+
+    def place(self, p: Pointer, mask: Expr) -> tuple[Buffer, tuple[Expr, ...]]:
+        """The buffer as the program sees it, and the logical index of an address."""
+        b, offset = p.buffer, self.use(p.offset, mask)
+        self.offsets.setdefault(b.name, []).append(offset)
+        view = self.flat.get(b.name)
+        if view is not None:
+            return view, (substitute(offset, dict(self.stated_values)),)
+        index = logical_index(offset, b, (), self.stated_values)
+        if index is None:
+            if b.name not in self.flat:  # one axis for now: the caller decides and comes again
+                return _line(b), (offset,)
+            steps = ", ".join(show(s) for s in strides_of(b, self.stated_values))
+            raise self.refuse(
+                f"the offset {show(offset)} is no index of {b.name} with strides ({steps}): "
+                f"facts such as stride({b.name}, {max(len(b.shape) - 1, 0)}) == 1 are missing"
+            )
+        return b, index
+
+    def mask(self, op: Op, number: int, dims: Dims) -> Expr:
+        """The mask operand with what it rests on, the path of the branch included."""
+        out = TRUE
+        if number < len(op.operands):
+            x = self.env[op.operands[number]]
+            if not isinstance(x, Sym) or x.bits != 1:
+                raise self.refuse(f"the mask of {op.name} is no truth value")
+            out = self.use(self.aligned(x, dims))
+        return out
+
+    def load(self, op: Op) -> Thing:
+        dims, b = self.axes.of(op.results[0]), self.emitting()
+        if op.attrs.get("boundaryCheck", "array<i32>") not in ("array<i32>", "[]"):
+            raise self.refuse("a load through a block pointer")
+        p = self.pointer(op, 0, dims)
+        mask = self.mask(op, 1, dims)
+        fill = self.env[op.operands[2]] if len(op.operands) > 2 else None
+        under = call("and", self.path, mask)
+        buffer, index = self.place(p, under)
+        number = None if fill is None else _number(fill)
+        if fill is None and self.zero_fill and mask is not TRUE:
+            number = 0
+            self.assumes[ZERO_FILL] = None
+        if mask is TRUE and self.path is not TRUE:
+            number = 0  # never seen: the branch is not taken
+        other: float | int | bool | None = number
+        if buffer.dtype is BOOL and number is not None:
+            other = bool(number)
+        elif buffer.dtype.kind == "real" and number is not None:
+            other = float(number)
+        elif buffer.dtype.kind == "int" and number is not None:
+            other = int(number)
+        v = b.load(buffer, *index, mask=under, other=other, name=plain(op.results[0]))
+        self.note(buffer, False, index)
+        made = self.loaded(v, p, dims)
+        if self.path is not TRUE and mask is not TRUE and number is None and fill is None:
+            idle = self.like(made, 0, dims)
+            made = self.choice(Sym(self.path, (), 1), made, idle, dims)
+        if fill is not None and number is None:
+            made = self.choice(Sym(mask, dims, 1), made, self.fitted(fill, dims), dims)
+        return made
+
+    def like(self, x: Thing, number: int, dims: Dims) -> Thing:
+        if isinstance(x, Tile):
+            return Tile(None, dims, x.dtype, number)
+        assert isinstance(x, Sym)
+        return Sym(const(bool(number) if x.bits == 1 else number), dims, x.bits)
+
+    def loaded(self, v: Value, p: Pointer, dims: Dims) -> Thing:
+        """What a kernel sees of an element: integers without a sign get the one TTIR gives."""
+        kind = v.dtype
+        if kind.kind == "real":
+            return Tile(v, dims, kind)
+        if kind is BOOL:
+            e = leaf("value", v, "bool")
+            if p.bits <= 1:
+                return Sym(e, dims, 1)
+            return Sym(call("select", e, 1, 0), dims, p.bits)
+        e = leaf("value", v, "int")
+        if kind.name[0] == "u":
+            e = self.signed(e, kind.bits)
+        return Sym(e, dims, kind.bits)
+
+    def store(self, op: Op) -> None:
+        if op.attrs.get("boundaryCheck", "array<i32>") not in ("array<i32>", "[]"):
+            raise self.refuse("a store through a block pointer")
+        dims, b = self.axes.of(op.operands[0]), self.emitting()
+        p = self.pointer(op, 0, dims)
+        under = call("and", self.path, self.mask(op, 2, dims))
+        buffer, index = self.place(p, under)
+        v = self.stored(self.fitted(self.env[op.operands[1]], dims), buffer)
+        b.store(buffer, *index, v, mask=under)
+        self.note(buffer, True, index)
+
+    def stored(self, x: Thing, buffer: Buffer) -> Value:
+        """A thing as an element of a buffer."""
+        kind = buffer.dtype
+        if isinstance(x, Sym):
+            if kind is BOOL:
+                e = self.use(x)
+                if e.kind != "bool":
+                    e = e.args[0] if _is_flag(e) else call("ne", e, 0)
+                return self.materialise(e, BOOL)
+            if kind.kind == "int" and kind.name[0] == "u":
+                return self.materialise(self.unsigned(self.observe(x)), kind)
+            return self.value(x, kind if kind.kind == "int" else dtype(f"i{x.bits}"))
+        return self.value(x)
+
+    def atomic(self, op: Op) -> None:
+        """Every lane takes part, also lanes that share an address."""
+        kind = op.words[0] if op.words else ""
+        if kind not in ATOMICS:
+            raise self.refuse(f"an atomic {kind or op.rest}")
+        dims, b = self.axes.of(op.operands[0]), self.emitting()
+        p = self.pointer(op, 0, dims)
+        under = call("and", self.path, self.mask(op, 2, dims))
+        buffer, index = self.place(p, under)
+        v = self.stored(self.fitted(self.env[op.operands[1]], dims), buffer)
+        if kind[0] == "u" and buffer.dtype.name[0] != "u":
+            raise self.refuse(f"an atomic {kind} of {buffer.dtype}")
+        b.atomic(ATOMICS[kind], buffer, *index, self.spread(v, dims), mask=under)
+
+    # -- order within a program
+    def note(self, b: Buffer, store: bool, index: tuple[Expr, ...]) -> None:
+        if b.role != "in":
+            self.touches.append(Touch(b.name, store, index, self.line, self.barriers))
+
+    def ordered(self) -> None:
+        """Lanes of a program are ordered by nothing: what is read and written must be read and
+        written by the same lane, or there is a barrier between."""
+        for t in self.touches:
+            for u in self.touches:
+                if t.store and not u.store and t.buffer == u.buffer and t.index != u.index:
+                    if t.barrier == u.barrier:
+                        self.line = max(t.line, u.line)
+                        raise self.refuse(
+                            f"{t.buffer} is written at line {t.line} and read at line {u.line} "
+                            "at other indices, without a barrier between"
+                        )
+
+
+def _line(b: Buffer) -> Buffer:
+    """A stand-in for a buffer whose offsets are not split."""
+    return Buffer(b.name, b.role, b.dtype, (element_count(b.shape),), None, b.init)
+
+
+def _number(x: Thing) -> float | int | None:
+    """The number that a fill is, if it is one."""
+    if isinstance(x, Tile) and x.value is None:
+        return x.number
+    if isinstance(x, Sym) and x.expr.op == "const":
+        return int(x.expr.attr)
+    return None
+
+
+def _is_flag(e: Expr) -> bool:
+    return e.op == "select" and [a.attr for a in e.args[1:]] == [1, 0]
+
