@@ -81,10 +81,8 @@ def ttir(module: Any, request: dict[str, Any]) -> str:
     from triton.compiler import ASTSource
     from triton.compiler.compiler import make_backend
 
-    kernel = getattr(module, request["kernel"], None)
+    kernel: Any = getattr(module, request["kernel"], None)
     while kernel is not None and not hasattr(kernel, "arg_names") and hasattr(kernel, "fn"):
-        kernel = kernel.fn
-    while type(kernel).__name__ in ("Autotuner", "Heuristics"):
         kernel = kernel.fn
     if kernel is None or not hasattr(kernel, "fn"):
         raise ValueError(f"the source has no kernel {request['kernel']}")
@@ -118,7 +116,8 @@ def reason(error: BaseException, path: str) -> dict[str, Any]:
     line, text = (lines[-1] if lines else 0) or 0, ""
     at: BaseException | None = error
     while at is not None:  # the innermost place and the innermost message
-        node, source = getattr(at, "node", None), getattr(at, "src", None)
+        node: Any = getattr(at, "node", None)
+        source = getattr(at, "src", None)
         if hasattr(node, "lineno") and isinstance(source, str):
             with open(path, encoding="utf-8") as f:
                 before, found, _ = f.read().partition(source.splitlines()[0])

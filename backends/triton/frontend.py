@@ -44,9 +44,7 @@ def to_ttir(source: str, file: str, launch: BoundLaunch, target: str) -> str:
     return to_ttir_many(source, file, [launch], target)[0]
 
 
-def to_ttir_many(
-    source: str, file: str, launches: Sequence[BoundLaunch], target: str
-) -> list[str]:
+def to_ttir_many(source: str, file: str, launches: Sequence[BoundLaunch], target: str) -> list[str]:
     """TTIR of several launches, from one process."""
     tree = check_policy(source, file)
     requests = [_request(c, file, target) for c in launches]
@@ -130,7 +128,9 @@ def _ask(source: str, file: str, requests: list[dict[str, Any]]) -> list[dict[st
                 child.stderr.close()
         if not answer.exists():
             last = said.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-            raise ImportRefusal(f"the Triton front end ended with {child.returncode}: {last[0]}", file)
+            raise ImportRefusal(
+                f"the Triton front end ended with {child.returncode}: {last[0]}", file
+            )
         data: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         if "answers" not in data:
             raise ImportRefusal(data["error"], file, data.get("line", 0))

@@ -15,7 +15,6 @@ from opwright.backends.triton.importer_control import Control
 from opwright.backends.triton.importer_symbols import Need, Sym
 from opwright.backends.triton.importer_values import (
     FLOAT_ROWS,
-    REALS,
     ROUNDINGS,
     Pointer,
     Thing,
@@ -24,8 +23,9 @@ from opwright.backends.triton.importer_values import (
 from opwright.backends.triton.ttir import Function, Op, number, parse
 from opwright.ir.delinearize import split_accesses, stated_values
 from opwright.ir.dtypes import BOOL, I64, dtype
-from opwright.ir.expr import Expr, call, const, leaf, leaves, pid, substitute
+from opwright.ir.expr import Expr, call, const, leaf, leaves, pid, substitute, toreal
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
+from opwright.ir.polynomial import polynomial
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Buffer, Builder, Kernel, Placement, TileProgram
 
@@ -158,16 +158,14 @@ class _Importer(Control):
     def arguments(self, f: Function) -> None:
         """Parameters in the order of the launch; narrow integers must fit their type."""
         if len(f.params) != len(self.launch.args):
-            raise self.refuse(
-                f"{len(f.params)} parameters, the plan gives {len(self.launch.args)}"
-            )
+            raise self.refuse(f"{len(f.params)} parameters, the plan gives {len(self.launch.args)}")
         self.at(f.line)
         for (name, kind), a in zip(f.params, self.launch.args, strict=True):
             if isinstance(a, Buffer):
                 bits = int(kind.element[1:]) if kind.element[0] == "i" else 0
                 self.env[name] = Pointer(a, Sym(const(0), (), 64), bits)
             elif a.dtype.kind == "real":
-                v = self.builder.index(_real(a.expr), a.dtype, plain(name))
+                v = self.builder.index(toreal(a.expr), a.dtype, plain(name))
                 self.env[name] = Tile(v, (), a.dtype)
             elif a.dtype is BOOL:
                 self.env[name] = Sym(a.expr, (), 1)
@@ -202,7 +200,7 @@ class _Importer(Control):
             out = [self.rounding(op, ROUNDINGS[name])]
         elif name in OPAQUE or name.startswith("math."):
             out = [self.opaque(op, name)]
-        elif name.startswith("arith.") and self.whole(op):
+        elif name.startswith("arith.") and self.is_integer(op):
             out = [self.integer(op)]
         else:
             out = self.structural(op)
@@ -239,7 +237,7 @@ class _Importer(Control):
             return []
         raise self.refuse(f"the operation {name} is not known")
 
-    def whole(self, op: Op) -> bool:
+    def is_integer(self, op: Op) -> bool:
         kind = op.types()[0].element
         return kind[0] == "i"
 
@@ -254,11 +252,6 @@ class _Importer(Control):
             v = self.emitting().ew("trunc", self.value(self.real(op, 0)))
             out = Sym(leaf("value", v, "int"), dims, bits, (), bits < 64, op.line)
             return out if name == "fptosi" else self.narrow(out, bits, op.line)
-        if name == "select":
-            c = self.env[op.operands[0]]
-            assert isinstance(c, Sym)
-            a, b = (self.env[x] for x in op.operands[1:])
-            return self.choice(c, a, b, dims, plain(op.results[0]))
         a = self.symbol(op, 0, dims)
         if name in ("extsi", "extui"):
             return self.widen(a, bits, name == "extsi", op.line)
@@ -342,24 +335,22 @@ class _Importer(Control):
     @staticmethod
     def unit(e: Expr, at0: Expr, at1: Expr, lane: Expr) -> bool:
         """Whether an expression moves by one with a lane, as far as its form shows."""
-        from opwright.ir.polynomial import polynomial
-
         return polynomial(e - lane) == polynomial(at0) and polynomial(at1 - 1) == polynomial(at0)
 
     # -- single results
     def program_id(self, op: Op) -> Thing:
-        return Sym(self.dimension(op, pid), (), 32)
+        d = self.dimension(op)
+        return Sym(pid(d) if d < len(self.launch.grid) else const(0), (), 32)
 
     def num_programs(self, op: Op) -> Thing:
-        d = "xyz".index(op.words[0]) if op.words else number(op.attrs.get("axis", "0"))
-        grid = self.launch.grid
+        d, grid = self.dimension(op), self.launch.grid
         e = grid[d] if d < len(grid) else const(1)
         self.ranges.bound(e, 0, 2**31 - 1)  # else nothing is launched
         return Sym(e, (), 32)
 
-    def dimension(self, op: Op, make: object) -> Expr:
-        d = "xyz".index(op.words[0]) if op.words else number(op.attrs.get("axis", "0"))
-        return pid(d) if d < len(self.launch.grid) else const(0)
+    @staticmethod
+    def dimension(op: Op) -> int:
+        return "xyz".index(op.words[0]) if op.words else number(op.attrs.get("axis", "0"))
 
     def make_range(self, op: Op) -> Thing:
         dims, start = self.axes.of(op.results[0]), number(op.attrs["start"])
@@ -372,9 +363,7 @@ class _Importer(Control):
             return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line)
         if isinstance(x, Pointer):
             o = x.offset
-            return Pointer(
-                x.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), x.bits
-            )
+            return Pointer(x.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), x.bits)
         return Tile(x.value, dims, x.dtype, x.number)
 
     def broadcast(self, op: Op) -> Thing:
@@ -428,7 +417,7 @@ class _Importer(Control):
         v = self.materialise(e, dtype(f"i{wide}") if wide < 64 else I64)
         return Tile(b.cast(v, kind, hint), dims, kind)
 
-    def select(self, op: Op) -> Thing:
+    def selection(self, op: Op) -> Thing:
         c = self.env[op.operands[0]]
         assert isinstance(c, Sym)
         a, b = (self.env[x] for x in op.operands[1:])
@@ -459,7 +448,7 @@ class _Importer(Control):
 
 _HANDLERS = {
     "arith.constant": _Importer.constant,
-    "arith.select": _Importer.select,
+    "arith.select": _Importer.selection,
     "arith.extf": _Importer.cast,
     "arith.truncf": _Importer.cast,
     "tt.fp_to_fp": _Importer.cast,
@@ -494,6 +483,3 @@ def _real(e: Expr) -> Expr:
     from opwright.ir.expr import toreal
 
     return toreal(e)
-
-
-__all__ = ["REALS", "import_functions", "import_program"]

@@ -94,7 +94,9 @@ class Axes:
         if a not in self.types or b not in self.types:
             return
         one, two = self.types[a].shape, self.types[b].shape
-        for i, j in dims if dims is not None else zip(range(len(one)), range(len(two))):
+        if dims is None:
+            dims = [(d, d) for d in range(min(len(one), len(two)))]
+        for i, j in dims:
             if one[i] == two[j] > 1:
                 self.edges.append(((a, i), (b, j)))
 
@@ -176,8 +178,9 @@ class Axes:
         elif op.name == "tt.trans":
             self.pair(first, out, [(o, d) for d, o in enumerate(order_of(op))])
         elif op.name == "tt.reshape":
-            a, b = self.types[first].shape, self.types[out].shape
-            self.pair(first, out, [(i[0], j[0]) for i, j in groups(a, b) if len(i) == len(j) == 1])
+            old, new = self.types[first].shape, self.types[out].shape
+            whole = [(i[0], j[0]) for i, j in groups(old, new) if len(i) == len(j) == 1]
+            self.pair(first, out, whole)
         elif op.name in ("tt.reduce", "tt.scan"):
             axis = number(op.attrs["axis"])
             rank = len(self.types[first].shape)
@@ -235,7 +238,8 @@ def groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list
     out: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(a) or j < len(b):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         p = q = 1
         while True:
             if p == q and (left or right) and (p > 1 or i >= len(a) or j >= len(b)):

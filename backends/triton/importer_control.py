@@ -8,6 +8,7 @@ the condition, and selections. An early return is a branch around what follows.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,20 +17,8 @@ from opwright.backends.triton.importer_folds import Folds
 from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, join, moved
 from opwright.backends.triton.importer_values import Impure, Pointer, Thing, Tile
 from opwright.backends.triton.ttir import Block, Op
-from opwright.ir.dtypes import I64, dtype
-from opwright.ir.expr import (
-    ONE,
-    TRUE,
-    ZERO,
-    Expr,
-    call,
-    const,
-    leaf,
-    leaves,
-    maximum,
-    substitute,
-    var,
-)
+from opwright.ir.dtypes import I64
+from opwright.ir.expr import TRUE, ZERO, Expr, call, leaf, leaves, maximum, substitute
 from opwright.ir.polynomial import expression, polynomial
 from opwright.ir.tile import Value
 
@@ -86,8 +75,9 @@ class Range:
 class Control(Folds):
     """Statements with regions, and the blocks of a function."""
 
+    @abstractmethod
     def operation(self, op: Op) -> list[Thing]:
-        raise NotImplementedError
+        """The results of one operation."""
 
     # -- blocks
     def function(self, blocks: list[Block]) -> None:
@@ -166,8 +156,8 @@ class Control(Folds):
         other = op.regions[1][0] if len(op.regions) > 1 else Block("", [])
         if e.op == "const":
             taken = self.body(then if e.attr else other)
-            dims = [self.axes.of(r) for r in op.results]
-            return [self.fitted(self.env[n], d) for n, d in zip(taken, dims, strict=True)]
+            targets = [self.axes.of(r) for r in op.results]
+            return [self.fitted(self.env[n], d) for n, d in zip(taken, targets, strict=True)]
         if not op.results:
             self.emitting().branch(e, self._region(then), self._region(other))
             return []
@@ -260,9 +250,10 @@ class Control(Folds):
         held = iter(out)
         for n, s in enumerate(steady):
             target = self.axes.of(op.results[n])
-            x = self.after(s, r, dims[n]) if s is not None else None
-            if x is None:
+            if s is None:
                 x = self.thing(next(held), inits[n], dims[n])
+            else:
+                x = self.after(s, r, dims[n])
             results.append(self.fitted(x, target))
         return results
 
@@ -365,9 +356,8 @@ class Control(Folds):
             return
         r = self.range(op)
         for name, s in zip(op.results, self.steady(op, r), strict=True):
-            x = None if s is None else self.after(s, r, self.axes.of(name))
-            if x is not None:
-                self.env[name] = x
+            if s is not None:
+                self.env[name] = self.after(s, r, self.axes.of(name))
 
     def closed(
         self,
@@ -402,7 +392,11 @@ class Control(Folds):
         """A steady number in the iteration in which the variable is `now`."""
         if s.lagging:
             made = self.lagged(s, r, now - r.step)
-            e = made if made is s.first.expr else call("select", call("eq", now, r.lo), s.first.expr, made)
+            e = (
+                made
+                if made is s.first.expr
+                else call("select", call("eq", now, r.lo), s.first.expr, made)
+            )
         else:
             e = s.first.expr + r.scaled(now, s.more)
         return self.held(s, e, dims)
@@ -411,7 +405,7 @@ class Control(Folds):
         states = [x for x in leaves(s.more, "state") if str(x.attr).startswith("iv ")]
         return substitute(s.more, dict.fromkeys(states, then))
 
-    def after(self, s: Steady, r: Range, dims: Dims) -> Thing | None:
+    def after(self, s: Steady, r: Range, dims: Dims) -> Thing:
         """A steady number after the loop."""
         if s.lagging:
             last = r.lo + (r.trips() - 1) * r.step
@@ -437,6 +431,3 @@ def _leaves_of(n: Need) -> set[Expr]:
 
 def _returns(b: Block) -> bool:
     return bool(b.ops) and b.ops[0].name == "tt.return"
-
-
-__all__ = ["ONE", "Control", "const", "dtype", "var"]

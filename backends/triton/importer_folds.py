@@ -37,7 +37,8 @@ def monoid_of(op: Op) -> str | None:
 
 
 def extreme_of(op: Op) -> str | None:
-    """argmax or argmin, of a region over (value, index) pairs where ties go to the smaller index."""
+    """argmax or argmin, of a region over (value, index) pairs where equal ones go to the smaller
+    index."""
     (block,) = op.regions[0]
     if len(block.args) != 4:
         return None
@@ -160,7 +161,7 @@ class Folds(Memory):
         value: Thing = (
             Tile(best, inside, best.dtype)
             if isinstance(x, Tile)
-            else Sym(leaf("value", best, "int"), inside, x.bits)  # type: ignore[union-attr]
+            else Sym(leaf("value", best, "int"), inside, x.bits)
         )
         return [self.fitted(value, outs[0]), self.fitted(where, outs[1])]
 
@@ -241,9 +242,7 @@ class Folds(Memory):
             return Tile(x.value, dims, x.dtype, 0.0, _dims(x))
         return self.reshaped(x, old, shape, dims)
 
-    def reshaped(
-        self, x: Thing, old: tuple[int, ...], shape: tuple[int, ...], dims: Dims
-    ) -> Thing:
+    def reshaped(self, x: Thing, old: tuple[int, ...], shape: tuple[int, ...], dims: Dims) -> Thing:
         mapping: dict[Expr, Expr] = {}
         own = _dims(x)
         for left, right in groups(old, shape):
@@ -315,4 +314,3 @@ def _flag(e: Expr) -> Expr | None:
         if (e.args[1].attr, e.args[2].attr) in ((1, 0), (-1, 0)):
             return e.args[0]
     return None
-

@@ -216,4 +216,3 @@ def _number(x: Thing) -> float | int | None:
 
 def _is_flag(e: Expr) -> bool:
     return e.op == "select" and [a.attr for a in e.args[1:]] == [1, 0]
-

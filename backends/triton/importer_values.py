@@ -261,9 +261,7 @@ class Values(Arithmetic):
         inner = kind if row.result in "ni" else self.common(e)
         if e.op in ("floordiv", "mod"):
             inner = self.common(e)
-        args = [
-            self.materialise(a, BOOL if a.kind == "bool" else inner) for a in e.args
-        ]
+        args = [self.materialise(a, BOOL if a.kind == "bool" else inner) for a in e.args]
         return self.converted(b.ew(e.op, *args), kind)
 
     def common(self, e: Expr) -> DType:
@@ -358,9 +356,9 @@ class Values(Arithmetic):
             assert isinstance(offset, Sym)
             return Pointer(a.buffer, offset, a.bits)
         if isinstance(a, Tile) and isinstance(b, Tile):
-            x, y = self.placed(a, dims), self.placed(b, dims)
+            one, two = self.placed(a, dims), self.placed(b, dims)
             cond = self.value(self.lifted(c, dims))
-            made = self.emitting().ew("select", cond, self.value(x), self.value(y), name=hint)
+            made = self.emitting().ew("select", cond, self.value(one), self.value(two), name=hint)
             return Tile(made, dims, a.dtype)
         raise self.refuse("a selection between things of different kinds")
 
@@ -432,4 +430,3 @@ def _real(text: str, kind: DType) -> float:
 
     out = float(decode(np.array([bits], kind.storage), kind)[0])
     return math.nan if math.isnan(out) else out
-

@@ -53,6 +53,8 @@ class Op:
         """Types of the results."""
         if self.outs:
             return self.outs
+        if self.name == "arith.constant" and self.rest in ("true", "false"):
+            return [Type("i1")]
         if not self.results or not self.ins:
             return [Type("index")] * len(self.results)
         first = self.ins[0]
