@@ -66,6 +66,13 @@ def implementations(text: str) -> tuple[str, ...]:
     return tuple(one for one in wanted if one != "none")
 
 
+class Proposing(StrEnum):
+    """Who proposes candidates."""
+
+    builtin = "builtin"
+    exchange = "exchange"
+
+
 class Stage(StrEnum):
     """The stages that `show` knows."""
 
@@ -135,6 +142,13 @@ def compile_(
     require: Require = Evidence.proved,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the package goes.")] = Path("out"),
     against: Against = BASELINES,
+    proposer: Annotated[
+        Proposing, typer.Option(help="Who proposes candidates beside the built-in search.")
+    ] = Proposing.builtin,
+    exchange: Annotated[
+        Path | None,
+        typer.Option(help="The folder of --proposer exchange.", show_default=False, metavar="DIR"),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Search, prove, measure, and emit an installable package."""
@@ -142,6 +156,12 @@ def compile_(
     from opwright.spec_files import parse_types
 
     chosen = parse_types(types or [])
+    if (proposer is Proposing.exchange) is not (exchange is not None):
+        raise outcome.Problem(
+            "--proposer exchange and --exchange DIR go together",
+            "name the folder through which requests and answers go: --proposer exchange "
+            "--exchange DIR",
+        )
     request = Request(
         spec,
         op,
@@ -153,6 +173,7 @@ def compile_(
         require.value,
         out,
         implementations(against),
+        exchange,
     )
     return compile_command(request, as_json)
 

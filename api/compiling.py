@@ -31,6 +31,7 @@ class Request:
     require: str
     out: Path
     against: tuple[str, ...]
+    exchange: Path | None = None
 
 
 def compile_command(request: Request, as_json: bool) -> int:
@@ -54,6 +55,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 progress=listener,
                 baselines=baselines(request.against),
                 seconds=request.seconds,
+                exchange=request.exchange,
             )
     except DiagnosticError as error:
         if as_json:

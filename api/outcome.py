@@ -88,6 +88,7 @@ def as_problem(error: Exception) -> Problem | None:
     for module, name, cure in (
         ("opwright.ir.plan", "PlanError", "correct the plan; docs/architecture.md has its form"),
         ("opwright.search.archive", "ArchiveError", ""),
+        ("opwright.search.exchange", "ExchangeError", ""),
         ("opwright.compiler.package_folder", "EmitError", ""),
         ("opwright.backends.cpp.build", "BuildError", "run `opwright doctor`"),
         ("opwright.packages", "PackageError", "name a folder that `opwright compile` wrote"),

@@ -16,7 +16,7 @@ from opwright.compiler.timing import Baselines, Row
 from opwright.ir.op import Operator
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.run import Budget, Choice, Event, SearchResult
-from opwright.search.space import parse
+from opwright.search.space import Space, parse
 from opwright.verify.inputs import Case
 from opwright.verify.numeric import Bound
 
@@ -38,7 +38,8 @@ class Refused(CompileError):
 @dataclass(frozen=True, slots=True, eq=False)
 class Effort:
     """How hard to look at one binding. `primary` is the binding that is searched; at the others
-    `proposer` brings what won there."""
+    `proposer` brings what won there. `more` are spaces beside the backend's own; `searched` hears
+    of the result before anything is built of it."""
 
     budget: Budget
     seed: int
@@ -47,6 +48,8 @@ class Effort:
     proposer: Proposer | None = None
     progress: Callable[[Event], None] | None = None
     baselines: Baselines | None = None
+    more: tuple[Space, ...] = ()
+    searched: Callable[[SearchResult], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

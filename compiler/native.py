@@ -89,7 +89,7 @@ class Native:
         )
         if not effort.primary:
             options = replace(options, cases=8, confirm_rounds=3, bytes_limit=SMALLER)
-        choices = spaces(op, F32_LANES[self.level])
+        choices = [*spaces(op, F32_LANES[self.level]), *effort.more]
         path = archive_path(cache_folder() / "archive", op.name, op.types, self.level)
         with CandidateEvaluator(op, toolbox.tools, options) as evaluator, Archive(path) as archive:
             result = search(
@@ -104,6 +104,8 @@ class Native:
                 batch=4,
                 general=lambda program: takes_dense(op, program.facts),
             )
+            if effort.searched is not None and not result.stopped:
+                effort.searched(result)
             if result.baseline is None:
                 raise refusal(op, result)
             chosen = ships(result)
@@ -118,24 +120,28 @@ class Native:
         return Found(op, result, variants, cases, tuple(table), serving)
 
     def _variant(self, label: str, op: Operator, c: Choice, options: Options) -> PackagedVariant:
-        """Libraries for this level and the lesser ones, each tested as built."""
-        own = printed(c.program, op, self.level)
+        """Libraries for this level and the lesser ones, each tested as built. A text that was given
+        is the same at all of them."""
+        given = c.given
+        own = given.emitted if given else printed(c.program, op, self.level)
         records = list(c.candidate.records)
         libraries: dict[str, Path] = {}
         sources = {self.level: own.source}
         for lesser in LEVELS[LEVELS.index(self.level) :]:
             toolbox = evaluation_tools(op, lesser)
             if lesser == self.level:
-                libraries[lesser] = toolbox.tools.build(toolbox.tools.emit(c.program)).path
+                emitted = given.emitted if given else toolbox.tools.emit(c.program)
+                libraries[lesser] = toolbox.tools.build(emitted).path
                 continue
             few = replace(options, cases=6)
             known = [r for r in c.candidate.records if r.kind in ("G1", "G2", "G3")]
             tools = replace(toolbox.tools, safety=_settled(known))
             with CandidateEvaluator(op, tools, few) as evaluator:
-                judged = evaluator.judge(Job(0, c.schedule, c.program, c.candidate.program))
+                job = Job(0, c.schedule, c.program, c.candidate.program, given)
+                judged = evaluator.judge(job)
             if judged.status != "ok":
                 continue  # a level that fails its tests is not shipped
-            emitted = toolbox.tools.emit(c.program)
+            emitted = given.emitted if given else toolbox.tools.emit(c.program)
             libraries[lesser] = toolbox.tools.build(emitted).path
             sources[lesser] = emitted.source
             records += [_at_level(r, lesser) for r in judged.records if r.kind == "G6"]
@@ -143,9 +149,13 @@ class Native:
             own.plan,
             spec=op.digest,
             types=dict(op.types),
-            origin={"proposer": c.candidate.origin, "schedule": c.schedule.text},
+            origin={
+                "proposer": c.candidate.origin,
+                "schedule": c.schedule.text,
+                **({"text": given.digest, **own.plan.origin} if given else {}),
+            },
         )
-        text = show_program(c.program)
+        text = "" if given else show_program(c.program)
         return PackagedVariant(
             label, plan, libraries, own.source, text, records=tuple(records), sources=sources
         )

@@ -12,9 +12,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opwright.compiler.backend import (
     Backend,
@@ -36,9 +36,13 @@ from opwright.compiler.package import (
 )
 from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
+from opwright.ir.op import Operator
 from opwright.ir.record import Verdict
 from opwright.search.propose import Proposer
 from opwright.search.run import Budget, Choice, Event
+
+if TYPE_CHECKING:
+    from opwright.compiler.exchanging import Desk
 
 BACKENDS = ("cpp", "triton", "jax")
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
@@ -88,12 +92,14 @@ def compile_spec(
     baselines: Baselines | None = None,
     seconds: float | None = None,
     proposer: Proposer | None = None,
+    exchange: Path | None = None,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
     `types` chooses the binding that is searched (default: the first of every type variable); all
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
-    `target` is the backend's own default when empty.
+    `target` is the backend's own default when empty. `exchange` is a folder through which texts
+    are proposed from outside (C++ only); Waiting when none has come yet.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
@@ -107,6 +113,7 @@ def compile_spec(
         raise DiagnosticError(wrong)
     bindings = order(spec.bindings(name), types)
     found: list[Found] = []
+    desk: Desk | None = None
     for binding in bindings:
         operator = spec.operator(name, binding)
         effort = Effort(
@@ -119,6 +126,15 @@ def compile_spec(
         )
         if found:
             effort = carry(found[0].result, effort)
+        elif exchange is not None:
+            desk = _desk(exchange, operator, spec, chosen, effort.budget.evaluations)
+            effort = replace(
+                effort,
+                budget=desk.budget(seconds),
+                proposer=desk.proposer,
+                more=(desk.space,),
+                searched=desk.searched,
+            )
         one = chosen.compile(operator, effort)
         found.append(one)
         if one.result.stopped:
@@ -127,7 +143,19 @@ def compile_spec(
     if first.stopped and len(found) < len(bindings):
         raise KeyboardInterrupt
     emitted = emit(_package(spec, name, found, chosen), out)
-    return _result(emitted.folder, emitted.wheel, found, chosen)
+    result = _result(emitted.folder, emitted.wheel, found, chosen)
+    return replace(result, notes=(*result.notes, *desk.notes())) if desk else result
+
+
+def _desk(path: Path, op: Operator, spec: Spec, backend: Backend, own: int) -> Desk:
+    """The exchange of an operator; CompileError for a backend whose texts cannot be timed here."""
+    from opwright.compiler.exchanging import Desk
+    from opwright.compiler.native import Native
+
+    if not isinstance(backend, Native):
+        cure = "use --backend cpp; `opwright verify` judges single candidates of other backends"
+        raise CompileError(f"the exchange proposer takes no {backend.name} texts", cure)
+    return Desk.open(path, op, spec.source, backend.level, own)
 
 
 # -- preparation -----------------------------------------------------------------------------------

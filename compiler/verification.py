@@ -7,8 +7,6 @@ be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from opwright.compiler.candidates import Candidate, printed, read
@@ -19,6 +17,7 @@ from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record, Verdict
 from opwright.ir.tiletext import ParseError, parse_program
+from opwright.verify.policy import tested_instead
 
 REQUIRED = ("G0", "G2", "G3", "G6")
 
@@ -63,7 +62,7 @@ def verify_operator(op: Operator, path: Path, isa: str, require: str, seed: int 
         return Verdict(tuple(records), REQUIRED)
     records += execute(c, static, op, isa, seed)
     if not static.safe:
-        records = [_tested_instead(r, records) for r in records]
+        records = tested_instead(records)
     return Verdict(tuple(records), REQUIRED)
 
 
@@ -76,14 +75,3 @@ def _safety(static: Static) -> str:
         if found:
             return status
     return "PROVED"
-
-
-def _tested_instead(r: Record, records: Sequence[Record]) -> Record:
-    """Safety that could not be proved is as good as the test runs that watched for damage."""
-    if r.kind not in SAFETY or r.status not in ("UNKNOWN", "ASSUMED"):
-        return r
-    runs = [x for x in records if x.kind == "G6"]
-    if not runs or any(x.status != "TESTED" for x in runs):
-        return r
-    reason = f"{r.reason}; the runs of G6 touched nothing outside of its buffers"
-    return replace(r, status="TESTED", reason=reason)

@@ -55,6 +55,7 @@ from opwright.verify.numeric import (
     bounds,
     numeric,
 )
+from opwright.verify.policy import tested_instead
 from opwright.verify.sizes import Scaled, default_workload, scale, work
 
 LONG = 0.1  # seconds of a call beyond which candidate 0 or an incumbent is not timed again
@@ -262,7 +263,7 @@ class CandidateEvaluator:
             return replace(base, status=kind, reason=failed.reason)
         if any(r.kind == "G6" and r.status == "UNKNOWN" for r in found.records):
             return replace(base, status="unproved", reason=found.records[0].reason)
-        return base
+        return replace(base, records=tuple(tested_instead(records))) if job.given else base
 
     def _library(self, job: Job) -> tuple[Emitted, Built]:
         """The built candidate, from memory or by building it (the builder has a cache of its
@@ -281,7 +282,8 @@ class CandidateEvaluator:
 
     def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
         cases = [*self.cases, *self._own_sizes(job.program)]
-        guarded = GUARDED if self.options.guarded else ()
+        watched = job.given is not None and any(r.status != "PROVED" for r in job.given.records)
+        guarded = GUARDED if self.options.guarded or watched else ()
         layouts = ("rows", "gapped", *guarded)
         need = max((slots(self.op, c, k)[1] for c in cases for k in layouts), default=0)
         shared = self._arena(need)

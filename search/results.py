@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from opwright.ir.plan import Plan
 from opwright.ir.record import Record
 from opwright.ir.tile import TileProgram
 from opwright.search.sandbox import Limits
-from opwright.search.space import Schedule
+from opwright.search.space import Schedule, Space
 from opwright.verify.numeric import Reference
 
 Metrics = Mapping[str, Mapping[str, float]]  # workload -> metric -> value
@@ -30,9 +30,10 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A candidate that came as a text: what is built of it, and what the gates said that ran before
-    anything is executed."""
+    """A candidate that came as a text: its hash with that of the plan, what is built of it, and
+    what the gates said that ran before anything is executed."""
 
+    digest: str
     emitted: Emitted
     records: tuple[Record, ...]
 
@@ -49,6 +50,13 @@ class Job:
     program: TileProgram
     digest: str
     given: Given | None = None
+
+
+@runtime_checkable
+class TextSpace(Space, Protocol):
+    """A space whose schedules stand for texts: `instantiate` gives what was read of one."""
+
+    def given(self, schedule: Schedule) -> Given: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,15 @@ from opwright.ir.tiletext import digest as program_digest
 from opwright.search.archive import Archive, ArchiveError, Candidate
 from opwright.search.objective import Metrics, Score, Scorer
 from opwright.search.propose import Builtin, Proposal, Proposer, View
-from opwright.search.results import Confirmation, Evaluation, Evaluator, Incumbent, Job
+from opwright.search.results import (
+    Confirmation,
+    Evaluation,
+    Evaluator,
+    Given,
+    Incumbent,
+    Job,
+    TextSpace,
+)
 from opwright.search.space import IllegalSchedule, Schedule, Space, parse, space_of
 
 REUSED = (
@@ -112,6 +120,7 @@ class Choice:
     metrics: Metrics
     score: float
     confirmed: bool
+    given: Given | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,8 +331,8 @@ class _Search:
             )
 
         try:
-            program = space_of(self.spaces, p.schedule).instantiate(p.schedule)
-            digest = self.digest(program)
+            program, given = self._made(p.schedule)
+            digest = given.digest if given else self.digest(program)
         except IllegalSchedule as e:
             return settled("illegal", e.reason)
         twin = self.state.programs.get(digest, fresh.get(digest))
@@ -345,7 +354,13 @@ class _Search:
                 p.origin,
                 p.parent,
             )
-        return Job(number, p.schedule, program, digest)
+        return Job(number, p.schedule, program, digest, given)
+
+    def _made(self, schedule: Schedule) -> tuple[TileProgram, Given | None]:
+        """The program of a schedule, and the text that it was read from where it stands for one."""
+        space = space_of(self.spaces, schedule)
+        program = space.instantiate(schedule)
+        return program, space.given(schedule) if isinstance(space, TextSpace) else None
 
     def _note_program(self, c: Candidate) -> None:
         if c.program and c.status not in FREE:
@@ -428,8 +443,8 @@ class _Search:
         if number not in self.jobs:
             c = self.state.candidates[number]
             schedule = parse(c.schedule)
-            program = space_of(self.spaces, schedule).instantiate(schedule)
-            self.jobs[number] = Job(number, schedule, program, c.program)
+            program, given = self._made(schedule)
+            self.jobs[number] = Job(number, schedule, program, c.program, given)
         return self.jobs[number]
 
     # -- the end ----------------------------------------------------------------------------------
@@ -548,7 +563,7 @@ class _Search:
         metrics = self._metrics(number, confirmed)
         c = self.state.candidates[number]
         final = self._final(number, confirmed)
-        return Choice(c, job.schedule, job.program, metrics, final, number in confirmed)
+        return Choice(c, job.schedule, job.program, metrics, final, number in confirmed, job.given)
 
     def _name(self, number: int) -> str:
         return f"{number} {self.state.candidates[number].schedule}"

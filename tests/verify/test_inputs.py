@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -315,4 +316,4 @@ def test_guarded_buffers_end_at_pages(layout: str) -> None:
         taken.append(range(s.offset, s.offset + s.span))
         taken += [range(p, p + memory.PAGE) for p in pages.values()]
     taken = sorted(taken, key=lambda r: r.start)
-    assert all(a.stop <= b.start for a, b in zip(taken, taken[1:], strict=False))
+    assert all(a.stop <= b.start for a, b in itertools.pairwise(taken))
