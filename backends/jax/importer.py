@@ -301,17 +301,16 @@ def _canonical(e: Expr) -> Expr:
     return from_affine({**dict(rows), None: form.get(None, 0)})
 
 
-def _jax_dimension(e: Expr) -> str:
+def _jax_dimension(e: Expr, level: int = 0) -> str:
     """A size formula as JAX's symbolic dimensions are written."""
-    if e.op == "size":
+    if e.op in ("size", "const"):
         return str(e.attr)
-    if e.op == "const":
-        return str(e.attr)
-    args = [_jax_dimension(a) for a in e.args]
     if e.op in ("add", "sub", "mul"):
-        return f"({args[0]} {'+-*'['add sub mul'.split().index(e.op)]} {args[1]})"
+        sign, own = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2)}[e.op]
+        text = f"{_jax_dimension(e.args[0], own)} {sign} {_jax_dimension(e.args[1], own + 1)}"
+        return f"({text})" if own < level else text
     if e.op in ("floordiv", "mod", "max", "min"):
-        return f"{e.op}({args[0]}, {args[1]})"
+        return f"{e.op}({', '.join(_jax_dimension(a) for a in e.args)})"
     raise ImportRefusal(f"the extent {show(e)} has no symbolic form")
 
 
