@@ -73,6 +73,17 @@ class Proposing(StrEnum):
     exchange = "exchange"
 
 
+class Backend(StrEnum):
+    """What candidates are written in."""
+
+    cpp = "cpp"
+    triton = "triton"
+    jax = "jax"
+
+
+Written = Annotated[Backend, typer.Option("--backend", help="What candidates are written in.")]
+
+
 class Stage(StrEnum):
     """The stages that `show` knows."""
 
@@ -132,7 +143,14 @@ def check(specs: Specs, as_json: Json = False) -> int:
 def compile_(
     spec: Spec,
     op: OperatorName = None,
-    target: Annotated[str, typer.Option(help="cpu, or cpu(x86-64-v3).")] = "cpu",
+    backend: Written = Backend.cpp,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="cpu or cpu(x86-64-v3); of triton: sm_80, sm_90, sm_100, gfx942 or all.",
+            show_default=False,
+        ),
+    ] = "",
     types: Types = None,
     budget: Annotated[int, typer.Option(min=1, help="Candidates to evaluate.")] = 12,
     seconds: Annotated[
@@ -174,6 +192,7 @@ def compile_(
         out,
         implementations(against),
         exchange,
+        backend=backend.value,
     )
     return compile_command(request, as_json)
 

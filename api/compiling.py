@@ -32,6 +32,7 @@ class Request:
     out: Path
     against: tuple[str, ...]
     exchange: Path | None = None
+    backend: str = "cpp"
 
 
 def compile_command(request: Request, as_json: bool) -> int:
@@ -47,6 +48,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 request.path,
                 name,
                 target=request.target,
+                backend=request.backend,
                 budget=request.budget,
                 out=request.out,
                 seed=request.seed,

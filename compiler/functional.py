@@ -1,10 +1,24 @@
-"""Array code for JAX: what `<package>.jax` runs, and the backend that ships nothing else."""
+"""Array code for JAX: what `<package>.jax` runs, and the gates on such a function."""
 
 from __future__ import annotations
 
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from opwright.compiler.candidates import Candidate
 from opwright.compiler.package_spec import Arrays
 from opwright.ir.expr import walk
+from opwright.ir.launch import ImportRefusal
 from opwright.ir.op import Operator
+from opwright.ir.record import Record
+from opwright.verify.inputs import Case
+from opwright.verify.numeric import Bound, Numeric, Observation, numeric
+from opwright.verify.sizes import shape_of
+
+SAFE = ("G2", "G3")
+ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
 
 
 def arrays_of(op: Operator) -> tuple[Arrays | None, str]:
@@ -28,3 +42,63 @@ def wide_reals(op: Operator) -> bool:
             elif x.op == "fold" and x.attr.acc is not None:
                 names.add(x.attr.acc.name)
     return "f64" in names
+
+
+def functional_gates(c: Candidate, op: Operator) -> list[Record]:
+    """G1 to G3 of a pure function of arrays: whether its trace reads back; there is no memory to
+    be safe about."""
+    subject = f"{c.plan.source} {c.digest}"
+    begin = time.perf_counter()
+    read, why = _read_back(c, op)
+    spent = time.perf_counter() - begin
+    first = Record("G1.import", "G1", "PROVED" if read else "UNKNOWN", why, subject, seconds=spent)
+    nothing = "n/a: functional: a pure function of arrays addresses no memory"
+    return [first, *(Record(f"{g}.functional", g, "PROVED", nothing, subject) for g in SAFE)]
+
+
+def _read_back(c: Candidate, op: Operator) -> tuple[Operator | None, str]:
+    try:
+        module = importlib.import_module("opwright.backends.jax.importer")
+    except ModuleNotFoundError as e:
+        return None, f"the text cannot be read back here: {e.msg}"
+    try:
+        found: Operator = module.import_operator(c.source, c.plan, op)
+        return found, "the trace of the function reads back as index notation"
+    except ImportRefusal as e:
+        return None, str(e)
+    except (ValueError, LookupError, TypeError, RuntimeError, AssertionError) as e:
+        return None, f"the importer failed on this text ({type(e).__name__}: {e})"
+
+
+def functional_numeric(
+    c: Candidate,
+    op: Operator,
+    cases: Sequence[Case],
+    bound: Callable[[Case], Mapping[str, Bound]],
+    notes: Sequence[str] = (),
+    limit: float = 60.0,
+) -> Numeric:
+    """G6 of a function, called on the CPU in a process of its own, each case twice."""
+    from opwright.backends.jax.run import Process, RunError
+
+    subject = f"{c.plan.source} {c.digest}"
+    with Process(c.source, c.plan, op) as process:
+
+        def run(case: Case, layout: str) -> Observation | None:
+            try:
+                first, again = (
+                    process.call(case.inputs, case.params, case.sizes, limit) for _ in range(2)
+                )
+            except RunError as e:
+                where = f"{c.plan.source}:{e.line}: " if e.line else ""
+                return Observation(failure=f"{where}{e}")
+            for t in op.outputs:
+                wanted = shape_of(t, case.sizes, case.params)
+                if first[t.name].shape != wanted:
+                    got = list(first[t.name].shape)
+                    return Observation(failure=f"{t.name} has shape {got}, not {list(wanted)}")
+            return Observation(first, again)
+
+        found = numeric(op, cases, run, bound, subject, notes, layouts=())
+    said = tuple(replace(r, assumptions=(*r.assumptions, ON_CPU)) for r in found.records)
+    return Numeric(said, found.error)

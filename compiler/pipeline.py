@@ -167,6 +167,11 @@ def backend_of(name: str, target: str = "") -> Backend:
         from opwright.compiler.native import Native, isa_of
 
         return Native(isa_of(target or "cpu"))
+    if name == "jax":
+        from opwright.compiler.pure import Pure, check_target
+
+        check_target(target)
+        return Pure()
     raise CompileError(f"there is no backend {name}", f"backends: {', '.join(BACKENDS)}")
 
 

@@ -1,0 +1,226 @@
+"""The JAX backend: one pure function of arrays, printed from the operator, tested and timed on the
+CPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opwright.compiler.backend import (
+    CompileError,
+    Effort,
+    Found,
+    Refused,
+    reference_cases,
+    refusal,
+    ships,
+)
+from opwright.compiler.candidates import Candidate
+from opwright.compiler.functional import arrays_of, functional_numeric
+from opwright.compiler.importing import static_gates
+from opwright.compiler.loads import workloads
+from opwright.compiler.package_spec import PackagedVariant
+from opwright.compiler.paths import cache_folder
+from opwright.compiler.timing import OWN, Row, rows, shape_text
+from opwright.ir.binding import InputError
+from opwright.ir.op import Operator
+from opwright.ir.reference import reference
+from opwright.ir.tile import TileProgram
+from opwright.search.archive import Archive, archive_path
+from opwright.search.evaluate import host, memory_limit
+from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
+from opwright.search.run import search
+from opwright.search.space import ChoiceSpace
+from opwright.verify.inputs import Case, generate, workload_case
+from opwright.verify.numeric import Bound, bounds
+
+TARGET = "cpu(jax)"
+CASES = 14
+SMALLER = 8 << 20  # bytes of workloads at a binding that is not searched
+REPEATS = 15
+CALL_LIMIT = 60.0  # seconds
+UNRUN = "on an accelerator: the function was tested and timed by XLA on the CPU"
+
+
+def check_target(target: str) -> None:
+    if target not in ("", "cpu", TARGET):
+        cure = "leave --target out; XLA compiles the function for the device it is called on"
+        raise CompileError(f"target {target}: the JAX backend tests and times on the CPU", cure)
+
+
+@dataclass(frozen=True, slots=True)
+class Pure:
+    """Array code under jit: XLA decides how it runs."""
+
+    @property
+    def name(self) -> str:
+        return "jax"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (TARGET,)
+
+    def prepare(self) -> None:
+        if importlib.util.find_spec("jax") is None:
+            raise CompileError("JAX is not installed", "pip install jax")
+
+    def machine(self) -> Mapping[str, Any]:
+        return {"processor": host(), "threads": os.cpu_count() or 1, "runs": "XLA on the CPU"}
+
+    def identity(self, op: Operator) -> str:
+        return f"jax {importlib.metadata.version('jax')}"
+
+    def compile(self, op: Operator, effort: Effort) -> Found:
+        """Print, judge and time the function."""
+        arrays, why = arrays_of(op)
+        if arrays is None:
+            raise Refused(f"{op.name}: {why}", "compile it with --backend cpp")
+        from opwright.backends.jax.plan import make_plan
+
+        plan = make_plan(op, target=TARGET)
+        plan = replace(plan, origin={"proposer": "printer", "schedule": "arrays(form=printed)"})
+        c = Candidate(plan, arrays.source)
+        program = TileProgram(op.name, (), ())  # there is no tile program behind array code
+        space = ChoiceSpace("arrays", {"form": ("printed",)}, lambda form: program)
+        path = archive_path(cache_folder() / "archive", op.name, op.types, "jax")
+        judge = _Evaluator(op, c, effort, self.identity(op))
+        with Archive(path) as archive:
+            result = search(
+                [space],
+                op,
+                judge,
+                effort.budget,
+                effort.seed,
+                archive,
+                effort.progress,
+                digest=lambda _: c.digest,
+            )
+        if result.baseline is None:
+            raise refusal(op, result)
+        variants = tuple(
+            PackagedVariant(
+                "arrays", plan, {}, c.source, records=choice.candidate.records, targets=("cpu",)
+            )
+            for _, choice in ships(result)
+        )
+        table = judge.rows(result.baseline.metrics, effort) if effort.primary else []
+        cases = reference_cases(op, judge.cases, judge.bound)
+        serving = {name: "arrays" for name in judge.weights}
+        return Found(op, result, variants, cases, tuple(table), serving, unrun=(UNRUN,))
+
+
+class _Evaluator:
+    """Judges the one function there is; the evaluator protocol of the search."""
+
+    def __init__(self, op: Operator, c: Candidate, effort: Effort, identity: str) -> None:
+        self.op, self.candidate, self.seed, self.identity = op, c, effort.seed, identity
+        made = generate(op, effort.seed, CASES if effort.primary else CASES // 2)
+        self._bounds: dict[int, Mapping[str, Bound]] = {}
+        self._notes = list(made.notes)
+        self.cases = [x for x in made.cases if self._has_reference(x)]
+        limit = memory_limit() if effort.primary else SMALLER
+        self._loads, notes = workloads(op, limit)
+        self._notes += notes
+
+    @property
+    def context(self) -> str:
+        return f"1 {self.op.digest} {self.identity} {host()} {self.seed} {len(self.cases)}"
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(self._notes))
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {s.name: s.weight for _, s in self._loads}
+
+    def bound(self, case: Case) -> Mapping[str, Bound]:
+        """Reference values of a case, computed once."""
+        if id(case) not in self._bounds:
+            self._bounds[id(case)] = bounds(
+                self.op, case, lambda x, sizes, params: reference(self.op, x, params, sizes)
+            )
+        return self._bounds[id(case)]
+
+    def _has_reference(self, case: Case) -> bool:
+        try:
+            self.bound(case)
+        except InputError as e:
+            self._notes.append(f"{case} left out: {e}")
+            return False
+        return True
+
+    def evaluate(
+        self, jobs: Sequence[Job], incumbent: Incumbent | None
+    ) -> Iterator[tuple[Job, Evaluation]]:
+        for job in jobs:
+            yield job, self._judge()
+
+    def _judge(self) -> Evaluation:
+        c = self.candidate
+        records = static_gates(c, self.op).records
+        bad = next((r for r in records if r.status == "REFUTED"), None)
+        if bad is not None:
+            return Evaluation("refuted", f"{bad.id}: {bad.reason}", c.digest, records)
+        found = functional_numeric(c, self.op, self.cases, self.bound, self._notes, CALL_LIMIT)
+        records = (*records, *found.records)
+        size = len(c.source.encode())
+        failed = found.refuted
+        if failed is not None:
+            kind = "crashed" if failed.id == "G6.runs" else "wrong"
+            return Evaluation(kind, failed.reason, c.digest, records, {"size": size})
+        metrics = {}
+        for name, seconds in self._times().items():
+            metrics[name] = {
+                "latency": seconds,
+                "error": found.error,
+                "memory": 0.0,
+                "compile_time": 0.0,
+                "code_size": float(size),
+            }
+        if not metrics:
+            return Evaluation("timeout", "no workload could be timed", c.digest, records)
+        return Evaluation("ok", "", c.digest, records, {"size": size}, metrics)
+
+    def _times(self) -> dict[str, float]:
+        """Median seconds of every workload, in a process of the function's own."""
+        from opwright.backends.jax.run import Process, RunError
+
+        out = {}
+        with Process(self.candidate.source, self.candidate.plan, self.op) as process:
+            for w, scaled in self._loads:
+                case = workload_case(self.op, w, scaled, self.seed * 1009 + 1)
+                try:
+                    found = process.seconds(case.inputs, case.params, case.sizes, REPEATS)
+                except RunError as e:
+                    self._notes.append(f"{scaled.name} was not timed: {e}")
+                    continue
+                out[scaled.name] = statistics.median(found)
+        return out
+
+    def rows(self, metrics: Mapping[str, Mapping[str, float]], effort: Effort) -> list[Row]:
+        """The function's times and those of the baselines; every call allocates its results."""
+        out: list[Row] = []
+        for w, scaled in self._loads:
+            name, shape = scaled.name, shape_text(self.op, scaled.sizes)
+            if name not in metrics:
+                continue
+            note = "timed in a process of its own, before the baselines"
+            seconds = metrics[name]["latency"]
+            out.append(Row(self.op.name, name, shape, OWN, "fresh", seconds, 0.0, note))
+            if effort.baselines is not None:
+                case = workload_case(self.op, w, scaled, self.seed * 1009 + 1)
+                others = rows(self.op, name, case, {}, effort.baselines, os.cpu_count() or 1)
+                out += [r for r in others if r.mode == "fresh"]
+        return out
+
+    def confirm(self, jobs: Sequence[Job], baseline: Job | None) -> Confirmation:
+        return Confirmation({}, 0.0)
+
+    def close(self) -> None:
+        """Every process ended with the call that started it."""
