@@ -7,6 +7,7 @@ a Triton kernel in the interpreter of the language, a function of arrays in a pr
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import re
 import time
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from opwright.backends.cpp.driver import DriverError
 from opwright.compiler.candidates import Candidate
+from opwright.compiler.functional import functional_numeric
 from opwright.compiler.importing import Static
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
@@ -41,7 +43,6 @@ LARGEST = 8192  # of a block that test sizes straddle
 CASES = 18
 CALL_LIMIT = 10.0  # seconds for one test call of a small case
 INTERPRETED = "run by the language's interpreter on the CPU, not on a GPU"
-ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
 # an interpreter takes milliseconds for every operation of every program
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
@@ -207,4 +208,9 @@ def _said(r: Record, how: str) -> Record:
 
 
 def _functional(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
-    return [Record("G6.runs", "G6", "UNKNOWN", ON_CPU)]
+    if importlib.util.find_spec("jax") is None:
+        why = "this installation runs no array code (JAX is missing); pip install jax"
+        return [Record("G6.runs", "G6", "UNKNOWN", why)]
+    cases = _Cases.of(op, isa, seed, TileProgram(op.name, (), (), static.bound.facts), CASES)
+    found = functional_numeric(c, op, cases.cases, cases.bound, cases.notes, CALL_LIMIT * 6)
+    return list(found.records)
