@@ -257,7 +257,8 @@ def test_frames_hold_and_report(layout: str) -> None:
         assert frame.damage() == ([], [])
         facts = [call("eq", stride("x", 1), frame.slot("x").strides[1])]
         assert frame.satisfies(facts)
-        assert frame.address("x") % 64 == (4 if layout == "offset" else 0)
+        if layout != "end":  # which ends on a page, wherever it begins
+            assert frame.address("x") % 64 == (4 if layout == "offset" else 0)
 
 
 def test_an_updated_input_may_share_its_memory() -> None:
