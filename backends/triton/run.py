@@ -202,7 +202,7 @@ class Call:
 
     def place(self, b: Buffer, given: Array | None, at: int) -> _Place:
         shape = tuple(int(self.value(s)) for s in b.shape)
-        steps: tuple[int, ...]
+        steps: tuple[int, ...] = ()
         if given is not None:
             if given.dtype != np.dtype(b.dtype.storage) or given.shape != shape:
                 raise RunError(
@@ -210,7 +210,7 @@ class Call:
                     f"{list(given.shape)}"
                 )
             steps = tuple(s // given.itemsize for s in given.strides)
-        else:
+        if given is None or not given.size:  # numpy gives an empty array strides of 0
             steps = tuple(int(evaluate(s, self.env)) for s in row_major(b.shape))
         for n, step in enumerate(steps):
             self.env[b.name, n] = step
