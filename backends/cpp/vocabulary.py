@@ -80,7 +80,7 @@ class Snippet:
 
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_VECTOR = re.compile(r"\b([fiu])(8|16|32|64)x(\d+)\b")
+VECTOR = re.compile(r"\b([fiu])(8|16|32|64)x(\d+)\b")
 _HEAD = re.compile(r"^//: (\w+)((?: \w+)*)\n", re.M)
 
 
@@ -111,13 +111,19 @@ def names() -> frozenset[str]:
     return frozenset(found.union(*(_table(level) for level in ISAS)))
 
 
+def snippets(level: str) -> tuple[str, ...]:
+    """Every text that `prelude` may print at a level, but for vector types."""
+    return tuple(s.text for found in _table(level).values() for s in found)
+
+
 def is_vector_type(word: str) -> bool:
     """Whether a word has the form of a vector type's name."""
-    return _VECTOR.fullmatch(word) is not None
+    return VECTOR.fullmatch(word) is not None
 
 
-def _typedef(name: str) -> str:
-    m = _VECTOR.fullmatch(name)
+def typedef(name: str) -> str:
+    """The definition of a vector type."""
+    m = VECTOR.fullmatch(name)
     assert m is not None
     letter, bits, lanes = m[1], int(m[2]), int(m[3])
     element = {"f32": "float", "f64": "double"}.get(letter + m[2], letter + m[2])
@@ -126,7 +132,7 @@ def _typedef(name: str) -> str:
 
 def prelude(body: str, level: str) -> str:
     """What must precede `body`: scalar and vector types, then snippets in order of need."""
-    table, types = _table(level), {m[0] for m in _VECTOR.finditer(body)}
+    table, types = _table(level), {m[0] for m in VECTOR.finditer(body)}
     out: list[str] = []
     done: set[str] = set()
 
@@ -142,5 +148,5 @@ def prelude(body: str, level: str) -> str:
     need("INL")
     at = len(out)
     need(body)
-    defined = "".join(_typedef(t) for t in sorted(types))
+    defined = "".join(typedef(t) for t in sorted(types))
     return "".join([*out[:at], defined, *out[at:]])

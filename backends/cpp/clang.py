@@ -1,0 +1,484 @@
+"""libclang: C++ text as a small typed syntax tree of our own; everything outside of it is refused
+with its line.
+
+libclang is imported here and nowhere else, when a text is read. No header of the machine is
+used: what kernels may include is declared in `clang_headers.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from opwright.backends.cpp import clang_headers
+from opwright.ir.launch import ImportRefusal
+
+CURE = "reading C++ back needs libclang: pip install 'opwright[cuda]' (libclang 18.1.1)"
+FOLDER = "/opwright-headers"
+ACCEPTED = ("omp simd", "GCC ivdep", "GCC unroll", "unroll", "clang loop", "STDC FP_CONTRACT")
+
+BINARY = " .* ->* * / % + - << >> <=> < > <= >= == != & ^ | && || = *= /= %= += -= <<= >>= &= ^= |= ,"
+UNARY = ("", "p++", "p--", "++", "--", "&", "*", "+", "-", "~", "!")
+
+
+@dataclass(frozen=True, slots=True)
+class CType:
+    """A C++ type. kind: int | uint | bool | real | void | vector | pointer | array | other.
+
+    `bits` of a number; `of` the element of a vector, pointer or array and `count` how many.
+    """
+
+    kind: str
+    bits: int = 0
+    of: CType | None = None
+    count: int = 0
+    name: str = ""
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in ("int", "uint")
+
+    @property
+    def scalar(self) -> CType:
+        """The element of a vector, else the type itself."""
+        return self.of if self.kind == "vector" and self.of is not None else self
+
+    def __str__(self) -> str:
+        if self.kind in ("vector", "array"):
+            return f"{self.of}[{self.count}]"
+        if self.kind == "pointer":
+            return f"{self.of} *"
+        letter = {"int": "i", "uint": "u", "real": "f"}.get(self.kind)
+        return f"{letter}{self.bits}" if letter else self.name or self.kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A piece of syntax; `attr` depends on `op`.
+
+    Expressions: int, real (the number) | name ((declaration, spelling)) | unary, binary, assign
+    (the operator; an assignment's is "" or that of `+=`) | cond | call ((name, declaration,
+    integers of its template)) | invoke (a lambda) | index | cast (whether it is written) | init |
+    paren | lambda ((parameters, body)).
+    Statements: block | declare ((declaration, name)) | expr | if | for (init, condition, step,
+    body, each maybe None) | while | do | return | continue | break | asm (its text) | empty.
+    """
+
+    op: str
+    type: CType
+    args: tuple[Any, ...] = ()
+    attr: Any = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A function with a body; parameters are (declaration, name, type)."""
+
+    name: str
+    parameters: tuple[tuple[int, str, CType], ...]
+    result: CType
+    body: Node
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A read text: functions by declaration."""
+
+    functions: Mapping[int, Function]
+
+    def kernel(self, name: str) -> Function | None:
+        found = [f for f in self.functions.values() if f.name == name]
+        return found[-1] if found else None
+
+
+VOID, BOOL = CType("void"), CType("bool", 8)
+
+
+@cache
+def _clang() -> Any:
+    """The binding, with the prototypes that it lacks; ImportRefusal with the cure."""
+    try:
+        from clang import cindex
+    except ImportError:
+        raise ImportRefusal(CURE) from None
+    try:
+        library = cindex.conf.lib
+    except cindex.LibclangError:
+        raise ImportRefusal(CURE) from None
+    # exported since LLVM 17; the binding of the 18.1.1 wheel does not name them
+    for name in ("clang_getCursorBinaryOperatorKind", "clang_getCursorUnaryOperatorKind"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [cindex.Cursor], ctypes.c_int
+    library.clang_Cursor_Evaluate.argtypes = [cindex.Cursor]
+    library.clang_Cursor_Evaluate.restype = ctypes.c_void_p
+    for name, kind in (
+        ("getKind", ctypes.c_int),
+        ("getAsLongLong", ctypes.c_longlong),
+        ("getAsDouble", ctypes.c_double),
+        ("dispose", None),
+    ):
+        function = getattr(library, f"clang_EvalResult_{name}")
+        function.argtypes, function.restype = [ctypes.c_void_p], kind
+    return cindex
+
+
+def parse(source: str, file: str, stub: str = "") -> Unit:
+    """The functions of a text; `stub` is declared before its first line. ImportRefusal with the
+    line of what does not parse or is outside of the subset."""
+    return _Reader(source, file, stub).unit()
+
+
+class _Reader:
+    def __init__(self, source: str, file: str, stub: str) -> None:
+        self.ci = _clang()
+        self.library = self.ci.conf.lib
+        self.source, self.file = source, file
+        self.pragmas()
+        main = f"{FOLDER}/main.cpp"
+        headers = dict(clang_headers.HEADERS)
+        first = '#include "before.h"\n' if stub else "\n"
+        texts = [(f"{FOLDER}/{n}", t) for n, t in (*headers.items(), ("before.h", stub))]
+        texts.append((main, first + source))
+        # no header of the machine; wide registers so that assembly constraints are accepted
+        args = ["-nostdinc", f"-I{FOLDER}", "-std=c++17", "-x", "c++", "-w", "-march=x86-64-v4"]
+        args += ["--target=x86_64-unknown-linux-gnu"]
+        self.tu = self.ci.Index.create().parse(main, args=args, unsaved_files=texts)
+        self.main = main
+        for d in self.tu.diagnostics:
+            if d.severity >= self.ci.Diagnostic.Error:
+                raise self.refuse(f"does not parse: {d.spelling}", d.location.line - 1)
+        self.functions: dict[int, Function] = {}
+        self.pending: list[Any] = []
+
+    def refuse(self, what: str, at: Any = 0) -> ImportRefusal:
+        line = at if isinstance(at, int) else self.line(at)
+        return ImportRefusal(what, self.file, max(line, 0))
+
+    def line(self, cursor: Any) -> int:
+        return int(cursor.location.line) - 1
+
+    def pragmas(self) -> None:
+        """Hints without meaning are skipped; what changes meaning is refused."""
+        for n, text in enumerate(self.source.split("\n"), 1):
+            words = text.strip()
+            if not words.startswith("#pragma"):
+                continue
+            rest = " ".join(words.removeprefix("#pragma").split())
+            if rest != "once" and not rest.startswith(ACCEPTED):
+                hint = " (programs already run in parallel)" if rest.startswith("omp") else ""
+                raise self.refuse(f"#pragma {rest} inside a candidate{hint}", n)
+
+    # -- declarations
+    def unit(self) -> Unit:
+        self.find(self.tu.cursor)
+        while self.pending:  # functions that are called: templates at their arguments too
+            cursor = self.pending.pop()
+            if cursor.hash not in self.functions:
+                self.function(cursor)
+        return Unit(self.functions)
+
+    def find(self, cursor: Any) -> None:
+        kinds = self.ci.CursorKind
+        for c in cursor.get_children():
+            here = c.location.file is not None and c.location.file.name == self.main
+            if c.kind in (kinds.LINKAGE_SPEC, kinds.UNEXPOSED_DECL, kinds.NAMESPACE) and here:
+                self.find(c)
+            elif c.kind == kinds.FUNCTION_DECL and c.is_definition() and here:
+                self.function(c)
+
+    def function(self, c: Any) -> None:
+        kinds = self.ci.CursorKind
+        parameters = []
+        body = None
+        for p in c.get_children():
+            if p.kind == kinds.PARM_DECL:
+                parameters.append((p.hash, p.spelling, self.type(p.type, p)))
+            elif p.kind == kinds.COMPOUND_STMT:
+                body = p
+        if body is None:
+            return
+        self.functions[c.hash] = Function(
+            c.spelling,
+            tuple(parameters),
+            self.type(c.result_type, c),
+            self.statement(body),
+            self.line(c),
+        )
+
+    def type(self, t: Any, at: Any) -> CType:
+        kinds = self.ci.TypeKind
+        c = t.get_canonical()
+        signed = {
+            kinds.CHAR_S: 8, kinds.SCHAR: 8, kinds.SHORT: 16, kinds.INT: 32, kinds.LONG: 64,
+            kinds.LONGLONG: 64,
+        }  # fmt: skip
+        unsigned = {
+            kinds.CHAR_U: 8, kinds.UCHAR: 8, kinds.USHORT: 16, kinds.UINT: 32, kinds.ULONG: 64,
+            kinds.ULONGLONG: 64,
+        }  # fmt: skip
+        if c.kind in signed:
+            return CType("int", signed[c.kind])
+        if c.kind in unsigned:
+            return CType("uint", unsigned[c.kind])
+        if c.kind == kinds.BOOL:
+            return BOOL
+        if c.kind in (kinds.FLOAT, kinds.DOUBLE):
+            return CType("real", 32 if c.kind == kinds.FLOAT else 64)
+        if c.kind == kinds.VOID:
+            return VOID
+        if c.kind == kinds.POINTER:
+            return CType("pointer", of=self.type(c.get_pointee(), at))
+        if c.kind in (kinds.LVALUEREFERENCE, kinds.RVALUEREFERENCE):
+            return CType("reference", of=self.type(c.get_pointee(), at))
+        if c.kind == kinds.CONSTANTARRAY:
+            return CType("array", of=self.type(c.element_type, at), count=c.element_count)
+        if c.kind == kinds.VECTOR:
+            return CType("vector", of=self.type(c.element_type, at), count=c.element_count)
+        if c.kind == kinds.ENUM:
+            return self.type(c.get_declaration().enum_type, at)
+        return CType("other", name=t.spelling)
+
+    # -- statements
+    def statement(self, c: Any) -> Node:
+        kinds, line = self.ci.CursorKind, self.line(c)
+        k, children = c.kind, list(c.get_children())
+
+        def node(op: str, *args: Any, attr: Any = None) -> Node:
+            return Node(op, VOID, args, attr, line)
+
+        if k == kinds.COMPOUND_STMT:
+            return node("block", *(self.statement(x) for x in children))
+        if k == kinds.NULL_STMT:
+            return node("empty")
+        if k == kinds.DECL_STMT:
+            found = [self.declaration(x) for x in children]
+            return found[0] if len(found) == 1 else node("group", *found)
+        if k == kinds.IF_STMT:
+            if not 2 <= len(children) <= 3 or not children[0].kind.is_expression():
+                raise self.refuse("a declaration in the condition of an if", line)
+            return node("if", self.expression(children[0]), *map(self.statement, children[1:]))
+        if k == kinds.FOR_STMT:
+            return self.loop(c, children, line)
+        if k == kinds.WHILE_STMT:
+            if len(children) != 2:
+                raise self.refuse("a declaration in the condition of a while", line)
+            return node("while", self.expression(children[0]), self.statement(children[1]))
+        if k == kinds.RETURN_STMT:
+            return node("return", *(self.expression(x) for x in children))
+        if k == kinds.CONTINUE_STMT:
+            return node("continue")
+        if k == kinds.BREAK_STMT:
+            return node("break")
+        if k == kinds.UNEXPOSED_STMT and children:  # a statement with attributes, a loop hint
+            return self.statement(children[-1])
+        if k in (kinds.ASM_STMT, kinds.MS_ASM_STMT):
+            text = "".join(t.spelling for t in c.get_tokens())
+            return node("asm", *(self.expression(x) for x in children), attr=text)
+        if k.is_expression():
+            return node("expr", self.expression(c))
+        names = {
+            kinds.GOTO_STMT: "goto", kinds.LABEL_STMT: "a label", kinds.SWITCH_STMT: "switch",
+            kinds.DO_STMT: "do", kinds.CXX_TRY_STMT: "try", kinds.CXX_FOR_RANGE_STMT: "a range for",
+        }  # fmt: skip
+        raise self.refuse(f"{names.get(k, k.name.lower())} is not understood", line)
+
+    def declaration(self, c: Any) -> Node:
+        kinds, line = self.ci.CursorKind, self.line(c)
+        if c.kind in (kinds.STATIC_ASSERT, kinds.TYPEDEF_DECL, kinds.TYPE_ALIAS_DECL):
+            return Node("empty", VOID, (), None, line)
+        if c.kind == kinds.ENUM_DECL:
+            return Node("empty", VOID, (), None, line)
+        if c.kind != kinds.VAR_DECL:
+            raise self.refuse(f"the declaration of {c.spelling or c.kind.name.lower()}", line)
+        if c.storage_class == self.ci.StorageClass.STATIC and not c.type.is_const_qualified():
+            raise self.refuse(f"{c.spelling}: a static variable lives across programs", line)
+        kind = self.type(c.type, c)
+        inits = [x for x in c.get_children() if x.kind.is_expression()]
+        if kind.kind == "array":  # extents are children too
+            inits = [x for x in inits if x.kind == kinds.INIT_LIST_EXPR]
+        args = (self.expression(inits[-1]),) if inits else ()
+        return Node("declare", kind, args, (c.hash, c.spelling), line)
+
+    def loop(self, c: Any, children: list[Any], line: int) -> Node:
+        """A `for`; libclang leaves absent parts out, so they are told apart by the semicolons."""
+        body = self.statement(children[-1])
+        parts: list[Any] = [None, None, None]
+        if len(children) == 4:
+            parts = list(children[:3])
+        else:
+            depth, cuts = 0, []
+            for t in c.get_tokens():
+                depth += (t.spelling == "(") - (t.spelling == ")")
+                if t.spelling == ";" and depth == 1:
+                    cuts.append(t.extent.start.offset)
+                if depth == 0 and t.spelling == ")":
+                    break
+            for x in children[:-1]:
+                at = x.extent.start.offset
+                parts[0 if at < cuts[0] else 1 if at < cuts[1] else 2] = x
+        init = None if parts[0] is None else self.statement(parts[0])
+        cond = None if parts[1] is None else self.expression(parts[1])
+        step = None if parts[2] is None else self.statement(parts[2])
+        return Node("for", VOID, (init, cond, step, body), None, line)
+
+    # -- expressions
+    def evaluate(self, c: Any) -> int | float | None:
+        """A value known at compile time: literals in macros, constexpr, enumerators."""
+        found = self.library.clang_Cursor_Evaluate(c)
+        if not found:
+            return None
+        try:
+            kind = self.library.clang_EvalResult_getKind(found)
+            if kind == 1:
+                return int(self.library.clang_EvalResult_getAsLongLong(found))
+            return float(self.library.clang_EvalResult_getAsDouble(found)) if kind == 2 else None
+        finally:
+            self.library.clang_EvalResult_dispose(found)
+
+    def constant(self, c: Any, line: int) -> Node | None:
+        kind = self.type(c.type, c)
+        if kind.kind not in ("int", "uint", "bool", "real"):
+            return None
+        value = self.evaluate(c)
+        if value is None:
+            return None
+        if kind.kind == "real":
+            return Node("real", kind, (), float(value), line)
+        value = int(value)
+        if kind.kind == "uint":
+            value %= 1 << kind.bits
+        return Node("int", kind, (), bool(value) if kind.kind == "bool" else value, line)
+
+    def expression(self, c: Any) -> Node:
+        kinds, line = self.ci.CursorKind, self.line(c)
+        k, children = c.kind, list(c.get_children())
+        kind = self.type(c.type, c)
+        literals = (
+            kinds.INTEGER_LITERAL, kinds.CHARACTER_LITERAL, kinds.CXX_BOOL_LITERAL_EXPR,
+            kinds.FLOATING_LITERAL, kinds.UNARY_OPERATOR,
+        )  # fmt: skip
+        if k in literals and (k != kinds.UNARY_OPERATOR or self.is_literal(c)):
+            found = self.constant(c, line)
+            if found is not None:
+                return found
+        if k == kinds.PAREN_EXPR:
+            inner = self.expression(children[0])
+            return Node("paren", inner.type, (inner,), None, line)
+        if k == kinds.DECL_REF_EXPR:
+            return self.name(c, kind, line)
+        if k == kinds.ARRAY_SUBSCRIPT_EXPR:
+            return Node("index", kind, tuple(map(self.expression, children)), None, line)
+        if k == kinds.UNARY_OPERATOR:
+            op = UNARY[self.library.clang_getCursorUnaryOperatorKind(c)]
+            return Node("unary", kind, (self.expression(children[0]),), op, line)
+        if k in (kinds.BINARY_OPERATOR, kinds.COMPOUND_ASSIGNMENT_OPERATOR):
+            op = BINARY.split(" ")[self.library.clang_getCursorBinaryOperatorKind(c)]
+            args = tuple(map(self.expression, children))
+            if op.endswith("=") and op not in ("==", "!=", "<=", ">="):
+                return Node("assign", kind, args, op[:-1], line)
+            return Node("binary", kind, args, op, line)
+        if k == kinds.CONDITIONAL_OPERATOR:
+            return Node("cond", kind, tuple(map(self.expression, children)), None, line)
+        if k == kinds.CALL_EXPR:
+            return self.call(c, children, kind, line)
+        if k == kinds.LAMBDA_EXPR:
+            params = [x for x in children if x.kind == kinds.PARM_DECL]
+            body = next((x for x in children if x.kind == kinds.COMPOUND_STMT), None)
+            if body is None:
+                raise self.refuse("a lambda without a body", line)
+            declared = tuple((p.hash, p.spelling, self.type(p.type, p)) for p in params)
+            return Node("lambda", kind, (), (declared, self.statement(body)), line)
+        if k == kinds.INIT_LIST_EXPR:
+            return Node("init", kind, tuple(map(self.expression, children)), None, line)
+        casts = (
+            kinds.UNEXPOSED_EXPR, kinds.CSTYLE_CAST_EXPR, kinds.CXX_STATIC_CAST_EXPR,
+            kinds.CXX_FUNCTIONAL_CAST_EXPR, kinds.CXX_CONST_CAST_EXPR,
+            kinds.CXX_REINTERPRET_CAST_EXPR,
+        )  # fmt: skip
+        if k in casts:
+            inner_cursors = [x for x in children if x.kind.is_expression()]
+            if inner_cursors:
+                inner = self.expression(inner_cursors[-1])
+                explicit = k != kinds.UNEXPOSED_EXPR
+                if k == kinds.CXX_REINTERPRET_CAST_EXPR:
+                    raise self.refuse("reinterpret_cast", line)
+                if inner.type == kind and not explicit:
+                    return inner
+                return Node("cast", kind, (inner,), explicit, line)
+        found = self.constant(c, line)
+        if found is not None:
+            return found
+        raise self.refuse(f"the expression {k.name.lower()} is not understood", line)
+
+    def is_literal(self, c: Any) -> bool:
+        """Whether an operand is a sign before a number."""
+        kinds = self.ci.CursorKind
+        inner = list(c.get_children())
+        op = UNARY[self.library.clang_getCursorUnaryOperatorKind(c)]
+        literal = (kinds.INTEGER_LITERAL, kinds.FLOATING_LITERAL)
+        return op == "-" and len(inner) == 1 and inner[0].kind in literal
+
+    def name(self, c: Any, kind: CType, line: int) -> Node:
+        kinds, d = self.ci.CursorKind, c.referenced
+        if d is None:
+            raise self.refuse(f"the name {c.spelling}", line)
+        top = (kinds.TRANSLATION_UNIT, kinds.NAMESPACE, kinds.LINKAGE_SPEC)
+        if d.kind == kinds.ENUM_CONSTANT_DECL or d.semantic_parent.kind in top:
+            return self.outside(c, d, kind, line)
+        if d.kind in (kinds.VAR_DECL, kinds.PARM_DECL):
+            return Node("name", kind, (), (d.hash, c.spelling), line)
+        raise self.refuse(f"the name {c.spelling} is not understood here", line)
+
+    def outside(self, c: Any, d: Any, kind: CType, line: int) -> Node:
+        """A name of the whole text: only constants have a meaning."""
+        kinds = self.ci.CursorKind
+        found = self.constant(c, line) or (
+            self.constant(d, line) if d.kind == kinds.ENUM_CONSTANT_DECL else None
+        )
+        if found is not None:
+            return found
+        fixed = d.kind == kinds.VAR_DECL and d.type.is_const_qualified()
+        inits = [x for x in d.get_children() if x.kind.is_expression()]
+        if fixed and inits and kind.kind != "array":
+            return self.expression(inits[-1])
+        raise self.refuse(f"{c.spelling} is a variable outside of the kernel", line)
+
+    def call(self, c: Any, children: list[Any], kind: CType, line: int) -> Node:
+        kinds = self.ci.CursorKind
+        name, d = c.spelling, c.referenced
+        if not name and not children:
+            raise self.refuse("a constructor call", line)
+        if name == "operator()":  # of a lambda
+            args = [self.expression(x) for x in children if not self.is_method(x)]
+            return Node("invoke", kind, tuple(args), None, line)
+        arguments = list(c.get_arguments())
+        if name in ("NAN", "INFINITY") or name.startswith(("__builtin_inf", "__builtin_nan")):
+            found = self.constant(c, line)
+            if found is not None:
+                return found
+        if d is not None and d.kind == kinds.CXX_METHOD:  # numeric_limits
+            found = self.constant(c, line)
+            if found is None:
+                raise self.refuse(f"the call of {name}", line)
+            return found
+        if d is None or d.kind != kinds.FUNCTION_DECL:
+            raise self.refuse(f"the call of {name or 'something without a name'}", line)
+        here = d.location.file is not None and d.location.file.name == self.main
+        if here:
+            self.pending.append(d)
+        integers = []
+        for x in children[0].walk_preorder():
+            if x.kind == kinds.INTEGER_LITERAL:
+                integers.append(int(self.evaluate(x) or 0))
+        args = [self.expression(x) for x in arguments]
+        attr = (name, d.hash if here else None, tuple(integers))
+        return Node("call", kind, tuple(args), attr, line)
+
+    def is_method(self, c: Any) -> bool:
+        d = c.referenced
+        return d is not None and d.kind == self.ci.CursorKind.CXX_METHOD

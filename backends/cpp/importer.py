@@ -1,0 +1,135 @@
+"""C++ text as TileIR: the kernels of a candidate, read through libclang.
+
+What the printer prints comes back as the program that it was printed from, up to normal form;
+plain loops become scalar programs. Nothing is skipped: what is not understood is refused with its
+line (`ImportRefusal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from opwright.backends.cpp.clang import CType, Function, Unit, parse
+from opwright.backends.cpp.importer_prelude import trusted
+from opwright.backends.cpp.importer_statements import Statements
+from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
+from opwright.ir.dtypes import integer_range
+from opwright.ir.expr import ZERO, Expr, call, const, pid, substitute
+from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
+from opwright.ir.tile import Buffer, Builder, Kernel, Placement, TileProgram, row_major
+
+PIDS = 3
+
+
+def import_program(source: str, bound: BoundPlan, file: str) -> TileProgram:
+    """The program that a candidate's text is; ImportRefusal names what is not understood, and its
+    line."""
+    ours = trusted(source)
+    text, stub = ours if ours is not None else (source, "")
+    unit = parse(text, file, stub)
+    known = known_leaves(bound.facts)
+    buffers = {n: dense(b, known) for n, b in bound.buffers.items()}
+    kernels = []
+    for n, launch in enumerate(bound.launches):
+        label = launch.kernel
+        if any(c.kernel == label for c in bound.launches[:n]):
+            label = f"{label}_{n}"
+        reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours is not None)
+        kernels.append(replace(reader.kernel(), name=label))
+    name = bound.plan.op.partition("@")[0]
+    return TileProgram(name, tuple(kernels), tuple(Placement() for _ in kernels), bound.facts)
+
+
+def known_leaves(facts: tuple[Expr, ...]) -> dict[Expr, Expr]:
+    """What facts say that strides, sizes and params are: numbers, or strides by sizes."""
+    out: dict[Expr, Expr] = {}
+    for f in facts:
+        if f.op != "eq":
+            continue
+        for a, b in (f.args, f.args[::-1]):
+            if a.op in ("size", "param", "stride") and b.op == "const":
+                out[a] = b
+                break
+            if a.op == "stride" and b.op != "stride":
+                out.setdefault(a, b)
+                break
+    numbers = {a: b for a, b in out.items() if b.op == "const"}
+    return {a: substitute(b, numbers) for a, b in out.items()}
+
+
+def dense(b: Buffer, known: Mapping[Expr, Expr]) -> Buffer:
+    """The buffer without strides where facts make it row-major."""
+    if b.strides is None:
+        return b
+    own = [substitute(s, known) for s in b.strides]
+    rows = [substitute(s, known) for s in row_major(b.shape)]
+    return replace(b, strides=None) if own == rows else b
+
+
+class _Kernel:
+    """One launch: its function, with parameters bound to what the plan passes."""
+
+    def __init__(
+        self,
+        unit: Unit,
+        launch: BoundLaunch,
+        buffers: Mapping[str, Buffer],
+        known: Mapping[Expr, Expr],
+        facts: tuple[Expr, ...],
+        file: str,
+        ours: bool,
+    ) -> None:
+        self.launch, self.buffers, self.file = launch, buffers, file
+        found = unit.kernel(launch.kernel)
+        if found is None:
+            raise ImportRefusal(f"no kernel is named {launch.kernel}", file)
+        self.function: Function = found
+        self.builder = Builder(launch.kernel, launch.grid)
+        self.reader = Statements(
+            self.builder, file, unit.functions, known, frozenset(facts), ours
+        )
+
+    def kernel(self) -> Kernel:
+        f, args = self.function, self.launch.args
+        m = self.reader
+        m.at(f.line)
+        if len(f.parameters) != len(args) + PIDS:
+            raise m.refuse(
+                f"{f.name} has {len(f.parameters)} parameters; the plan passes {len(args)} and "
+                f"{PIDS} program ids"
+            )
+        for (ident, name, t), a in zip(f.parameters, args, strict=False):
+            if isinstance(a, Scalar):
+                m.env[ident] = self.scalar(name, t, a)
+            else:
+                m.env[ident] = self.pointer(name, t, self.buffers[a.name])
+        for d, (ident, name, t) in enumerate(f.parameters[len(args) :]):
+            if t != CType("int", 64):
+                raise m.refuse(f"the program id {name or d} is {t}, not int64_t")
+            here = pid(d) if d < len(self.launch.grid) else ZERO
+            m.env[ident] = C(t, here)
+        m.run(f)
+        return self.builder.kernel()
+
+    def scalar(self, name: str, t: CType, a: Scalar) -> C:
+        m = self.reader
+        real = t.kind == "real"
+        if real != (a.expr.kind == "real") or t.kind not in ("int", "uint", "real", "bool"):
+            raise m.refuse(f"the parameter {name} is {t}; the plan passes a {a.dtype}")
+        if dtype_of(t) != a.dtype and not (t.is_integer and t.bits == a.dtype.bits):
+            hint = f"; write i32({name}) in the plan" if t.bits == 32 and not real else ""
+            raise m.refuse(f"the parameter {name} is {t}; the plan passes {a.dtype}{hint}")
+        if a.expr.kind == "int" and a.dtype.bits < 64:
+            low, high = integer_range(a.dtype)
+            inside = call("and", call("le", low, a.expr), call("le", a.expr, const(high)))
+            m.check(inside, "wrap", f"the argument {name} fits {a.dtype}")
+            m.bounds[a.expr] = (max(low, m.interval(a.expr)[0]), float(high))
+        return C(t, a.expr)
+
+    def pointer(self, name: str, t: CType, b: Buffer) -> C:
+        m = self.reader
+        if t.kind != "pointer" or t.of is None:
+            raise m.refuse(f"the parameter {name} is {t}; the plan passes the buffer {b.name}")
+        m.element(b, t.of)
+        return C(t, Pointer(b, (), ZERO))

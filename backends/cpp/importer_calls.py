@@ -1,0 +1,245 @@
+"""Calls: functions of the C library and the printer's vocabulary, each with its meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opwright.backends.cpp.clang import CType, Node
+from opwright.backends.cpp.importer_memory import Memory
+from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
+from opwright.ir.dtypes import BF16, DTYPES, F16, F32, DType
+from opwright.ir.expr import Expr, call, leaf
+from opwright.ir.tile import Value
+
+_ROWS = frozenset(
+    """exp exp2 expm1 log log2 log1p sqrt sin cos tan sinh cosh tanh asin acos atan erf pow
+    fma""".split()
+)
+_RENAMED = {"fabs": "abs", "fmax": "max", "fmin": "min"}
+_ROUNDED = {
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "nearest", "nearbyint": "nearest",
+}  # fmt: skip
+_OPAQUE = frozenset(
+    """erfc fmod hypot atan2 cbrt copysign remainder asinh acosh atanh log10 fdim round""".split()
+)
+_REDUCED = {
+    "v_sum": "sum", "v_prod": "prod", "v_highest": "max", "v_lowest": "min", "v_any": "any",
+    "v_all": "all",
+}  # fmt: skip
+_VECTOR_ROWS = frozenset(
+    """exp exp2 expm1 log log2 log1p sqrt rsqrt sin cos tan sinh cosh tanh asin acos atan erf
+    sigmoid""".split()
+)
+_VECTOR_NAMES = {"v_root": "sqrt", "v_abs": "abs", "v_positive": "abs", "v_pow": "pow"}
+_VECTOR_ROUND = {"v_floor": "floor", "v_ceil": "ceil", "v_trunc": "trunc", "v_rint": "nearest"}
+_IGNORED = frozenset(["__builtin_prefetch", "__builtin_ia32_sfence"])
+
+
+def plain_name(name: str) -> str:
+    """A function of the C library without builtin prefix and type suffix."""
+    base = name.removeprefix("__builtin_")
+    known = _ROWS | set(_RENAMED) | set(_ROUNDED) | _OPAQUE | {"lrint"}
+    if base not in known and base[:-1] in known and base[-1] in "fl":
+        return base[:-1]
+    return base
+
+
+class Calls(Memory):
+    """Meaning of calls; what a name does not have is refused by name."""
+
+    trusted = False
+    facts: frozenset[Expr] = frozenset()
+
+    def expression(self, n: Node) -> C:  # given by the reader of statements
+        raise NotImplementedError
+
+    def call(self, n: Node) -> C:
+        name, _, numbers = n.attr
+        if name in _IGNORED:
+            return C(n.type, None)
+        if name == "__builtin_expect":
+            return self.convert(self.expression(n.args[0]), n.type)
+        if name == "__builtin_assume_aligned":
+            return self.expression(n.args[0])
+        if name in ("opwright_assert", "__builtin_assume"):
+            cond = self.truth(self.expression(n.args[0]))
+            self.sound(cond)
+            self.check(cond, "mask", "what is asserted holds")
+            return C(n.type, None)
+        if self.trusted and name.startswith(("v_", "i_", "r_")):
+            return self.vocabulary(name, n, numbers)
+        args = [self.expression(a) for a in n.args]
+        return self.library(name, n, args)
+
+    # -- the C library
+    def library(self, name: str, n: Node, args: list[C]) -> C:
+        base = plain_name(name)
+        if base in ("max", "min", "clamp") and len(args) >= 2:
+            return self.extreme(base, n.type, args)
+        if base in ("abs", "labs", "llabs") and n.type.is_integer:
+            return C(n.type, self.fits(call("abs", self.number(args[0])), n.type, name))
+        if base in ("isnan", "isinf", "isfinite", "isinf_sign"):
+            return self.classify(base.removesuffix("_sign"), n, args[0])
+        if base in ("lrint", "llrint"):
+            made = self.k.ew("nearest", self.real(args[0]))
+            return C(n.type, self.fits(leaf("value", made, "int"), n.type, name))
+        if n.type.scalar.kind != "real":
+            raise self.refuse(f"the function {name} is not known")
+        exprs = [a.what for a in args]
+        real = all(isinstance(e, Expr) for e in exprs)
+        if base in _ROUNDED:
+            return self.rounded(_ROUNDED[base], n.type, args[0])
+        row = _RENAMED.get(base, base)
+        if row in _ROWS or row in ("abs", "max", "min"):
+            if real and n.type.bits == 64:
+                return C(n.type, call(row, *exprs))
+            return C(n.type, self.k.ew(row, *map(self.real, args), name=self.hint or None))
+        if base in _OPAQUE:
+            values = [self.real(a) for a in args]
+            return C(n.type, self.k.opaque(base, values, dtype_of(n.type)))
+        raise self.refuse(f"the function {name} is not known")
+
+    def classify(self, row: str, n: Node, x: C) -> C:
+        v = self.real(x)
+        if row == "isfinite":
+            nan = leaf("value", self.k.ew("isnan", v), "bool")
+            inf = leaf("value", self.k.ew("isinf", v), "bool")
+            found = call("not", call("or", nan, inf))
+        else:
+            found = leaf("value", self.k.ew(row, v, name=self.hint or None), "bool")
+        return C(n.type, found if n.type.kind != "int" else call("select", found, 1, 0))
+
+    def rounded(self, row: str, t: CType, x: C) -> C:
+        """A whole number in a real type; the integer itself is kept beside it."""
+        if isinstance(x.what, Expr) and t.bits == 64:
+            return C(t, call("toreal", call(row, x.what)))
+        made = self.k.ew(row, self.real(x), name=self.hint or None)
+        v = self.k.cast(made, dtype_of(t))
+        self.whole[v] = leaf("value", made, "int")
+        return C(t, v)
+
+    def extreme(self, base: str, t: CType, args: list[C]) -> C:
+        if base == "clamp":
+            return self.extreme("min", t, [self.extreme("max", t, args[:2]), args[2]])
+        a, b = args
+        if t.scalar.kind == "real":
+            if isinstance(a.what, Expr) and isinstance(b.what, Expr) and t.bits == 64:
+                return C(t, call(base, a.what, b.what))
+            made = self.k.ew(base, self.real(a), self.real(b), name=self.hint or None)
+            return C(t, made)
+        return C(t, call(base, self.number(a), self.number(b)))
+
+    # -- the vocabulary
+    def vocabulary(self, name: str, n: Node, numbers: tuple[int, ...]) -> C:
+        t = n.type
+        if name in ("v_lanes", "v_each", "v_map"):
+            return self.by_lane(name, n, numbers)
+        if name in ("v_load", "v_load_masked", "v_store", "v_stream", "v_store_masked"):
+            return self.memory_call(name, n)
+        args = [self.expression(a) for a in n.args]
+        if name == "v_splat":
+            inner = CType("int", t.scalar.bits) if self.is_mask(args[0]) else t.scalar
+            return C(t, self.convert(args[0], inner).what)
+        if name == "v_iota":
+            return C(t, self.axis(t.count).lane)
+        if name == "v_prefix":
+            return C(t, call("lt", self.axis(t.count).lane, self.number(args[0])))
+        if name == "v_convert":
+            return self.convert(args[0], t)
+        if name in _REDUCED:
+            return self.reduced(_REDUCED[name], t, args[0], n.args[0].type)
+        if name in ("i_min", "i_max"):
+            return C(t, call(name[2:], self.number(args[0]), self.number(args[1])))
+        if name in ("i_div", "i_mod"):
+            row = "floordiv" if name == "i_div" else "mod"
+            return C(t, call(row, self.number(args[0]), self.number(args[1])))
+        if name in ("v_floordiv", "v_floormod"):
+            row = "floordiv" if name == "v_floordiv" else "mod"
+            return C(t, call(row, self.number(args[0]), self.number(args[1])))
+        if name in ("v_max", "v_min", "r_max", "r_min"):
+            return self.extreme(name[2:], t, args)
+        if name in ("v_isnan", "v_isinf"):
+            found = self.k.ew(name[2:], self.real(args[0]), name=self.hint or None)
+            return C(t if t.kind == "vector" else TRUTH, leaf("value", found, "bool"))
+        if name in _VECTOR_ROUND:
+            return self.rounded(_VECTOR_ROUND[name], t, args[0])
+        if name == "v_abs" and t.scalar.is_integer:
+            return C(t, call("abs", self.number(args[0])))
+        row = _VECTOR_NAMES.get(name, name[2:])
+        if row in _VECTOR_ROWS or name in _VECTOR_NAMES:
+            return C(t, self.k.ew(row, *map(self.real, args), name=self.hint or None))
+        return self.storage(name, t, args[0], numbers)
+
+    def is_mask(self, c: C) -> bool:
+        return isinstance(c.what, Expr) and c.what.kind != "real"
+
+    def storage(self, name: str, t: CType, c: C, numbers: tuple[int, ...]) -> C:
+        """Conversions from and to formats that have no arithmetic of their own."""
+        wide = {"v_from_bf16": F32, "v_from_f16": F32, "v_small": F32, "v_odd": F32}
+        if name in wide:
+            v = c.what
+            if name == "v_odd":  # a step on the way to a narrow type, which rounds once
+                return C(t, self.real(c))
+            if not isinstance(v, Value) or v.dtype.kind != "real":
+                raise self.refuse(f"{name} of bits that are no element of memory")
+            return C(t, self.k.cast(v, F32, name=self.hint or None))
+        to: DType | None = {"v_to_bf16": BF16, "v_to_f16": F16}.get(name)
+        if name == "v_to_small":
+            to = small(numbers)
+        if to is None:
+            raise self.refuse(f"{name} is not known")
+        return C(t, self.k.cast(self.real(c), to, name=self.hint or None))
+
+    def reduced(self, monoid: str, t: CType, c: C, of: CType) -> C:
+        axis = self.axis(of.count)
+        if monoid in ("any", "all"):
+            v = self.spread(self.materialise(self.truth(c), DTYPES["bool"]), axis)
+        else:
+            v = self.spread(self.value(c), axis)
+        made = self.k.reduce(monoid, v, axis, name=self.hint or None)
+        return C(t, self.held(made))
+
+    def memory_call(self, name: str, n: Node) -> C:
+        where = self.expression(n.args[0])
+        p = where.what
+        if not isinstance(p, Pointer):
+            raise self.refuse(f"{name} of something that is no pointer")
+        if name == "v_load":
+            return self.load(p, n.type)
+        if name == "v_load_masked":
+            mask = self.truth(self.expression(n.args[1]))
+            other = self.filler(self.expression(n.args[2]), p.buffer.dtype)
+            if other is None:
+                raise self.refuse("a masked load with a varying filler")
+            return self.load(p, n.type, mask, other)
+        if name == "v_store_masked":
+            mask = self.truth(self.expression(n.args[1]))
+            c = self.expression(n.args[2])
+            self.store(p, c, mask, self.memory_type(n.args[2].type))
+            return C(n.type, None)
+        c = self.expression(n.args[1])
+        t = self.memory_type(n.args[1].type)
+        if name == "v_stream":
+            self.aligned(p, t, self.facts)
+        self.store(p, c, t=t)
+        return C(n.type, None)
+
+    def memory_type(self, t: CType) -> CType:
+        return t
+
+    def by_lane(self, name: str, n: Node, numbers: tuple[int, ...]) -> C:
+        """A lambda for each lane: its parameter is the lane, or the lane's number."""
+        raise NotImplementedError
+
+
+def small(numbers: tuple[int, ...]) -> DType:
+    """The format of BITS, M, BIAS, KIND."""
+    kinds = {"ieee": 0, "fn": 1, "fnuz": 2, "none": 3}
+    for d in DTYPES.values():
+        if d.kind == "real" and (d.bits, d.mantissa, d.bias, kinds[d.finite]) == numbers[:4]:
+            return d
+    raise ValueError(f"no format has the numbers {numbers}")
+
+
+def argument(values: list[Any], n: int) -> Any:
+    return values[n] if n < len(values) else None

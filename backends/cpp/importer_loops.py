@@ -1,0 +1,191 @@
+"""Loops with a counter in closed form: which variable counts, between which bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opwright.backends.cpp.clang import CType, Node
+from opwright.backends.cpp.importer_polynomials import expression, poly
+from opwright.backends.cpp.importer_structure import STEPS, assigned, names, nodes, plain, target
+from opwright.backends.cpp.importer_values import C, Pointer
+from opwright.ir.expr import Expr, call, cdiv, const, leaves, maximum, var
+
+if TYPE_CHECKING:
+    from opwright.backends.cpp.importer_statements import Statements
+
+_SYMBOL = var("\0counter")
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """variable = lo, lo + step, ... below hi; `down`: = lo, lo - step, ... from hi on.
+
+    `by` is a step that is no number; `statement` is the syntax that steps.
+    """
+
+    variable: int
+    name: str
+    type: CType
+    lo: Expr
+    hi: Expr
+    step: int
+    down: bool
+    by: Expr | None
+    statement: Node
+
+    def at(self, n: Expr) -> Expr:
+        """The counter after so many steps."""
+        one: Expr = const(self.step) if self.by is None else self.by
+        return self.lo - n * one if self.down else self.lo + n * one
+
+
+def times_of(c: Counter) -> Expr:
+    """How often the body runs."""
+    span = c.lo - c.hi + 1 if c.down else c.hi - c.lo
+    if c.by is not None:
+        count = (span + c.by - 1) // c.by
+    else:
+        count = span if c.step == 1 else cdiv(span, c.step)
+    return maximum(count, 0)
+
+
+def counted(
+    m: Statements, cond: Node, steps: list[Node], body: list[Node], line: int
+) -> Counter | None:
+    """The counter of a loop, or None when there is none in closed form."""
+    inside = assigned(*body, *steps)
+    for s in steps:
+        moved = assigned(s)
+        if len(moved) != 1 or not moved <= names(cond):
+            continue
+        (v,) = moved
+        if v not in m.env or v in assigned(*body) or v in assigned(*(x for x in steps if x is not s)):
+            continue
+        start = m.env[v]
+        if not isinstance(start.what, Expr) or start.what.kind != "int":
+            continue
+        if (names(cond) | names(s)) & inside - {v}:
+            raise m.refuse("a loop whose bound or step its body assigns", line)
+        moved_by = step_of(m, s, v)
+        if moved_by is None:
+            continue
+        found = bound_of(m, cond, v, moved_by, line)
+        if found is None:
+            continue
+        bound, down = found
+        by = None if moved_by.op == "const" else moved_by
+        if by is not None:
+            m.check(call("lt", 0, by), "divisor", "the step of a loop is positive")
+        number = 1 if by is not None else abs(int(moved_by.attr))
+        label = next(n.attr[1] for n in nodes(s) if n.op == "name" and n.attr[0] == v)
+        return Counter(v, label, start.type, start.what, bound, number, down, by, s)
+    return None
+
+
+def step_of(m: Statements, s: Node, v: int) -> Expr | None:
+    """What one step adds to the variable."""
+    n = plain(s)
+    if n.op == "unary" and n.attr in STEPS:
+        return const(1 if n.attr.endswith("+") else -1)
+    old = m.env[v]
+    m.quiet += 1
+    try:
+        m.env[v] = C(old.type, _SYMBOL)
+        m.expression(n)
+        new = m.env[v].what
+    finally:
+        m.env[v] = old
+        m.quiet -= 1
+    if not isinstance(new, Expr):
+        return None
+    p = poly(new - _SYMBOL)
+    if any(_SYMBOL in leaves(x, "var") for k in p for x in k):
+        return None
+    by = expression(p)
+    return None if by.op == "const" and not by.attr else by
+
+
+def bound_of(m: Statements, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, bool] | None:
+    """(hi, False) for a counter that runs below hi, (lo, True) for one that runs down to lo."""
+    old = m.env[v]
+    m.quiet += 1
+    try:
+        m.env[v] = C(old.type, _SYMBOL)
+        e = m.truth(m.expression(cond))
+    finally:
+        m.env[v] = old
+        m.quiet -= 1
+    for x in leaves(e, "value"):
+        load = x.attr
+        if load.op != "load" or load.attr.buffer.role != "in":
+            raise m.refuse("a loop whose bound is read from memory that may change", line)
+    down = by.op == "const" and by.attr < 0
+    if e.op == "not" and e.args[0].op in ("lt", "le"):
+        a, b = e.args[0].args
+        e = call("le" if e.args[0].op == "lt" else "lt", b, a)
+    if e.op not in ("lt", "le", "ne"):
+        return None
+    a, b = e.args
+    if e.op == "ne":
+        other = b if a is _SYMBOL else a if b is _SYMBOL else None
+        if other is None or abs(by.attr if by.op == "const" else 0) != 1:
+            return None
+        reached = call("le", other, old.what) if down else call("le", old.what, other)
+        m.check(reached, "wrap", "the counter reaches the bound that it is compared with")
+        return (other + 1, True) if down else (other, False)
+    if a is _SYMBOL and _free(b) and not down:
+        return (b if e.op == "lt" else b + 1), False
+    if b is _SYMBOL and _free(a) and down:
+        return (a + 1 if e.op == "lt" else a), True
+    p = poly(b - a)
+    weight = p.pop((_SYMBOL,), 0)
+    if any(not _free(x) for k in p for x in k) or weight == 0 or (weight > 0) != down:
+        return None
+    rest = expression(p)
+    if e.op == "le":
+        rest = rest + 1  # weight * i + rest > 0
+    if down:  # i > -rest / weight
+        return call("floordiv", call("neg", rest), weight) + 1, True
+    return cdiv(rest, -weight), False
+
+
+def _free(e: Expr) -> bool:
+    return _SYMBOL not in leaves(e, "var")
+
+
+def increment(m: Statements, v: int, body: list[Node], inside: set[int]) -> Expr | None:
+    """What every trip adds to a variable that is stepped once, whatever happens."""
+    own = [s for s in body if v in assigned(s)]
+    if len(own) != 1 or own[0].op != "expr":
+        return None
+    n = plain(own[0].args[0])
+    c = m.env[v]
+    steps = (n.op == "unary" and n.attr in STEPS) or n.op == "assign"
+    if not steps or target(n.args[0]) != v or assigned(*n.args):
+        return None
+    if isinstance(c.what, Pointer):
+        pass
+    elif not isinstance(c.what, Expr) or c.what.kind != "int":
+        return None
+    if names(own[0]) & inside - {v} or any(x.op in ("index", "call", "invoke") for x in nodes(n)):
+        return None
+    if n.op == "assign" and n.attr not in ("+", "-", ""):
+        return None
+    if isinstance(c.what, Pointer):
+        return _pointer_step(m, n, v, c)
+    return step_of(m, n, v)
+
+
+def _pointer_step(m: Statements, n: Node, v: int, c: C) -> Expr | None:
+    m.quiet += 1
+    try:
+        m.expression(n)
+        new = m.env[v].what
+    finally:
+        m.env[v] = c
+        m.quiet -= 1
+    old = c.what
+    if not isinstance(new, Pointer) or new.buffer != old.buffer or new.lead != old.lead:
+        return None
+    return expression(poly(new.offset - old.offset))

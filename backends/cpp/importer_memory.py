@@ -1,0 +1,203 @@
+"""Memory of an imported kernel: pointers become logical indices, accesses carry the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from opwright.backends.cpp.clang import CType
+from opwright.backends.cpp.importer_polynomials import poly, split, tidy
+from opwright.backends.cpp.importer_values import C, Pointer, Values, dtype_of
+from opwright.ir.dtypes import DType, decode
+from opwright.ir.expr import TRUE, ZERO, Expr, call, const, leaf, leaves, param, show, substitute
+from opwright.ir.tile import (
+    Axis,
+    Buffer,
+    Builder,
+    Def,
+    Load,
+    Value,
+    element_count,
+    row_major,
+)
+
+
+class Memory(Values):
+    """Loads and stores; `known` is what the plan's facts say of strides and sizes."""
+
+    def __init__(
+        self, builder: Builder, file: str, contract: bool, known: Mapping[Expr, Expr]
+    ) -> None:
+        super().__init__(builder, file, contract)
+        self.known = known
+        self.arrays = 0
+
+    # -- addresses
+    def strides(self, b: Buffer) -> tuple[Expr, ...]:
+        own = row_major(b.shape) if b.strides is None else b.strides
+        return tuple(substitute(s, self.known) for s in own)
+
+    def indices(self, p: Pointer) -> tuple[Expr, ...]:
+        """The logical index of an element."""
+        b, lead = p.buffer, p.lead
+        if len(lead) == len(b.shape):
+            if p.offset is not ZERO:
+                inside = call("eq", p.offset, 0)
+                self.check(inside, "mask", f"{b.name} is one element")
+            return lead
+        shape = tuple(substitute(n, self.known) for n in b.shape[len(lead) :])
+        offset = substitute(p.offset, self.known)
+        if b.strides is None and len(shape) == 1:
+            return (*lead, offset)
+        strides = self.strides(b)[len(lead) :]
+        found = self.once(("index", offset, strides, shape), lambda: split(offset, strides, shape))
+        if found is None:
+            raise self.refuse(
+                f"the offset {show(tidy(offset))} into {b.name} is no index of its strides "
+                f"({', '.join(show(s) for s in strides)})"
+            )
+        return (*lead, *found)
+
+    def along(self, p: Pointer, lane: Expr) -> tuple[Expr, ...]:
+        """The index of the element `lane` places further on."""
+        at = list(self.indices(p))
+        steps = self.strides(p.buffer)
+        for n in reversed(range(len(at))):
+            if poly(steps[n]) == {(): 1}:
+                at[n] = at[n] + lane
+                return tuple(at)
+        return self.indices(Pointer(p.buffer, p.lead, p.offset + lane))
+
+    # -- accesses
+    def element(self, b: Buffer, t: CType) -> None:
+        """Refuse an access in another type than the buffer's."""
+        want = b.dtype
+        if want.kind == "real" and want.name not in ("f32", "f64", "tf32"):
+            fits = t.scalar.kind == "uint" and t.scalar.bits == max(8, want.bits)
+        elif want.kind == "bool":
+            fits = t.scalar.kind == "bool" or (t.scalar.is_integer and t.scalar.bits == 8)
+        else:
+            fits = t.scalar.kind != "bool" and dtype_of(t).name == want.name.replace("tf32", "f32")
+        if not fits:
+            raise self.refuse(f"{b.name} holds {want}, not {t.scalar}")
+
+    def load(
+        self, p: Pointer, t: CType, mask: Expr = TRUE, other: Any = None
+    ) -> C:
+        """Elements at a pointer; `t` a vector reads as many elements in a row."""
+        self.element(p.buffer, t)
+        vec = t.kind == "vector"
+        at = self.along(p, self.axis(t.count).lane) if vec else self.indices(p)
+        mask = call("and", self.path, mask)
+        self.sound(*at, mask)
+        zero: Any = {"real": 0.0, "int": 0, "bool": False}[p.buffer.dtype.kind]
+        fill = None if mask is TRUE else zero if other is None else other
+        name = self.hint or None
+        v = self.k.load(p.buffer, *at, mask=mask, other=fill, name=name)
+        return C(t, self.held(v))
+
+    def held(self, v: Value) -> Any:
+        """A tile as a C++ value holds it."""
+        return v if v.dtype.kind == "real" else leaf("value", v, v.dtype.kind)
+
+    def refill(self, v: Value, other: Any) -> Value:
+        """The load that was made last, with another number where it does not read."""
+        last = self.k._stack[-1]
+        m: Load = v.attr
+        if m.other == other and type(m.other) is type(other):
+            return v
+        assert isinstance(last[-1], Def) and last[-1].value is v
+        last.pop()
+        return self.k.load(m.buffer, *m.index, mask=m.mask, other=other, name=v.name)
+
+    def is_last(self, v: Value) -> bool:
+        last = self.k._stack[-1]
+        return bool(last) and isinstance(last[-1], Def) and last[-1].value is v
+
+    def filler(self, c: C, d: DType) -> Any:
+        """The number of a constant, as an element of memory; None if it is none."""
+        e = c.what
+        if isinstance(e, Value) and e.op == "full" and e.dtype.kind == "real":
+            return e.attr
+        if not isinstance(e, Expr) or e.op != "const":
+            return None
+        if d.kind == "real" and e.kind == "int":  # bits of a storage type
+            bits = np.asarray([e.attr], f"u{max(1, d.bits // 8)}")
+            return float(decode(bits.view(d.storage), d)[0])
+        kind: Any = {"real": float, "int": int, "bool": bool}[d.kind]
+        return kind(e.attr)
+
+    def store(self, p: Pointer, c: C, mask: Expr = TRUE, t: CType | None = None) -> None:
+        """Write a number, or a vector of them side by side."""
+        b, t = p.buffer, t or c.type
+        self.element(b, t)
+        vec = t.kind == "vector"
+        at = self.along(p, self.axis(t.count).lane) if vec else self.indices(p)
+        mask = call("and", self.path, mask)
+        self.sound(*at, mask)
+        self.write(b, at, c, mask)
+
+    def write(self, b: Buffer, at: tuple[Expr, ...], c: C, mask: Expr) -> None:
+        d = b.dtype
+        if c.what is None:
+            raise self.refuse("a value that was never assigned is stored")
+        if d.kind == "real":
+            v = self.real(c)
+            if v.dtype != d:
+                if {v.dtype.name, d.name} != {"f32", "tf32"}:
+                    raise self.refuse(f"{b.name} holds {d}, not {v.dtype}")
+                v = self.k.cast(v, d)
+        elif d.kind == "bool":
+            v = self.materialise(self.truth(c), d)
+        else:
+            v = self.materialise(self.number(c), d)
+        self.k.store(b, *at, v, mask=mask)
+
+    # -- arrays of the text
+    def array(self, name: str, t: CType) -> Pointer:
+        """A local array: scratch of the program, poison until it is written."""
+        shape: list[Expr] = []
+        while t.kind == "array" and t.of is not None:
+            shape.append(const(t.count))
+            t = t.of
+        if t.kind not in ("int", "uint", "real", "bool"):
+            raise self.refuse(f"an array of {t}")
+        label = self.k.fresh(name)
+        b = self.k.buffer(Buffer(label, "program", dtype_of(t), tuple(shape)))
+        return Pointer(b, (), ZERO)
+
+    def clear(self, p: Pointer) -> None:
+        """Zero in every element of an array."""
+        b = p.buffer
+        axes = [self.grid(f"{b.name}_{n}", s) for n, s in enumerate(b.shape)]
+        zero: Any = {"real": 0.0, "int": 0, "bool": False}[b.dtype.kind]
+        v = self.k.full(zero, b.dtype, *axes)
+        self.k.store(b, *(a.lane for a in axes), v, mask=self.path)
+
+    def grid(self, name: str, extent: Expr) -> Axis:
+        return Axis(name.replace("__", "_"), int(extent.attr))
+
+    def aligned(self, p: Pointer, t: CType, facts: frozenset[Expr]) -> None:
+        """A store of a whole register starts at a multiple of its bytes."""
+        b, n = p.buffer, t.count
+        needed = n * b.dtype.bytes
+        goal: Expr = TRUE
+        if not any(_aligns(f, b.name, needed) for f in facts):
+            goal = param(f"aligned({b.name}, {needed})", "bool")
+        at = self.indices(p)
+        for e in (at[-1], *self.strides(b)[:-1]):
+            if not leaves(e, "value"):
+                goal = call("and", goal, call("eq", e % n, 0))
+        self.check(goal, "align", f"{needed} bytes of {b.name} start at a multiple of {needed}")
+
+    def whole_buffer(self, p: Pointer) -> Expr:
+        return element_count(p.buffer.shape)
+
+
+def _aligns(fact: Expr, buffer: str, needed: int) -> bool:
+    if fact.op != "param":
+        return False
+    name, _, at = str(fact.attr).removeprefix("aligned(").removesuffix(")").partition(", ")
+    return name == buffer and at.isdigit() and int(at) % needed == 0

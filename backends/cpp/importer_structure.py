@@ -1,0 +1,140 @@
+"""Syntax before it is read: early exits become branches, what a piece of text assigns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from opwright.backends.cpp.clang import BOOL, VOID, Node
+from opwright.ir.launch import ImportRefusal
+
+Refuse = Callable[[str, int], ImportRefusal]
+
+
+def nodes(n: Node | None) -> Iterator[Node]:
+    """A node and everything below it, lambdas included."""
+    if n is None:
+        return
+    yield n
+    if n.op == "lambda":
+        yield from nodes(n.attr[1])
+    for a in n.args:
+        yield from nodes(a)
+
+
+def plain(n: Node) -> Node:
+    """An expression without its parentheses."""
+    while n.op == "paren":
+        n = n.args[0]
+    return n
+
+
+def target(n: Node) -> int | None:
+    """The variable that an assignment to this expression changes; None for memory."""
+    n = plain(n)
+    if n.op == "cast":
+        return target(n.args[0])
+    return int(n.attr[0]) if n.op == "name" else None
+
+
+def assigned(*roots: Node | None) -> set[int]:
+    """Variables that a text may assign, those handed to functions by reference included."""
+    out: set[int] = set()
+    for root in roots:
+        for n in nodes(root):
+            changes = n.op == "assign" or (n.op == "unary" and n.attr in STEPS)
+            if changes and (v := target(n.args[0])) is not None:
+                out.add(v)
+            if n.op == "call" and (n.attr[1] is not None or n.attr[0] == "swap"):
+                for a in n.args:
+                    if plain(a).op == "name":
+                        out.add(plain(a).attr[0])
+    return out
+
+
+def names(*roots: Node | None) -> set[int]:
+    """Variables that a text mentions."""
+    return {n.attr[0] for root in roots for n in nodes(root) if n.op == "name"}
+
+
+STEPS = ("++", "--", "p++", "p--")
+
+
+def statements(n: Node | None) -> list[Node]:
+    """The statements of a block, inner blocks and groups of declarations opened."""
+    if n is None:
+        return []
+    if n.op in ("block", "group"):
+        return [s for a in n.args for s in statements(a)]
+    return [] if n.op == "empty" else [n]
+
+
+def holds(body: Sequence[Node], words: tuple[str, ...], loops: bool) -> Node | None:
+    """The first of these statements in a text; with `loops` also inside loops."""
+    for s in body:
+        if s.op in words:
+            return s
+        inner: list[Node] = []
+        if s.op == "if":
+            inner = [x for a in s.args[1:] for x in statements(a)]
+        elif loops and s.op == "for":
+            inner = statements(s.args[3])
+        elif loops and s.op == "while":
+            inner = statements(s.args[1])
+        if inner and (found := holds(inner, words, loops)):
+            return found
+    return None
+
+
+def straighten(
+    body: list[Node], word: str, refuse: Refuse, end: Callable[[Node], list[Node]]
+) -> list[Node]:
+    """No `word` is left: `if (c) { word; } rest` is `if (c) {} else { rest }`.
+
+    `end` is what stands in the place of the word.
+    """
+    for i, s in enumerate(body):
+        if s.op == word:
+            return [*body[:i], *end(s)]
+        if s.op != "if" or holds([s], (word,), False) is None:
+            continue
+        rest = body[i + 1 :]
+        sides = [statements(a) for a in s.args[1:]] + [[]] * (3 - len(s.args))
+        ends = [_ends(x, word) for x in sides]
+        if rest and not any(ends) and len(rest) > 40:
+            raise refuse(f"{word} in a branch that may also go on", s.line)
+        done = [straighten([*x, *rest], word, refuse, end) for x in sides]
+        blocks = [Node("block", VOID, tuple(x), None, s.line) for x in done]
+        return [*body[:i], replace(s, args=(s.args[0], *blocks))]
+    return body
+
+
+def _ends(body: Sequence[Node], word: str) -> bool:
+    return any(s.op == word for s in body)
+
+
+_BREAKS = -1  # numbers of the flags that stand for `break`
+
+
+def without_break(body: list[Node], flag: int, line: int) -> list[Node]:
+    """`break` as a flag that is set, then `continue`; what follows runs while it is not set."""
+
+    def change(s: Node) -> list[Node]:
+        if s.op == "break":
+            name = Node("name", BOOL, (), (flag, "stopped"), s.line)
+            yes = Node("int", BOOL, (), True, s.line)
+            setting = Node("assign", BOOL, (name, yes), "", s.line)
+            return [Node("expr", VOID, (setting,), None, s.line), Node("continue", VOID, (), None, s.line)]
+        if s.op == "if":
+            sides = [
+                Node("block", VOID, tuple(x for y in statements(a) for x in change(y)), None, s.line)
+                for a in s.args[1:]
+            ]
+            return [replace(s, args=(s.args[0], *sides))]
+        return [s]
+
+    inner = tuple(x for s in body for x in change(s))
+    name = Node("name", BOOL, (), (flag, "stopped"), line)
+    going = Node("unary", BOOL, (name,), "!", line)
+    block = Node("block", VOID, inner, None, line)
+    return [Node("if", VOID, (going, block), None, line)]
