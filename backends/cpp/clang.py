@@ -20,7 +20,9 @@ CURE = "reading C++ back needs libclang: pip install 'opwright[cuda]' (libclang 
 FOLDER = "/opwright-headers"
 ACCEPTED = ("omp simd", "GCC ivdep", "GCC unroll", "unroll", "clang loop", "STDC FP_CONTRACT")
 
-BINARY = " .* ->* * / % + - << >> <=> < > <= >= == != & ^ | && || = *= /= %= += -= <<= >>= &= ^= |= ,"
+BINARY = (
+    " .* ->* * / % + - << >> <=> < > <= >= == != & ^ | && || = *= /= %= += -= <<= >>= &= ^= |= ,"
+)
 UNARY = ("", "p++", "p--", "++", "--", "&", "*", "+", "-", "~", "!")
 
 

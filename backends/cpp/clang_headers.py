@@ -16,7 +16,9 @@ def _math() -> str:
         for kind, suffix in (("float", "f"), ("double", "")):
             lines.append(f"{kind} {name}{suffix}({', '.join([kind] * arity)});")
     lines += ["long lrint(double); long lrintf(float); long long llrint(double);"]
-    lines += ["long long llrintf(float); int abs(int); long labs(long); long long llabs(long long);"]
+    lines += [
+        "long long llrintf(float); int abs(int); long labs(long); long long llabs(long long);"
+    ]
     lines += ["}", "namespace std {"]
     for name, arity in both:
         for kind in ("float", "double"):

@@ -11,13 +11,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType, Function, Unit, parse
+from opwright.backends.cpp.importer_memory import NoIndex
 from opwright.backends.cpp.importer_prelude import trusted
+from opwright.backends.cpp.importer_rewrite import finished
 from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
+from opwright.ir.delinearize import flat_view, is_dense, stated_values
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import ZERO, Expr, call, const, pid, substitute
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
-from opwright.ir.tile import Buffer, Builder, Kernel, Placement, TileProgram, row_major
+from opwright.ir.tile import (
+    Buffer,
+    Builder,
+    Def,
+    Kernel,
+    Placement,
+    Store,
+    TileProgram,
+    statements,
+)
 
 PIDS = 3
 
@@ -28,43 +40,65 @@ def import_program(source: str, bound: BoundPlan, file: str) -> TileProgram:
     ours = trusted(source)
     text, stub = ours if ours is not None else (source, "")
     unit = parse(text, file, stub)
-    known = known_leaves(bound.facts)
-    buffers = {n: dense(b, known) for n, b in bound.buffers.items()}
+    known = stated_values(bound.facts)
+    buffers = dict(bound.buffers)
+    for name, b in buffers.items():
+        if b.strides is not None and is_dense(b, (), known):
+            buffers[name] = replace(b, strides=None)
+    while True:
+        try:
+            kernels = _kernels(unit, bound, buffers, known, file, ours is not None)
+        except NoIndex as e:
+            flat = flat_view(buffers[e.buffer], (), known)
+            if flat is None or flat == buffers[e.buffer]:
+                raise e.refusal from None
+            buffers[e.buffer] = flat
+            continue
+        still = _unmoved(kernels, known)
+        views = {n: flat_view(buffers[n], (), known) for n in still}
+        if not any(views.values()):
+            break
+        buffers |= {n: b for n, b in views.items() if b is not None}
+    name = bound.plan.op.partition("@")[0]
+    return TileProgram(name, tuple(kernels), tuple(Placement() for _ in kernels), bound.facts)
+
+
+def _kernels(
+    unit: Unit,
+    bound: BoundPlan,
+    buffers: Mapping[str, Buffer],
+    known: Mapping[Expr, Expr],
+    file: str,
+    ours: bool,
+) -> list[Kernel]:
     kernels = []
     for n, launch in enumerate(bound.launches):
         label = launch.kernel
         if any(c.kernel == label for c in bound.launches[:n]):
             label = f"{label}_{n}"
-        reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours is not None)
+        reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours)
         kernels.append(replace(reader.kernel(), name=label))
-    name = bound.plan.op.partition("@")[0]
-    return TileProgram(name, tuple(kernels), tuple(Placement() for _ in kernels), bound.facts)
+    return kernels
 
 
-def known_leaves(facts: tuple[Expr, ...]) -> dict[Expr, Expr]:
-    """What facts say that strides, sizes and params are: numbers, or strides by sizes."""
-    out: dict[Expr, Expr] = {}
-    for f in facts:
-        if f.op != "eq":
-            continue
-        for a, b in (f.args, f.args[::-1]):
-            if a.op in ("size", "param", "stride") and b.op == "const":
-                out[a] = b
-                break
-            if a.op == "stride" and b.op != "stride":
-                out.setdefault(a, b)
-                break
-    numbers = {a: b for a, b in out.items() if b.op == "const"}
-    return {a: substitute(b, numbers) for a, b in out.items()}
-
-
-def dense(b: Buffer, known: Mapping[Expr, Expr]) -> Buffer:
-    """The buffer without strides where facts make it row-major."""
-    if b.strides is None:
-        return b
-    own = [substitute(s, known) for s in b.strides]
-    rows = [substitute(s, known) for s in row_major(b.shape)]
-    return replace(b, strides=None) if own == rows else b
+def _unmoved(kernels: list[Kernel], known: Mapping[Expr, Expr]) -> list[str]:
+    """Tensors of which an axis never moves: their text runs over all elements in one go."""
+    seen: dict[Buffer, list[tuple[Expr, ...]]] = {}
+    for k in kernels:
+        for s in statements(k.body):
+            if isinstance(s, Store):
+                seen.setdefault(s.buffer, []).append(s.index)
+            elif isinstance(s, Def) and s.value.op == "load":
+                seen.setdefault(s.value.attr.buffer, []).append(s.value.attr.index)
+    return [
+        b.name
+        for b, found in seen.items()
+        if b.role in ("in", "out") and len(b.shape) > 1
+        if any(
+            substitute(n, known).op != "const" and all(i[d].op == "const" for i in found)
+            for d, n in enumerate(b.shape)
+        )
+    ]
 
 
 class _Kernel:
@@ -86,9 +120,7 @@ class _Kernel:
             raise ImportRefusal(f"no kernel is named {launch.kernel}", file)
         self.function: Function = found
         self.builder = Builder(launch.kernel, launch.grid)
-        self.reader = Statements(
-            self.builder, file, unit.functions, known, frozenset(facts), ours
-        )
+        self.reader = Statements(self.builder, file, unit.functions, known, frozenset(facts), ours)
 
     def kernel(self) -> Kernel:
         f, args = self.function, self.launch.args
@@ -110,7 +142,7 @@ class _Kernel:
             here = pid(d) if d < len(self.launch.grid) else ZERO
             m.env[ident] = C(t, here)
         m.run(f)
-        return self.builder.kernel()
+        return finished(self.builder.kernel(), m.fillers, m.kept, m.trusted)
 
     def scalar(self, name: str, t: CType, a: Scalar) -> C:
         m = self.reader

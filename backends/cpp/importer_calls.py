@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_memory import Memory
 from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
@@ -239,7 +237,3 @@ def small(numbers: tuple[int, ...]) -> DType:
         if d.kind == "real" and (d.bits, d.mantissa, d.bias, kinds[d.finite]) == numbers[:4]:
             return d
     raise ValueError(f"no format has the numbers {numbers}")
-
-
-def argument(values: list[Any], n: int) -> Any:
-    return values[n] if n < len(values) else None

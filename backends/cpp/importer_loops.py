@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from opwright.backends.cpp.clang import CType, Node
-from opwright.backends.cpp.importer_polynomials import expression, poly
 from opwright.backends.cpp.importer_structure import STEPS, assigned, names, nodes, plain, target
 from opwright.backends.cpp.importer_values import C, Pointer
 from opwright.ir.expr import Expr, call, cdiv, const, leaves, maximum, var
-
-if TYPE_CHECKING:
-    from opwright.backends.cpp.importer_statements import Statements
+from opwright.ir.launch import ImportRefusal
+from opwright.ir.polynomial import expression, polynomial
 
 _SYMBOL = var("\0counter")
+
+
+class Reader(Protocol):
+    """What is needed of the reader of statements."""
+
+    env: dict[int, C]
+    quiet: int
+
+    def expression(self, n: Node) -> C: ...
+    def truth(self, c: C) -> Expr: ...
+    def check(self, cond: Expr, kind: str, reason: str) -> None: ...
+    def refuse(self, what: str, line: int | None = None) -> ImportRefusal: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ def times_of(c: Counter) -> Expr:
 
 
 def counted(
-    m: Statements, cond: Node, steps: list[Node], body: list[Node], line: int
+    m: Reader, cond: Node, steps: list[Node], body: list[Node], line: int
 ) -> Counter | None:
     """The counter of a loop, or None when there is none in closed form."""
     inside = assigned(*body, *steps)
@@ -60,7 +70,11 @@ def counted(
         if len(moved) != 1 or not moved <= names(cond):
             continue
         (v,) = moved
-        if v not in m.env or v in assigned(*body) or v in assigned(*(x for x in steps if x is not s)):
+        if (
+            v not in m.env
+            or v in assigned(*body)
+            or v in assigned(*(x for x in steps if x is not s))
+        ):
             continue
         start = m.env[v]
         if not isinstance(start.what, Expr) or start.what.kind != "int":
@@ -83,7 +97,7 @@ def counted(
     return None
 
 
-def step_of(m: Statements, s: Node, v: int) -> Expr | None:
+def step_of(m: Reader, s: Node, v: int) -> Expr | None:
     """What one step adds to the variable."""
     n = plain(s)
     if n.op == "unary" and n.attr in STEPS:
@@ -99,14 +113,14 @@ def step_of(m: Statements, s: Node, v: int) -> Expr | None:
         m.quiet -= 1
     if not isinstance(new, Expr):
         return None
-    p = poly(new - _SYMBOL)
+    p = polynomial(new - _SYMBOL)
     if any(_SYMBOL in leaves(x, "var") for k in p for x in k):
         return None
     by = expression(p)
     return None if by.op == "const" and not by.attr else by
 
 
-def bound_of(m: Statements, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, bool] | None:
+def bound_of(m: Reader, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, bool] | None:
     """(hi, False) for a counter that runs below hi, (lo, True) for one that runs down to lo."""
     old = m.env[v]
     m.quiet += 1
@@ -138,7 +152,7 @@ def bound_of(m: Statements, cond: Node, v: int, by: Expr, line: int) -> tuple[Ex
         return (b if e.op == "lt" else b + 1), False
     if b is _SYMBOL and _free(a) and down:
         return (a + 1 if e.op == "lt" else a), True
-    p = poly(b - a)
+    p = polynomial(b - a)
     weight = p.pop((_SYMBOL,), 0)
     if any(not _free(x) for k in p for x in k) or weight == 0 or (weight > 0) != down:
         return None
@@ -154,7 +168,7 @@ def _free(e: Expr) -> bool:
     return _SYMBOL not in leaves(e, "var")
 
 
-def increment(m: Statements, v: int, body: list[Node], inside: set[int]) -> Expr | None:
+def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | None:
     """What every trip adds to a variable that is stepped once, whatever happens."""
     own = [s for s in body if v in assigned(s)]
     if len(own) != 1 or own[0].op != "expr":
@@ -170,14 +184,17 @@ def increment(m: Statements, v: int, body: list[Node], inside: set[int]) -> Expr
         return None
     if names(own[0]) & inside - {v} or any(x.op in ("index", "call", "invoke") for x in nodes(n)):
         return None
-    if n.op == "assign" and n.attr not in ("+", "-", ""):
+    used = names(own[0])
+    if n.op == "assign" and (n.attr not in ("+", "-", "") or not used <= set(m.env)):
+        return None
+    if n.op == "assign" and not n.attr and v not in names(n.args[1]):
         return None
     if isinstance(c.what, Pointer):
         return _pointer_step(m, n, v, c)
     return step_of(m, n, v)
 
 
-def _pointer_step(m: Statements, n: Node, v: int, c: C) -> Expr | None:
+def _pointer_step(m: Reader, n: Node, v: int, c: C) -> Expr | None:
     m.quiet += 1
     try:
         m.expression(n)
@@ -188,4 +205,4 @@ def _pointer_step(m: Statements, n: Node, v: int, c: C) -> Expr | None:
     old = c.what
     if not isinstance(new, Pointer) or new.buffer != old.buffer or new.lead != old.lead:
         return None
-    return expression(poly(new.offset - old.offset))
+    return expression(polynomial(new.offset - old.offset))

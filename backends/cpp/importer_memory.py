@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from opwright.backends.cpp.clang import CType
-from opwright.backends.cpp.importer_polynomials import poly, split, tidy
+from opwright.backends.cpp.importer_polynomials import tidy, written
 from opwright.backends.cpp.importer_values import C, Pointer, Values, dtype_of
+from opwright.ir.delinearize import logical_index, strides_of
 from opwright.ir.dtypes import DType, decode
-from opwright.ir.expr import TRUE, ZERO, Expr, call, const, leaf, leaves, param, show, substitute
+from opwright.ir.expr import (
+    ONE,
+    TRUE,
+    ZERO,
+    Expr,
+    call,
+    const,
+    leaf,
+    leaves,
+    param,
+    show,
+    substitute,
+)
+from opwright.ir.launch import ImportRefusal
 from opwright.ir.tile import (
     Axis,
     Buffer,
     Builder,
-    Def,
-    Load,
     Value,
-    element_count,
-    row_major,
 )
+
+
+class NoIndex(Exception):
+    """An offset that the strides of a buffer do not divide: only a flat view may have it."""
+
+    def __init__(self, buffer: str, refusal: ImportRefusal) -> None:
+        super().__init__(buffer)
+        self.buffer, self.refusal = buffer, refusal
 
 
 class Memory(Values):
     """Loads and stores; `known` is what the plan's facts say of strides and sizes."""
 
-    def __init__(
-        self, builder: Builder, file: str, contract: bool, known: Mapping[Expr, Expr]
-    ) -> None:
-        super().__init__(builder, file, contract)
+    def __init__(self, builder: Builder, file: str, known: Mapping[Expr, Expr]) -> None:
+        super().__init__(builder, file)
         self.known = known
-        self.arrays = 0
 
     # -- addresses
-    def strides(self, b: Buffer) -> tuple[Expr, ...]:
-        own = row_major(b.shape) if b.strides is None else b.strides
-        return tuple(substitute(s, self.known) for s in own)
-
     def indices(self, p: Pointer) -> tuple[Expr, ...]:
         """The logical index of an element."""
         b, lead = p.buffer, p.lead
@@ -47,25 +59,35 @@ class Memory(Values):
                 inside = call("eq", p.offset, 0)
                 self.check(inside, "mask", f"{b.name} is one element")
             return lead
-        shape = tuple(substitute(n, self.known) for n in b.shape[len(lead) :])
-        offset = substitute(p.offset, self.known)
-        if b.strides is None and len(shape) == 1:
-            return (*lead, offset)
-        strides = self.strides(b)[len(lead) :]
-        found = self.once(("index", offset, strides, shape), lambda: split(offset, strides, shape))
-        if found is None:
-            raise self.refuse(
-                f"the offset {show(tidy(offset))} into {b.name} is no index of its strides "
-                f"({', '.join(show(s) for s in strides)})"
-            )
+        if b.strides is None and len(b.shape) == len(lead) + 1:
+            return (*lead, p.offset)
+        found = self.once(("index", b, lead, p.offset), lambda: self.split(p))
         return (*lead, *found)
+
+    def split(self, p: Pointer) -> tuple[Expr, ...]:
+        """Indices of an offset along the axes that have no subscript of their own."""
+        b, n = p.buffer, len(p.lead)
+        rest = replace(b, shape=b.shape[n:], strides=None if b.strides is None else b.strides[n:])
+        shape = tuple(substitute(e, self.known) for e in rest.shape)
+        strides = strides_of(rest, self.known)
+        found = written(substitute(p.offset, self.known), strides, shape)
+        found = found or logical_index(p.offset, rest, known=self.known)
+        if found is None:
+            raise NoIndex(
+                b.name,
+                self.refuse(
+                    f"the offset {show(tidy(p.offset))} into {b.name} is no index of its strides "
+                    f"({', '.join(show(s) for s in strides)})"
+                ),
+            )
+        return found
 
     def along(self, p: Pointer, lane: Expr) -> tuple[Expr, ...]:
         """The index of the element `lane` places further on."""
         at = list(self.indices(p))
-        steps = self.strides(p.buffer)
+        steps = strides_of(p.buffer, self.known)
         for n in reversed(range(len(at))):
-            if poly(steps[n]) == {(): 1}:
+            if steps[n] is ONE:
                 at[n] = at[n] + lane
                 return tuple(at)
         return self.indices(Pointer(p.buffer, p.lead, p.offset + lane))
@@ -83,9 +105,7 @@ class Memory(Values):
         if not fits:
             raise self.refuse(f"{b.name} holds {want}, not {t.scalar}")
 
-    def load(
-        self, p: Pointer, t: CType, mask: Expr = TRUE, other: Any = None
-    ) -> C:
+    def load(self, p: Pointer, t: CType, mask: Expr = TRUE, other: Any = None) -> C:
         """Elements at a pointer; `t` a vector reads as many elements in a row."""
         self.element(p.buffer, t)
         vec = t.kind == "vector"
@@ -101,20 +121,6 @@ class Memory(Values):
     def held(self, v: Value) -> Any:
         """A tile as a C++ value holds it."""
         return v if v.dtype.kind == "real" else leaf("value", v, v.dtype.kind)
-
-    def refill(self, v: Value, other: Any) -> Value:
-        """The load that was made last, with another number where it does not read."""
-        last = self.k._stack[-1]
-        m: Load = v.attr
-        if m.other == other and type(m.other) is type(other):
-            return v
-        assert isinstance(last[-1], Def) and last[-1].value is v
-        last.pop()
-        return self.k.load(m.buffer, *m.index, mask=m.mask, other=other, name=v.name)
-
-    def is_last(self, v: Value) -> bool:
-        last = self.k._stack[-1]
-        return bool(last) and isinstance(last[-1], Def) and last[-1].value is v
 
     def filler(self, c: C, d: DType) -> Any:
         """The number of a constant, as an element of memory; None if it is none."""
@@ -187,13 +193,10 @@ class Memory(Values):
         if not any(_aligns(f, b.name, needed) for f in facts):
             goal = param(f"aligned({b.name}, {needed})", "bool")
         at = self.indices(p)
-        for e in (at[-1], *self.strides(b)[:-1]):
+        for e in (at[-1], *strides_of(b, self.known)[:-1]):
             if not leaves(e, "value"):
                 goal = call("and", goal, call("eq", e % n, 0))
         self.check(goal, "align", f"{needed} bytes of {b.name} start at a multiple of {needed}")
-
-    def whole_buffer(self, p: Pointer) -> Expr:
-        return element_count(p.buffer.shape)
 
 
 def _aligns(fact: Expr, buffer: str, needed: int) -> bool:

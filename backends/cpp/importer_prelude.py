@@ -23,9 +23,9 @@ template <class V, bool N> struct v_part {{ typedef V type; }};
 template <class V> struct v_part<V, false> {{ typedef __typeof__(((V *)nullptr)[0][0]) type; }};
 template <class V> inline constexpr bool v_number = __is_arithmetic(V);
 template <class V> using v_el = typename v_part<V, v_number<V>>::type;
-template <class V, class F> V v_lanes(F f);
-template <int N, class F> void v_each(F f);
-template <class V, class F> V v_map(V x, F f);
+template <class V, class F> V v_lanes(F f) {{ return V{{}}; }}
+template <int N, class F> void v_each(F f) {{}}
+template <class V, class F> V v_map(V x, F f) {{ return x; }}
 template <class V> V v_splat(v_el<V> x);
 template <class V> V v_iota();
 template <class M> M v_prefix(i64 n);

@@ -1,8 +1,9 @@
-"""Statements of an imported kernel: declarations, branches, loops, calls of the text's functions."""
+"""Statements of an imported kernel: declarations, branches, loops, functions of the text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,8 @@ from opwright.backends.cpp.importer_structure import (
     without_break,
 )
 from opwright.backends.cpp.importer_values import WIDE, C, Place, Pointer, dtype_of
-from opwright.ir.dtypes import BOOL, I64, integer_range
-from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaf, leaves, maximum, var
+from opwright.ir.dtypes import BOOL
+from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves
 from opwright.ir.tile import Builder, Load, Value
 
 UNROLL = 64  # trips of a loop that is read step by step
@@ -50,12 +51,14 @@ class Statements(Calls):
         facts: frozenset[Expr],
         trusted: bool,
     ) -> None:
-        super().__init__(builder, file, trusted, known)
+        super().__init__(builder, file, known)
         self.functions, self.facts, self.trusted = functions, facts, trusted
         self.env: dict[int, C] = {}
         self.labels: dict[Value, str] = {}  # what the text calls a tile
+        self.titles: dict[int, str] = {}  # of variables
         self.calls: list[int] = []
         self.flags = -1
+        self.frozen: set[int] = set()
 
     def run(self, f: Function) -> None:
         """The body of a kernel."""
@@ -92,6 +95,7 @@ class Statements(Calls):
 
     def declare(self, s: Node) -> None:
         ident, name = s.attr
+        self.titles[ident] = name
         if s.type.kind == "array":
             where = self.array(name, s.type)
             self.env[ident] = C(s.type, where)
@@ -118,7 +122,11 @@ class Statements(Calls):
         if c.what is None or isinstance(c.what, Pointer | Node):
             return c
         if c.type.scalar.kind == "real" and isinstance(c.what, Expr):
-            c = C(c.type, self.real(c))
+            self.hint = name
+            fresh = c.what.op == "const"  # a constant of its own for every variable
+            full = self.k.full(c.what.attr, dtype_of(c.type), name=name) if fresh else None
+            c = C(c.type, full or self.real(c))
+            self.hint = ""
         if isinstance(c.what, Value):
             v = c.what
             if c.type.kind == "vector":
@@ -126,9 +134,9 @@ class Statements(Calls):
             self.kept.add(v)
             self.labels.setdefault(v, name)
             return C(c.type, v)
-        for x in leaves(c.what, "value"):
-            if c.what is x:
-                self.labels.setdefault(x.attr, name)
+        if c.what.op == "value":
+            self.kept.add(c.what.attr)
+            self.labels.setdefault(c.what.attr, name)
         return c
 
     def fill(self, where: Pointer, init: Node) -> None:
@@ -194,7 +202,11 @@ class Statements(Calls):
     def cast(self, n: Node) -> C:
         inner = n.args[0]
         if inner.type.kind == "array" and n.type.kind == "pointer":
-            p = self.expression(inner).what if plain(inner).op == "name" else self.place(inner).pointer
+            p = (
+                self.expression(inner).what
+                if plain(inner).op == "name"
+                else self.place(inner).pointer
+            )
             return C(n.type, p)
         return self.convert(self.expression(inner), n.type)
 
@@ -205,7 +217,7 @@ class Statements(Calls):
         a = self.expression(n.args[0])
         if n.attr in ("&&", "||"):
             first = self.truth(a)
-            with self.under(first if n.attr == "&&" else call("not", first)):
+            with self.arm(first if n.attr == "&&" else call("not", first)):
                 b = self.expression(n.args[1])
                 second = self.truth(b)
             return C(n.type, call("and" if n.attr == "&&" else "or", first, second))
@@ -237,19 +249,32 @@ class Statements(Calls):
     def conditional(self, n: Node) -> C:
         cond = self.truth(self.expression(n.args[0]))
         if n.args[0].type.kind == "vector":
-            return self.choose(cond, *(self.expression(a) for a in n.args[1:]), n.type)
-        with self.under(cond):
+            x, y = (self.expression(a) for a in n.args[1:])
+            return self.choose(cond, x, y, n.type)
+        with self.arm(cond):
             a = self.expression(n.args[1])
-        with self.under(call("not", cond)):
+        with self.arm(call("not", cond)):
             b = self.expression(n.args[2])
         self.at(n.line)
         v = a.what.attr if isinstance(a.what, Expr) and a.what.op == "value" else a.what
-        if isinstance(v, Value) and v.op == "load" and self.is_last(v) and v.attr.mask is not TRUE:
+        if isinstance(v, Value) and v.op == "load" and v not in self.kept:
             other = self.filler(b, v.dtype)
             m: Load = v.attr
-            if other is not None and (m.other == other or self.joined(m, cond)):
-                return C(n.type, self.held(self.refill(v, other)))
+            if other is not None and (self.joined(m, cond) or m.other == other):
+                self.fillers[v] = other
+                return C(n.type, a.what)
         return self.choose(cond, self.convert(a, n.type), self.convert(b, n.type), n.type)
+
+    @contextmanager
+    def arm(self, cond: Expr) -> Iterator[None]:
+        """An arm of an expression: it may not assign what lives outside of it."""
+        old = self.frozen
+        self.frozen = old | set(self.env)
+        try:
+            with self.under(cond):
+                yield
+        finally:
+            self.frozen = old
 
     def joined(self, m: Load, cond: Expr) -> bool:
         """Whether a load is masked by the condition alone."""
@@ -314,12 +339,10 @@ class Statements(Calls):
         if where.pointer is not None:
             self.store(where.pointer, c)
             return
+        if where.variable in self.frozen:
+            raise self.refuse("an assignment inside a conditional expression")
         old = self.env[where.variable]
-        if self.conditional_path is not TRUE:
-            c = self.choose(self.conditional_path, c, old, old.type)
         self.env[where.variable] = C(old.type, c.what)
-
-    conditional_path: Expr = TRUE  # of the arm of an expression; branches merge by themselves
 
     def assign(self, n: Node) -> C:
         left, right = n.args
@@ -336,7 +359,9 @@ class Statements(Calls):
                 value = self.binary(n.attr, old, value, kind)
             else:
                 wide = kind if n.attr in ("<<", ">>") else usual(kind, value.type)
-                value = self.binary(n.attr, self.convert(old, wide), self.convert(value, wide), wide)
+                value = self.binary(
+                    n.attr, self.convert(old, wide), self.convert(value, wide), wide
+                )
         value = self.convert(value, kind)
         if where.pointer is None:
             name = plain(left).attr[1] if plain(left).op == "name" else ""
@@ -352,11 +377,12 @@ class Statements(Calls):
         if cond is TRUE or cond is FALSE:
             self.block(sides[0] if cond is TRUE else sides[1])
             return
-        changed = [v for v in assigned(*s.args[1:]) if v in self.env]
+        moved = assigned(*s.args[1:])
+        changed = [v for v in self.env if v in moved]
         short = s.args[1].op == "expr" and len(s.args) == 2
         by_lane = any(x.op == "lane" or x.attr.axes for x in leaves(cond, "lane", "value"))
         if not changed and not short and not by_lane and self.path is TRUE:
-            self.split(cond, sides)
+            self.two_sides(cond, sides)
             return
         before = dict(self.env)
         after: list[dict[int, C]] = []
@@ -372,7 +398,7 @@ class Statements(Calls):
             a, b = (e[v] for e in after)
             self.env[v] = self.settled(self.choose(cond, a, b, before[v].type), "")
 
-    def split(self, cond: Expr, sides: list[list[Node]]) -> None:
+    def two_sides(self, cond: Expr, sides: list[list[Node]]) -> None:
         before = dict(self.env)
 
         def side(body: list[Node]) -> None:
@@ -438,7 +464,8 @@ class Statements(Calls):
         raise self.refuse("a loop without a closed form of its counter", s.line)
 
     def counted_loop(self, c: Counter, body: list[Node], line: int) -> None:
-        changed = [v for v in sorted(assigned(*body)) if v in self.env]
+        moved = assigned(*body)
+        changed = [v for v in self.env if v in moved]  # in the order of their declarations
         if c.variable in changed:
             raise self.refuse(f"the counter {c.name} is assigned in its loop", line)
         closed: dict[int, Expr] = {}
@@ -457,7 +484,6 @@ class Statements(Calls):
             inits.append(self.state(old))
             carried.append(v)
         undefined = [v for v in rest if v not in carried]
-        inits = self.levelled(inits, carried, body)
         start = {v: self.env[v] for v in closed}
         types = {v: self.env[v].type for v in changed}
         trips = times_of(c)
@@ -483,7 +509,7 @@ class Statements(Calls):
                     moved = by * passed if stride_ == 1 else (exact(by, stride_) or ZERO) * passed
                     self.env[x] = moved_by(start[x], moved)
                 for x, p in zip(carried, state, strict=True):
-                    self.labels.setdefault(p, self.labels.get(inits[carried.index(x)], ""))
+                    self.labels[p] = self.titles.get(x, "")
                     self.env[x] = C(types[x], self.held(p))
                 for x in undefined:
                     self.env[x] = C(types[x], None)
@@ -495,8 +521,8 @@ class Statements(Calls):
         self.env = before
         for x, by in closed.items():
             self.env[x] = moved_by(start[x], by * trips)
-        for x, r, i in zip(carried, results, inits, strict=True):
-            self.labels.setdefault(r, self.labels.get(i, ""))
+        for x, r in zip(carried, results, strict=True):
+            self.labels[r] = f"{line}:{self.titles.get(x, '')}"
             self.env[x] = C(types[x], self.held(r))
         for x in undefined:
             self.env[x] = C(types[x], None)
@@ -519,9 +545,6 @@ class Statements(Calls):
         else:
             v = self.materialise(self.number(c), dtype_of(c.type))
         return self.spread(v, self.axis(c.type.count)) if c.type.kind == "vector" else v
-
-    def levelled(self, inits: list[Value], carried: list[int], body: list[Node]) -> list[Value]:
-        return inits
 
     def yielded(self, ends: list[Value], state: tuple[Value, ...]) -> list[Value]:
         """The next state in the form of the carried one."""
@@ -705,6 +728,3 @@ def comma(step: Node | None) -> list[Node]:
 def plain_callee(n: Node) -> Node:
     n = plain(n)
     return plain_callee(n.args[0]) if n.op == "cast" else n
-
-
-__all__ = ["I64", "Statements", "integer_range", "leaf", "maximum", "var"]

@@ -124,10 +124,15 @@ def without_break(body: list[Node], flag: int, line: int) -> list[Node]:
             name = Node("name", BOOL, (), (flag, "stopped"), s.line)
             yes = Node("int", BOOL, (), True, s.line)
             setting = Node("assign", BOOL, (name, yes), "", s.line)
-            return [Node("expr", VOID, (setting,), None, s.line), Node("continue", VOID, (), None, s.line)]
+            return [
+                Node("expr", VOID, (setting,), None, s.line),
+                Node("continue", VOID, (), None, s.line),
+            ]
         if s.op == "if":
             sides = [
-                Node("block", VOID, tuple(x for y in statements(a) for x in change(y)), None, s.line)
+                Node(
+                    "block", VOID, tuple(x for y in statements(a) for x in change(y)), None, s.line
+                )
                 for a in s.args[1:]
             ]
             return [replace(s, args=(s.args[0], *sides))]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from opwright.ir.launch import ImportRefusal
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Axis, Buffer, Builder, Value, lanes
 
+T = TypeVar("T")
 Interval = tuple[float, float]
 WIDE = CType("int", 64)
 F32T, F64T = CType("real", 32), CType("real", 64)
@@ -83,8 +84,8 @@ def vector(of: CType, like: CType) -> CType:
 class Values:
     """Arithmetic on C++ values inside one kernel."""
 
-    def __init__(self, builder: Builder, file: str, contract: bool) -> None:
-        self.k, self.file, self.contract = builder, file, contract
+    def __init__(self, builder: Builder, file: str) -> None:
+        self.k, self.file = builder, file
         self.line = 0
         self.path: Expr = TRUE  # under which the current statement runs; stores carry it as mask
         self.quiet = 0
@@ -93,7 +94,8 @@ class Values:
         self.bounds: dict[Expr, Interval] = {}
         self.narrow: dict[Expr, tuple[int, int]] = {}
         self.whole: dict[Value, Expr] = {}  # reals that hold a whole number
-        self.masked: dict[Value, Expr] = {}  # plain loads that a condition may still join
+        self.kept: set[Value] = set()  # tiles that a variable of the text holds
+        self.fillers: dict[Value, Any] = {}  # what loads give where they do not read
         self.hint = ""
 
     # -- diagnostics and scopes
@@ -123,11 +125,12 @@ class Values:
         finally:
             self.path = old
 
-    def once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         for s in self.scopes:
             if key in s:
-                return s[key]
-        found = self.scopes[-1][key] = make()
+                return s[key]  # type: ignore[no-any-return]
+        found = make()
+        self.scopes[-1][key] = found
         return found
 
     def axis(self, count: int) -> Axis:
@@ -143,7 +146,9 @@ class Values:
         if self.path is not TRUE:
             cond = call("or", call("not", self.path), cond)
         key = ("check", cond, kind)
-        self.once(key, lambda: self.k.check(cond, kind, reason) or True)
+        if not any(key in s for s in self.scopes):
+            self.scopes[-1][key] = True
+            self.k.check(cond, kind, reason)
 
     def sound(self, *exprs: Expr) -> None:
         """Checks of narrow arithmetic on loaded integers, once it reaches an index or a bound."""
@@ -194,9 +199,7 @@ class Values:
         if e.op == "neg":
             return -args[0][1], -args[0][0]
         if e.op == "mul":
-            products = [
-                0.0 if 0 in (x, y) else x * y for x in args[0] for y in args[1]
-            ]
+            products = [0.0 if 0 in (x, y) else x * y for x in args[0] for y in args[1]]
             return min(products), max(products)
         if e.op == "select":
             return min(args[1][0], args[2][0]), max(args[1][1], args[2][1])
@@ -251,7 +254,11 @@ class Values:
         """An integer or truth value as a tile: rows where it holds tiles, else an index."""
         if e.op == "value":
             v: Value = e.attr
-            return v if v.dtype == dtype else self.once(("cast", v, dtype), lambda: self.k.cast(v, dtype))
+            return (
+                v
+                if v.dtype == dtype
+                else self.once(("cast", v, dtype), lambda: self.k.cast(v, dtype))
+            )
         key = ("value", e, dtype)
         return self.once(key, lambda: self._materialise(e, dtype))
 
@@ -270,7 +277,10 @@ class Values:
             common = dtype
         args = [self.materialise(a, BOOL if a.kind == "bool" else common) for a in e.args]
         if any(a.kind == "real" for a in e.args):
-            args = [self.real(C(F64T, a)) if a.kind == "real" else v for a, v in zip(e.args, args, strict=True)]
+            args = [
+                self.real(C(F64T, a)) if a.kind == "real" else v
+                for a, v in zip(e.args, args, strict=True)
+            ]
         found = self.k.ew(row.name, *args, name=self.hint or None)
         return self.k.cast(found, dtype) if found.dtype != dtype else found
 
@@ -285,9 +295,7 @@ class Values:
         if e.kind != "real":
             return self.materialise(e if e.kind == "int" else call("select", e, 1, 0), d)
         if e.op == "const":
-            return self.once(
-                ("full", e, d), lambda: self.k.full(e.attr, d, name=self.hint or None)
-            )
+            return self.once(("full", e, d), lambda: self.k.full(e.attr, d, name=self.hint or None))
         return self.once(("real", e, d), lambda: self.k.index(e, d, name=self.hint or None))
 
     def spread(self, v: Value, axis: Axis) -> Value:
@@ -394,7 +402,11 @@ class Values:
             x, y = self.truth(a), self.truth(b)
             if op == "^":
                 both = call("and", x, call("not", y)), call("and", call("not", x), y)
-                return C(type_, call("or", *both)) if a.type.kind == "vector" else self.as_int(call("or", *both), type_)
+                return (
+                    C(type_, call("or", *both))
+                    if a.type.kind == "vector"
+                    else self.as_int(call("or", *both), type_)
+                )
             e = call("and" if op == "&" else "or", x, y)
             if self.kind(a) != self.kind(b) and op == "&":  # mask & 1
                 return C(type_, call("select", e, 1, 0))
@@ -426,22 +438,7 @@ class Values:
         if exprs and type_.scalar.bits == 64:
             return call(names[op], toreal(a.what), toreal(b.what))
         x, y = self.real(a), self.real(b)
-        if op == "+" and self.contract and x.op == "mul" and self.is_fresh(x):
-            self.k_drop(x)
-            return self.k.ew("fma", *x.args, y, name=self.hint or None)
         return self.k.ew(names[op], x, y, name=self.hint or None)
-
-    def is_fresh(self, v: Value) -> bool:
-        """Whether a product was made in the expression that is being read."""
-        last = self.k._stack[-1]
-        return bool(last) and getattr(last[-1], "value", None) is v and v not in self.kept
-
-    @property
-    def kept(self) -> set[Value]:
-        return self.scopes[0].setdefault(("kept",), set())  # type: ignore[no-any-return]
-
-    def k_drop(self, v: Value) -> None:
-        self.k._stack[-1].pop()
 
     def compare(self, op: str, a: C, b: C) -> Expr:
         rows = {"<": "lt", ">": "lt", "<=": "le", ">=": "le", "==": "eq", "!=": "ne"}
@@ -473,18 +470,18 @@ class Values:
         if op == "<<" and b.op == "const" and 0 <= b.attr < 63:
             return self.fits(a * (1 << b.attr), t, "<<")
         if op == ">>" and b.op == "const" and 0 <= b.attr < 63:
-            return a // (1 << b.attr)
+            return call("floordiv", a, 1 << int(b.attr))
         if op == "&":
             for x, y in ((a, b), (b, a)):
                 if y.op == "const":
                     n = int(y.attr)
                     if n >= 0 and n & (n + 1) == 0:
-                        return x % (n + 1)
+                        return call("mod", x, n + 1)
                     if n < 0 and -n & (-n - 1) == 0:
                         return x - x % -n
         if all(x.op == "const" for x in (a, b)) and op in ("|", "^", "&"):
-            x, y = int(a.attr), int(b.attr)
-            return const({"|": x | y, "^": x ^ y, "&": x & y}[op])
+            m, n = int(a.attr), int(b.attr)
+            return const({"|": m | n, "^": m ^ n, "&": m & n}[op])
         raise self.refuse(f"the integer operator {op} is not understood here")
 
     def quotient(self, op: str, a: Expr, b: Expr) -> Expr:
@@ -513,7 +510,9 @@ class Values:
             return C(type_, self.fits(-self.number(c) - 1, type_, op))
         if op == "-" and type_.scalar.kind == "real":
             if isinstance(c.what, Expr) and (c.what.op == "const" or type_.scalar.bits == 64):
-                return C(type_, const(-c.what.attr) if c.what.op == "const" else call("neg", c.what))
+                return C(
+                    type_, const(-c.what.attr) if c.what.op == "const" else call("neg", c.what)
+                )
             return C(type_, self.k.ew("neg", self.real(c), name=self.hint or None))
         if op == "-":
             return C(type_, self.fits(call("neg", self.number(c)), type_, op))
@@ -563,6 +562,3 @@ def smaller(cond: Expr, a: Expr, b: Expr) -> Expr:
         if cond.args == (b, a):
             return call("max", a, b)
     return call("select", cond, a, b)
-
-
-__all__ = ["C", "F32T", "F64T", "Place", "Pointer", "TRUTH", "Values", "dtype_of", "smaller", "vector"]
