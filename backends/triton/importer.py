@@ -125,7 +125,7 @@ class _Importer(Control):
         self.made: Kernel
 
     def kernel(self, f: Function, name: str) -> _Importer:
-        self.builder = Builder(name, self.launch.grid)
+        self.builder = Builder(name, self.launch.grid, "lane")
         self.line = f.line
         self.reserve()
         self.axes = Axes(f, self.builder.fresh)
@@ -231,7 +231,7 @@ class _Importer(Control):
             self.assume(op)
             return []
         if name in BARRIERS:
-            self.barriers += 1
+            self.barriers.append(op.line)
             return []
         if name in NOTHING:
             return []

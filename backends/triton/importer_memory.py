@@ -23,18 +23,6 @@ ATOMICS = {
 }  # fmt: skip
 
 
-class Touch:
-    """A load or a store of a kernel, for the question in which order they happen."""
-
-    __slots__ = ("barrier", "buffer", "index", "line", "store")
-
-    def __init__(
-        self, buffer: str, store: bool, index: tuple[Expr, ...], line: int, barrier: int
-    ) -> None:
-        self.buffer, self.store, self.index = buffer, store, index
-        self.line, self.barrier = line, barrier
-
-
 class Memory(Values):
     """Loads, stores and atomics of one kernel."""
 
@@ -50,8 +38,9 @@ class Memory(Values):
         self.stated_values, self.flat, self.zero_fill = stated, flat, zero_fill
         self.offsets: dict[str, list[Expr]] = {}
         self.assumes: dict[str, None] = {}
-        self.touches: list[Touch] = []
-        self.barriers = 0
+        self.reads: dict[str, int] = {}  # buffers and lines
+        self.writes: dict[str, int] = {}
+        self.barriers: list[int] = []
 
     def pointer(self, op: Op, number: int, dims: Dims) -> Pointer:
         x = self.env[op.operands[number]]
@@ -112,7 +101,7 @@ class Memory(Values):
         elif buffer.dtype.kind == "int" and number is not None:
             other = int(number)
         v = b.load(buffer, *index, mask=under, other=other, name=plain(op.results[0]))
-        self.note(buffer, False, index)
+        self.reads[buffer.name] = self.line
         made = self.loaded(v, p, dims)
         if self.path is not TRUE and mask is not TRUE and number is None and fill is None:
             idle = self.like(made, 0, dims)
@@ -151,7 +140,7 @@ class Memory(Values):
         buffer, index = self.place(p, under)
         v = self.stored(self.fitted(self.env[op.operands[1]], dims), buffer)
         b.store(buffer, *index, v, mask=under)
-        self.note(buffer, True, index)
+        self.writes[buffer.name] = self.line
 
     def stored(self, x: Thing, buffer: Buffer) -> Value:
         """A thing as an element of a buffer."""
@@ -181,23 +170,13 @@ class Memory(Values):
             raise self.refuse(f"an atomic {kind} of {buffer.dtype}")
         b.atomic(ATOMICS[kind], buffer, *index, self.spread(v, dims), mask=under)
 
-    # -- order within a program
-    def note(self, b: Buffer, store: bool, index: tuple[Expr, ...]) -> None:
-        if b.role != "in":
-            self.touches.append(Touch(b.name, store, index, self.line, self.barriers))
-
     def ordered(self) -> None:
-        """Lanes of a program are ordered by nothing: what is read and written must be read and
-        written by the same lane, or there is a barrier between."""
-        for t in self.touches:
-            for u in self.touches:
-                if t.store and not u.store and t.buffer == u.buffer and t.index != u.index:
-                    if t.barrier == u.barrier:
-                        self.line = max(t.line, u.line)
-                        raise self.refuse(
-                            f"{t.buffer} is written at line {t.line} and read at line {u.line} "
-                            "at other indices, without a barrier between"
-                        )
+        """Lanes of a program are ordered by nothing here, so that a barrier has a meaning only
+        where it changes nothing."""
+        both = [n for n in self.writes if n in self.reads]
+        if self.barriers and both:
+            self.line = self.barriers[0]
+            raise self.refuse(f"a barrier between writes and reads of {both[0]}")
 
 
 def _line(b: Buffer) -> Buffer:

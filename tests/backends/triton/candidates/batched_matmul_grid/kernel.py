@@ -3,8 +3,26 @@ import triton.language as tl
 
 
 @triton.jit
-def bmm(x, y, z, M, N, K, xb, xm, xk, yb, yk, yn, zb, zm, zn,
-        BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+def bmm(
+    x,
+    y,
+    z,
+    M,
+    N,
+    K,
+    xb,
+    xm,
+    xk,
+    yb,
+    yk,
+    yn,
+    zb,
+    zm,
+    zn,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
     batch = tl.program_id(1).to(tl.int64)
     pid = tl.program_id(0).to(tl.int64)
     tiles_n = (N + BN - 1) // BN
@@ -20,5 +38,8 @@ def bmm(x, y, z, M, N, K, xb, xm, xk, yb, yk, yn, zb, zm, zn,
         acc = tl.dot(a, b, acc, input_precision="ieee")
         xp += BK * xk
         yp += BK * yk
-    tl.store(z + batch * zb + rm[:, None] * zm + rn[None, :] * zn, acc,
-             mask=(rm[:, None] < M) & (rn[None, :] < N))
+    tl.store(
+        z + batch * zb + rm[:, None] * zm + rn[None, :] * zn,
+        acc,
+        mask=(rm[:, None] < M) & (rn[None, :] < N),
+    )

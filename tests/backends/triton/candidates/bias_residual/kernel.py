@@ -11,5 +11,9 @@ def bias_residual(x, bias, residual, y, rows, cols, stride, BLOCK: tl.constexpr)
     col = (pid % tl.cdiv(cols, BLOCK)) * BLOCK + tl.arange(0, BLOCK)
     mask = col < cols
     at = row * stride + col
-    out = tl.load(x + at, mask=mask) + tl.load(bias + col, mask=mask) + tl.load(residual + at, mask=mask)
+    out = (
+        tl.load(x + at, mask=mask)
+        + tl.load(bias + col, mask=mask)
+        + tl.load(residual + at, mask=mask)
+    )
     tl.store(y + at, out, mask=mask)
