@@ -6,7 +6,7 @@ Candidate 0 is the fallback over the whole operator. Everything else lowers dens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.strategies import chain, contraction, fallback, lanes
+from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan
 from opwright.compiler.strategies.group import Group, is_fold, members
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
@@ -31,7 +31,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | chain | lanes | scalar
+    strategy: str  # contraction | chain | lanes | scan | scalar
     form: Any = None
 
     @property
@@ -44,6 +44,7 @@ _STRATEGIES: tuple[tuple[str, Callable[[Group], Any]], ...] = (
     ("contraction", contraction.recognise),
     ("lanes", lanes.analyse),
     ("lanes", lanes.analyse_inner),
+    ("scan", scan.recognise),
 )
 
 
@@ -181,6 +182,8 @@ def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
         return _contraction_holes(native)
     if p.strategy == "chain":
         return _chain_holes(native)
+    if p.strategy == "scan":
+        return _scan_holes(p.form, native)
     if p.strategy == "lanes":
         return _LANE_HOLES[_modes(p.form)[mode]](p.form, native)
     return {}, []
@@ -221,6 +224,19 @@ def _chain_holes(native: int) -> tuple[Holes, Starts]:
         "threads": ("dynamic", "static"),
     }
     return holes, [{"width": widths[1], "up": ups[1]}, {"tile": tiles[1]}, {"up": ups[1]}]
+
+
+def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
+    modes: tuple[Decision, ...] = ("along", "across") if form.contiguous else ("across",)
+    holes: Holes = {
+        "lanes": modes if form.other is not None else modes[:1],
+        "width": (native, 8) if native != 8 else (8, 4),
+        "vec": _vectors(native),
+        "wide": (True, False),
+        "stream": (False, True),
+        "threads": ("static", "dynamic"),
+    }
+    return holes, [{k: v[1]} for k, v in holes.items() if k in ("stream", "lanes") and len(v) > 1]
 
 
 def _vectors(native: int) -> tuple[Decision, ...]:
@@ -362,6 +378,10 @@ def _lower(
             own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["unroll"], own["threads"]
         )
         return chain.lower(name, p.form, memory, plan, memory.real), []
+    if p.strategy == "scan":
+        running = scan.ScanSchedule(**{"mode" if k == "lanes" else k: v for k, v in own.items()})
+        facts = _line_facts([p.form.result]) if running.stream else []
+        return [scan.lower(name, p.form, memory, running, memory.real)], facts
     if p.strategy == "lanes":
         known = {f.name for f in fields(lanes.LaneSchedule)}
         lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})
@@ -373,10 +393,20 @@ def _lower(
 
 
 def _stream_facts(a: lanes.Analysis) -> list[Expr]:
+    return _line_facts(
+        [
+            t
+            for t in a.group.members
+            if not is_fold(t) and not (a.row is not None and a.position[t.name] < 0)
+        ]
+    )
+
+
+def _line_facts(tensors: Sequence[Tensor]) -> list[Expr]:
     """Rows of streamed outputs start on full cache lines."""
     out = []
-    for t in a.group.members:
-        if is_fold(t) or (a.row is not None and a.position[t.name] < 0) or not t.axes:
+    for t in tensors:
+        if not t.axes:
             continue
         lanes_per_line = 64 // t.dtype.bytes
         if len(t.axes) > 1:

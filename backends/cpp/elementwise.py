@@ -25,6 +25,7 @@ _REDUCE = {
     "any": "v_any",
     "all": "v_all",
 }
+SCANNED = {"sum": "v_run_sum", "prod": "v_run_prod", "max": "v_run_max", "min": "v_run_min"}
 _COMBINE = {
     "sum": "({0} + {1})",
     "prod": "({0} * {1})",
@@ -180,3 +181,8 @@ def reduce_parts(monoid: str, parts: list[str], d: DType, vector: bool) -> str:
 def reduce_lanes(monoid: str, x: str) -> str:
     """All lanes of a vector combined into a scalar."""
     return f"{_REDUCE[monoid]}({x})"
+
+
+def scan_lanes(monoid: str, reverse: bool, x: str) -> str:
+    """Every lane of a vector combined with those before it (reverse: after it)."""
+    return f"{SCANNED[monoid]}{'_back' if reverse else ''}({x})"

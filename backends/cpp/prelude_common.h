@@ -106,6 +106,32 @@ template <class V> INL auto v_highest(V v) { return v_across(v, [](auto a, auto 
 //: v_lowest
 template <class V> INL auto v_lowest(V v) { return v_across(v, [](auto a, auto b) { return v_min(a, b); }); }
 
+//: v_run
+/* the lane L - K (K > 0) or L - K = L + |K| of v, a lane of fill where there is none */
+template <int K, class V, int... L> INL V v_shift(V v, V fill, v_seq<L...>) {
+  constexpr int n = v_of<V>::count;
+  return __builtin_shufflevector(v, fill, (L - K >= 0 && L - K < n ? L - K : n + L)...); }
+template <int K, class V, class F> INL V v_run(V v, V fill, F f) {
+  if constexpr (K >= v_of<V>::count || -K >= v_of<V>::count) return v;
+  else return v_run<2 * K>(f(v_shift<K>(v, fill, v_indices<V>{}), v), fill, f); }
+
+//: v_run_sum
+template <class V> INL V v_run_sum(V v) { return v_run<1>(v, V{}, [](V a, V b) { return a + b; }); }
+//: v_run_prod
+template <class V> INL V v_run_prod(V v) { return v_run<1>(v, V{} + 1, [](V a, V b) { return a * b; }); }
+//: v_run_max
+template <class V> INL V v_run_max(V v) { return v_run<1>(v, v, [](V a, V b) { return v_max(a, b); }); }
+//: v_run_min
+template <class V> INL V v_run_min(V v) { return v_run<1>(v, v, [](V a, V b) { return v_min(a, b); }); }
+//: v_run_sum_back
+template <class V> INL V v_run_sum_back(V v) { return v_run<-1>(v, V{}, [](V a, V b) { return a + b; }); }
+//: v_run_prod_back
+template <class V> INL V v_run_prod_back(V v) { return v_run<-1>(v, V{} + 1, [](V a, V b) { return a * b; }); }
+//: v_run_max_back
+template <class V> INL V v_run_max_back(V v) { return v_run<-1>(v, v, [](V a, V b) { return v_max(a, b); }); }
+//: v_run_min_back
+template <class V> INL V v_run_min_back(V v) { return v_run<-1>(v, v, [](V a, V b) { return v_min(a, b); }); }
+
 //: v_map
 template <class V, class F> INL V v_map(V x, F f) {
   if constexpr (v_scalar<V>) return f(x); else return v_lanes<V>([&](int l) { return f(x[l]); }); }

@@ -38,6 +38,7 @@ from opwright.ir.tile import (
     Kernel,
     Load,
     Placement,
+    Scan,
     Stmt,
     Store,
     TileProgram,
@@ -50,7 +51,7 @@ from opwright.ir.tile import (
 )
 from opwright.ir.tiletext import axes_of
 
-UNPRINTED = ("dot", "scan", "argreduce", "view", "opaque")
+UNPRINTED = ("dot", "argreduce", "view", "opaque")
 
 
 def print_program(
@@ -157,16 +158,23 @@ class _KernelPrinter(Indexing):
         self.depth -= 1
 
     def is_deep(self, s: Stmt) -> bool:
-        """Whether a statement is printed copy by copy; a reduce reads other lanes and ends it."""
+        """Whether a statement is printed copy by copy; a reduce or scan reads other lanes and ends
+        it."""
         if isinstance(s, Def):
-            return s.value.op != "reduce" and matches(self.placement.deep, s.value.name)
+            return s.value.op not in ("reduce", "scan") and matches(
+                self.placement.deep, s.value.name
+            )
         return isinstance(s, Store) and matches(self.placement.deep, s.name)
 
     def straight(self, run: list[Def | Store]) -> None:
         """A run copy by copy; legal in any order, since effects are ordered within a lane only."""
         axes = {s: s.value.axes if isinstance(s, Def) else access_axes(s) for s in run}
         done: set[tuple[Stmt, ...]] = set()
-        for at in self.coords(dict.fromkeys(a for s in run for a in axes[s])):
+        order = self.coords(dict.fromkeys(a for s in run for a in axes[s]))
+        first = run[0].value
+        if isinstance(run[0], Def) and first.op == "scan" and first.attr.reverse:
+            order.reverse()
+        for at in order:
             for s in run:
                 key = (s, *(at[a] for a in axes[s]))
                 if key not in done:
@@ -275,6 +283,8 @@ class _KernelPrinter(Indexing):
             return self.load(v, at, axis)
         if v.op == "reduce":
             return self.reduce(v, at)
+        if v.op == "scan":
+            return self.scan(v, at, n)
         if v.op in ("cast", "round"):
             source = v.args[0]
             return elementwise.convert(self.name(source, at), source.dtype, v.dtype, n)
@@ -358,6 +368,24 @@ class _KernelPrinter(Indexing):
             monoid, parts, source.dtype, self.vec(source.axes, source.name) is not None
         )
         return elementwise.reduce_lanes(monoid, text) if self.widths[axis] > 1 else text
+
+    def scan(self, v: Value, at: At, n: int) -> str:
+        """One vector (or element) scanned, combined with where the one before it ended."""
+        what: Scan = v.attr
+        source = v.args[0]
+        if what.monoid not in elementwise.SCANNED or not is_computed(v.dtype):
+            raise PrintError(f"{v.name}: a running {what.monoid} of {v.dtype} has no C++ here")
+        text = self.name(source, at)
+        width = self.widths[what.axis]
+        if width > 1:
+            text = elementwise.scan_lanes(what.monoid, what.reverse, text)
+        near = at[what.axis] + (width if what.reverse else -width)
+        if not 0 <= near < what.axis.extent:
+            return text
+        last = self.name(v, {**at, what.axis: near})
+        if width > 1:
+            last = f"v_splat<{self.value_type(v)}>({last}[{0 if what.reverse else width - 1}])"
+        return elementwise.reduce_parts(what.monoid, [last, text], v.dtype, n > 1)
 
     def store(self, s: Store, at: At) -> None:
         axes = access_axes(s)

@@ -9,6 +9,7 @@ runs its axis in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from opwright.compiler.buffers import Memory, offset
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
@@ -81,15 +82,17 @@ def launch(
     return _Launch(name, normal, memory, t, keep, scan).kernel(), Placement()
 
 
-class _Scan:
+@dataclass(frozen=True, slots=True)
+class Running:
     """A fold whose range grows or shrinks with the last axis by one: `first` is the first index
     folded at that position, in the direction of travel."""
 
-    def __init__(self, axis: int, reverse: bool, inclusive: bool) -> None:
-        self.axis, self.reverse, self.inclusive = axis, reverse, inclusive
+    axis: int
+    reverse: bool
+    inclusive: bool
 
 
-def scan_of(t: Tensor) -> _Scan | None:
+def scan_of(t: Tensor) -> Running | None:
     """t[.., i, ..] = fold over lo..i+1, lo..i, i..hi or i+1..hi of a term free of i."""
     if t.body is None or t.body.op != "fold":
         return None
@@ -103,10 +106,10 @@ def scan_of(t: Tensor) -> _Scan | None:
             continue
         ahead = affine(hi - var(a.name))
         if lo is ZERO and ahead in ({None: 1}, {None: 0}, {}):
-            return _Scan(n, False, ahead == {None: 1})
+            return Running(n, False, ahead == {None: 1})
         behind = affine(lo - var(a.name))
         if hi is a.hi and behind in ({None: 0}, {}, {None: 1}):
-            return _Scan(n, True, behind != {None: 1})
+            return Running(n, True, behind != {None: 1})
     return None
 
 
@@ -145,7 +148,7 @@ class _Launch(_Base):
         memory: Memory,
         t: Tensor,
         keep: set[str],
-        scan: _Scan | None,
+        scan: Running | None,
     ) -> None:
         super().__init__(name, normal, memory, keep)
         self.t, self.scan = t, scan
@@ -187,7 +190,7 @@ class _Launch(_Base):
         else:
             self.compute(self.t, at)
 
-    def prefix(self, at: dict[Expr, Expr], scan: _Scan) -> None:
+    def prefix(self, at: dict[Expr, Expr], scan: Running) -> None:
         """One pass along the axis: the carried state is stored after (inclusive) or before its
         step."""
         t, axis = self.t, self.t.axes[scan.axis]

@@ -23,7 +23,7 @@ from opwright.ir.expr import (
     size,
 )
 from opwright.ir.op import Param
-from opwright.ir.tile import Axis, Buffer, Builder, Placement, TileProgram, Value
+from opwright.ir.tile import Axis, Buffer, Builder, Placement, Scan, TileProgram, Value
 
 INF = math.inf
 RNG = np.random.default_rng(7)
@@ -331,3 +331,33 @@ def test_product(vec: int, cpp: Any) -> None:
         a, b, v, y = f32(m, k), f32(k, n), f32(n), np.full((m, n), np.nan, np.float32)
         lib.run({"a": a, "b": b, "bias": v}, {"y": y})
         np.testing.assert_allclose(y, ref_gelu(a.astype(float) @ b + v), rtol=1e-4, atol=1e-5)
+
+
+SCANS = {
+    "sum": np.add.accumulate,
+    "prod": np.multiply.accumulate,
+    "max": np.maximum.accumulate,
+    "min": np.minimum.accumulate,
+}
+
+
+@pytest.mark.parametrize("place", ["unroll", ("vec", 4), ("vec", 8), ("vec", 32)])
+def test_running_reductions_in_registers(level: str, place: Any, cpp: Any) -> None:
+    """Within one vector, from vector to vector, from scalar to scalar, both ways."""
+    k, c = Builder("scans", (const(1),)), Axis("c", 32)
+    x = Buffer("x", "in", F32, (const(32),))
+    v = k.load(x, c)
+    for kind in SCANS:
+        for back in (False, True):
+            y = Buffer(f"{kind}{int(back)}", "out", F32, (const(32),))
+            k.store(y, c, k.scan(v, Scan(kind, c, back)))
+    program = TileProgram("scans", (k.kernel(),), (Placement({"c": place}, deep=("*",)),))
+    given = (1 + RNG.random(32)).astype(np.float32)
+    given[5] = -3
+    outs = {f"{kind}{n}": np.empty(32, np.float32) for kind in SCANS for n in (0, 1)}
+    cpp.library(program, level).run({"x": given}, outs)
+    for kind, accumulate in SCANS.items():
+        want = accumulate(given.astype(np.float64))
+        np.testing.assert_allclose(outs[f"{kind}0"], want, rtol=1e-5, err_msg=kind)
+        want = accumulate(given[::-1].astype(np.float64))[::-1]
+        np.testing.assert_allclose(outs[f"{kind}1"], want, rtol=1e-5, err_msg=f"{kind} back")
