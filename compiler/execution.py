@@ -184,14 +184,22 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
     program = program_of(c, static, op)
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
     cases.cases = [x for x in cases.cases if _programs(static, x) <= MOST_PROGRAMS]
+    unable: list[str] = []
     with run.Interpreter(c.source, static.bound) as interpreter:
 
         def call(case: Case, views: Arrays) -> Arrays:
-            found: Arrays = interpreter.run(views, case.sizes, case.params, CALL_LIMIT * 3)
+            try:
+                found: Arrays = interpreter.run(views, case.sizes, case.params, CALL_LIMIT * 3)
+            except run.NotInterpreted as e:
+                unable.append(str(e))
+                raise
             return found
 
         judge = _observed(op, program.facts, call, (run.RunError,))
         found = numeric(op, cases.cases, judge, cases.bound, "", cases.notes, ("offset", "rows"))
+    if unable:
+        why = f"the interpreter of the language cannot run it: {unable[0]}"
+        return [Record("G6.runs", "G6", "UNKNOWN", why)]
     return [_said(r, INTERPRETED) for r in found.records]
 
 

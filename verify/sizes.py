@@ -296,12 +296,13 @@ class Sampler:
         return list(found.values())[:count]
 
     def beyond(self, blocks: Sequence[int], count: int) -> list[tuple[dict[str, int], Params]]:
-        """Draws with one dim just past a block, largest blocks first, every dim in turn."""
+        """Draws with one dim past a block, largest blocks first, every dim in turn: two blocks and
+        more, so that what one block hands to the next matters, then just past one."""
         found: list[tuple[dict[str, int], Params]] = []
-        for n in sorted(blocks, reverse=True):
+        for n, far in [(n, far) for n in sorted(blocks, reverse=True) for far in (True, False)]:
             for s in self.op.sizes:
                 if len(found) < count:
-                    drawn = self.draw({s: n + 1}, tries=40)
+                    drawn = self.draw({s: 2 * n + n // 2 + 1 if far else n + 1}, tries=40)
                     if drawn is not None:
                         found.append(drawn)
         return found

@@ -41,6 +41,10 @@ class RunError(RuntimeError):
     """The call does not fit the plan, or the program failed, hung or wrote where it must not."""
 
 
+class NotInterpreted(RunError):
+    """The interpreter itself gave up: that says nothing about the kernel on a device."""
+
+
 def interpret(
     source: str,
     bound: BoundPlan,
@@ -147,7 +151,10 @@ class Interpreter:
             self._stop()
             died = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             return f"the interpreter died: {died}"
-        return str(json.loads(answer)["error"])
+        error = str(json.loads(answer)["error"])
+        if error:
+            raise NotInterpreted(error)
+        return ""
 
 
 # -- one call --------------------------------------------------------------------------------------
