@@ -89,9 +89,9 @@ def opaque(what: str, to: DType, shape: list[int], args: list[Array]) -> Array:
     with np.errstate(over="ignore"):
         for a in args:
             bits = np.broadcast_to(np.asarray(a, np.float64), shape) + 0.0  # -0.0 is 0.0
-            code ^= np.ascontiguousarray(bits).view(np.uint64)
-            code *= np.uint64(0x9E3779B97F4A7C15)
-            code ^= code >> np.uint64(29)
+            code = code ^ np.array(bits, np.float64, order="C").view(np.uint64)
+            code = code * np.uint64(0x9E3779B97F4A7C15)
+            code = code ^ (code >> np.uint64(29))
     if to.kind == "bool":
         return np.asarray(code & np.uint64(1), bool)
     small = (code >> np.uint64(40)).astype(np.int64)

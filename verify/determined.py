@@ -8,11 +8,14 @@ from collections.abc import Iterable
 
 from opwright.ir.expr import leaves, pid
 from opwright.ir.tile import Axis, Buffer, lanes
+from opwright.verify.counting import Counting
 from opwright.verify.encode import Instance
 from opwright.verify.obligation import Case, Collector, Obligation
 from opwright.verify.terms import NO, YES, Formula, Poly
 from opwright.verify.walk import Access
 from opwright.verify.witness import proposals
+
+Otherwise = list[tuple[list[Case], str]]
 
 
 class Determined(Collector):
@@ -67,7 +70,27 @@ class Determined(Collector):
             statements=(),
             buffers=(b.name,),
             proposed=True,
+            otherwise=self.counted(stores, element, facts, ways),
         )
+
+    def counted(
+        self,
+        stores: list[Access],
+        element: list[Poly],
+        facts: list[Formula],
+        ways: Iterable[Formula],
+    ) -> Otherwise:
+        """The same with an order of tiles that is shown to reach all of them by counting."""
+        found = [c for c in (Counting(self.encoder, w) for w in stores) if c.tiles]
+        if not found:
+            return []
+        given, more = list(facts), list(ways)
+        lemmas: list[Case] = []
+        for c in found:
+            known, way = c.witness(element)
+            given, more, lemmas = [*given, *known], [*more, way], [*lemmas, *c.lemma()]
+        why = "as many programs as tiles, no two of them at one tile"
+        return [([*lemmas, (given, self.terms.any(more))], why)]
 
     def once(self, b: Buffer, u: Access, w: Access) -> Obligation:
         """Two instances that write one element are one and the same, or follow one another in one
@@ -84,10 +107,11 @@ class Determined(Collector):
             goal = t.all([*facts_of, self.same_lanes(u, e1, w, e2)])
         name = u.name if u is w else f"{u.name}.{w.name}"
         where = tuple(dict.fromkeys((self.at(u.launch, u.name), self.at(w.launch, w.name))))
-        otherwise = [((facts, self.ordered(u, e1, w, e2)), "writes of one program are ordered")]
+        after = self.ordered(u, e1, w, e2)
+        otherwise: Otherwise = [([(facts, after)], "writes of one program are ordered")]
         if self.lanes_ordered(u.launch):
-            either = t.either(otherwise[0][0][1], self.agree(u, e1, w, e2))
-            otherwise.append(((facts, either), "all that write one element write the same value"))
+            either = t.either(after, self.agree(u, e1, w, e2))
+            otherwise.append(([(facts, either)], "all that write one element write the same value"))
         return self.make(
             "G3",
             "once",
@@ -148,10 +172,10 @@ class Determined(Collector):
             goal = t.all(
                 t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other)) for a in u.axes
             )
-        otherwise = []
+        otherwise: Otherwise = []
         if self.lanes_ordered(u.launch) and goal is not YES:
             agreed = t.either(goal, self.agree(u, at, u, other))
-            otherwise = [((facts, agreed), "lanes that write one element write the same value")]
+            otherwise = [([(facts, agreed)], "lanes that write one element write the same value")]
         return self.make(
             "G3", "lanes", u.launch, u.name, ("twice",), [(facts, goal)], otherwise=otherwise
         )
@@ -197,10 +221,10 @@ class Determined(Collector):
         goal = t.all(self.same_program(w, e1, e2))
         if self.lanes_ordered(w.launch):
             goal = t.both(goal, NO if w.monoid or r.monoid else self.same_lanes(w, e1, r, e2))
-        otherwise = []
+        otherwise: Otherwise = []
         if both and self.lanes_ordered(w.launch):
             agreed = t.either(goal, self.agree(w, e1, r, e2))
-            otherwise = [((facts, agreed), "all that write one element write the same value")]
+            otherwise = [([(facts, agreed)], "all that write one element write the same value")]
         name = f"{w.name}.{r.name}"
         where = tuple(dict.fromkeys((self.at(w.launch, w.name), self.at(w.launch, r.name))))
         return self.make(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from opwright.ir.tile import TileProgram
 from opwright.verify.context import Context
 from opwright.verify.encode import Encoder, Instance
+from opwright.verify.point import Probe
 from opwright.verify.solver import Answer
 from opwright.verify.terms import Formula
 from opwright.verify.walk import Access, Walk
@@ -20,9 +21,9 @@ class Obligation:
 
     `traps` are the kinds of trap that refute it; `statements` ("kernel.name") are where such a trap
     shows, all of them involved (none: anywhere); `buffers` are those it may speak of (none: any).
-    `proposed` marks goals that rest on a proposed witness. `otherwise` are cases each of which will
-    do instead, and why; `note` is said of what is proved; `line` is where its
-    statement comes from, `says` what fails where it fails.
+    `proposed` marks goals that rest on a proposed witness. `otherwise` are lists of cases each of
+    which will do instead, and why; `note` is said of what is proved; `line` is where its
+    statement comes from, `says` what fails where it fails, `probe` what to evaluate at a point.
     """
 
     id: str
@@ -32,10 +33,11 @@ class Obligation:
     statements: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     proposed: bool = False
-    otherwise: list[tuple[Case, str]] = field(default_factory=list)
+    otherwise: list[tuple[list[Case], str]] = field(default_factory=list)
     note: str = ""
     line: str = ""
     says: str = ""
+    probe: Probe | None = None
     status: str = ""
     reason: str = ""
     seconds: float = 0.0
@@ -70,7 +72,7 @@ class Collector:
         statements: tuple[str, ...] | None = None,
         buffers: tuple[str, ...] = (),
         proposed: bool = False,
-        otherwise: list[tuple[Case, str]] | None = None,
+        otherwise: list[tuple[list[Case], str]] | None = None,
         note: str = "",
     ) -> Obligation:
         """An obligation; `statements` default to the statement that gave it its name."""

@@ -124,13 +124,16 @@ class Prover:
     def _instead(self, o: Obligation, failed: Case, status: str, reason: str) -> tuple[str, str]:
         """Another way to prove an obligation whose first one failed."""
         o.failed, first = failed, o.answer
-        for case, why in o.otherwise:
-            found, because = self._settle(o, case)
-            if found == "PROVED":
+        for cases, why in o.otherwise:
+            for case in cases:
+                found, because = self._settle(o, case)
+                if found != "PROVED":
+                    break
+            else:
                 o.failed = o.answer = None
-                return found, because or why
-            o.failed, status, reason = case, found, because
-            first = o.answer
+                return "PROVED", why
+            if len(cases) == 1:  # a weaker goal in place of the first
+                o.failed, status, reason, first = case, found, because, o.answer
         o.answer = first
         return status, ": ".join(x for x in (o.line, o.says, reason) if x)
 

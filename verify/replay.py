@@ -22,6 +22,7 @@ from opwright.ir.interpreter import Trap, traps
 from opwright.ir.tile import Buffer
 from opwright.verify.draw import Values
 from opwright.verify.obligation import Obligation
+from opwright.verify.point import refute
 from opwright.verify.small import SIZES, in_order
 from opwright.verify.terms import Formula, Poly
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # for all replays of one program
 ELEMENTS = 1 << 20  # of one buffer
 STEPS = 60_000
-BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000)
+BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000, 140000)
 
 Found = dict[int, tuple[str, dict[str, Any]]]
 
@@ -82,6 +83,10 @@ class _Replay:
             if self.spent() or not self.open:
                 break
             self.attempt(trial)
+        for n, o in list(self.open.items()):
+            told = refute(self.prover, o)
+            if told is not None:
+                self.found[n] = told
         return self.found
 
     def spent(self) -> bool:

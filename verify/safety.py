@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import Expr, leaf, leaves, var, walk
+from opwright.ir.expr import Expr, call, conjunction, leaf, leaves, var, walk
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Value
 from opwright.verify.encode import Instance
 from opwright.verify.obligation import Case, Collector, Obligation
+from opwright.verify.point import Probe
 from opwright.verify.terms import YES, Formula, Poly
 from opwright.verify.walk import Access, Bound, Moved, Stated, Use
 from opwright.verify.witness import Witness, proposals
@@ -78,7 +79,11 @@ class Safety(Collector):
             x = encoder.term(i, at)
             inside += [t.ge0(x), t.lt(x, encoder.term(n, at))]
         case = (under, t.all(inside))
-        yield self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
+        o = self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
+        own = zip(a.index, a.buffer.shape, strict=True)
+        limits = [c for i, n in own for c in (call("le", 0, i), call("lt", i, n))]
+        o.probe = Probe(a.launch, a.path, at, a.mask, conjunction(limits))
+        yield o
 
     def divisors(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:
         t = self.terms
@@ -186,6 +191,7 @@ class Safety(Collector):
             goal = parts[-1]
         o = self.make("G2", s.kind, c.launch, s.name, (s.kind,), [(facts, goal)])
         o.says = s.reason
+        o.probe = Probe(c.launch, c.path, at, c.defined, s.cond)
         return o
 
     def viewed(self, m: Moved) -> Iterable[Obligation]:

@@ -90,8 +90,8 @@ class Asker:
     def data(self, formulas: Iterable[Formula]) -> list[str]:
         """Names of inputs and values that formulas depend on, besides sizes and indices."""
         _, atoms = self.closure(formulas)
-        named = {a.function.removeprefix("in:").split(".")[-1] for a in atoms if a.function}
-        return sorted(named)
+        named = (a.function for a in atoms if not a.function.startswith(("row:", "number:")))
+        return sorted({n.rpartition(":")[2].rpartition(".")[2] for n in named if n})
 
     def _ask(
         self, wanted: frozenset[Formula], clauses: bool, rough: bool, besides: frozenset[int]

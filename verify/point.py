@@ -1,0 +1,146 @@
+"""Decides a failed obligation at one point: one program, iteration and lane at concrete sizes.
+
+Wraps of 32-bit integers need tensors that no replay can hold. Where what fails is arithmetic over
+sizes, program ids, loop variables and lanes alone, evaluating it at the solver's model, with exact
+integers and after every fact and every condition on the way there, is a refutation as good as a
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, show, substitute, var
+from opwright.ir.tile import Value
+from opwright.verify.encode import Instance
+from opwright.verify.terms import Poly
+from opwright.verify.walk import Path
+
+if TYPE_CHECKING:
+    from opwright.verify.obligation import Obligation
+    from opwright.verify.prove import Prover
+
+LIMITS = (1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 28, 1 << 31, 1 << 40)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Probe:
+    """An instance of a statement at which `cond` must hold where `mask` does."""
+
+    launch: int
+    path: Path
+    at: Instance
+    mask: Expr
+    cond: Expr
+
+
+class Nowhere(Exception):
+    """The point is not one of the program, or what holds there is not known."""
+
+
+def refute(prover: Prover, o: Obligation) -> tuple[str, dict[str, Any]] | None:
+    """One sentence and the counterexample, if the failed case of an obligation is real."""
+    if o.probe is None or o.failed is None or o.answer is None:
+        return None
+    facts, goal = o.failed
+    t = prover.terms
+    sizes = [p for x, p in prover.encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"]
+    for limit in LIMITS:
+        small = [t.le(p, t.const(limit)) for p in sizes]
+        answer = prover.asker.ask([*facts, t.no(goal), *small])
+        if answer.result == "sat" and answer.exact:
+            try:
+                return _Point(prover, o, answer.model).told()
+            except (Nowhere, ExprError, KeyError, ZeroDivisionError):
+                return None
+        if answer.result == "unknown" and "time" in answer.reason:
+            return None
+    return None
+
+
+class _Point:
+    def __init__(self, prover: Prover, o: Obligation, model: Mapping[int, int]) -> None:
+        assert o.probe is not None
+        self.prover, self.o, self.probe, self.model = prover, o, o.probe, model
+        self.env: dict[Expr, Any] = {}
+        scalars = prover.encoder.scalars
+        given: dict[Expr, Any] = {
+            x: self.number(p) for x, p in scalars.items() if isinstance(p, Poly)
+        }
+        found = prover.small.environment(given)
+        if found is None:
+            raise Nowhere
+        self.env = found
+        for x, p in self.probe.at.leaves.items():
+            if x.op in ("pid", "var", "lane") and isinstance(p, Poly):
+                self.env[x] = self.number(p)
+
+    def number(self, p: Poly) -> int:
+        total = 0
+        for m, c in p.items:
+            for n in m:
+                low = self.prover.terms.atoms[n].lo
+                c *= self.model.get(n, 0 if low is None else low)
+            total += c
+        return total
+
+    def value(self, e: Expr) -> Any:
+        return evaluate(substitute(e, {x: _expanded(x.attr) for x in leaves(e, "value")}), self.env)
+
+    def require(self, holds: bool) -> None:
+        if not holds:
+            raise Nowhere
+
+    def told(self) -> tuple[str, dict[str, Any]]:
+        """Check the way to the statement, then that the condition fails."""
+        p, program = self.probe, self.prover.program
+        kernel = program.kernels[p.launch]
+        for d, n in enumerate(kernel.grid):
+            self.env.setdefault(pid(d), 0)
+            self.require(0 <= self.env[pid(d)] < self.value(n))
+        for step in p.path:
+            if step.loop is None:
+                self.require(bool(self.value(step.cond)) == step.taken)
+                continue
+            s = step.loop
+            at, lo, hi = self.env[var(s.variable)], self.value(s.lo), self.value(s.hi)
+            self.require(lo <= at < hi and (at - lo) % s.step == 0)
+        for x in leaves(p.cond, "lane") + leaves(p.mask, "lane"):
+            self.env.setdefault(x, 0)
+            self.require(0 <= self.env[x] < x.attr.extent)
+        self.require(bool(self.value(p.mask)))
+        self.require(not self.value(p.cond))
+        return self.sentence(kernel.name)
+
+    def sentence(self, kernel: str) -> tuple[str, dict[str, Any]]:
+        p = self.probe
+        sizes = {str(x.attr): int(v) for x, v in self.env.items() if x.op == "size"}
+        program = [self.env[pid(d)] for d in range(len(self.prover.program.kernels[p.launch].grid))]
+        lane = {x.attr.name: v for x, v in self.env.items() if x.op == "lane"}
+        loops = {str(x.attr): v for x, v in self.env.items() if x.op == "var"}
+        what = self.o.says or f"{show(p.cond)} does not hold"
+        name = self.o.statements[0].partition(".")[2] if self.o.statements else ""
+        example: dict[str, Any] = {"sizes": sizes, "trap": self.o.traps[0], "message": what}
+        example |= {"kernel": kernel, "statement": name, "program": program, "lane": lane}
+        if loops:
+            example["loops"] = loops
+        if self.o.line:
+            example["line"] = self.o.line
+        strides = {show(x): v for x, v in self.env.items() if x.op == "stride"}
+        if strides:
+            example["strides"] = strides
+        places = [x for x in (self.o.line, name, f"kernel {kernel}") if x]
+        numbers = ", ".join(f"{n} = {v}" for n, v in sizes.items())
+        where = ", ".join(f"{n} = {v}" for n, v in {**loops, **lane}.items())
+        text = f"{', '.join(places)}, program {tuple(program)}{', ' if where else ''}{where}: "
+        return f"{numbers}: {text}not true that {what}", example
+
+
+def _expanded(v: Value) -> Expr:
+    """An index value as the expression that it is."""
+    if v.op == "index":
+        e: Expr = v.attr
+        return substitute(e, {x: _expanded(x.attr) for x in leaves(e, "value")})
+    raise Nowhere
