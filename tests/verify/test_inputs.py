@@ -69,10 +69,10 @@ def test_boundaries_and_edges_are_met() -> None:
 
 
 def test_sizes_beyond_a_block() -> None:
-    made = generate(ops.row_sum(), 0, count=6, beyond=(96, 512))
+    made = generate(ops.row_sum(), 0, count=8, beyond=(96, 512))
     seen = [(c.sizes["B"], c.sizes["N"]) for c in made.cases]
-    assert any(b == 513 for b, _ in seen) and any(n == 513 for _, n in seen)
-    assert any(b == 97 for b, _ in seen) and any(n == 97 for _, n in seen)
+    for past in (1281, 513, 241, 97):  # more than two blocks, and one more than a block
+        assert any(b == past for b, _ in seen) and any(n == past for _, n in seen)
 
 
 def test_equations_divisibility_and_membership() -> None:
