@@ -7,7 +7,7 @@ from opwright.backends.cpp.importer_memory import Memory
 from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
 from opwright.ir.dtypes import BF16, DTYPES, F16, F32, DType
 from opwright.ir.expr import Expr, call, leaf
-from opwright.ir.tile import Value
+from opwright.ir.tile import Scan, Value
 
 _ROWS = frozenset(
     """exp exp2 expm1 log log2 log1p sqrt sin cos tan sinh cosh tanh asin acos atan erf pow
@@ -146,6 +146,12 @@ class Calls(Memory):
             return self.convert(args[0], t)
         if name in _REDUCED:
             return self.reduced(_REDUCED[name], t, args[0], n.args[0].type)
+        if name.startswith("v_run_"):
+            monoid, _, back = name.removeprefix("v_run_").partition("_")
+            axis = self.axis(t.count)
+            v = self.spread(self.value(args[0]), axis)
+            made = self.k.scan(v, Scan(monoid, axis, back == "back"), name=self.hint or None)
+            return C(t, self.held(made))
         if name in ("i_min", "i_max"):
             return C(t, call(name[2:], self.number(args[0]), self.number(args[1])))
         if name in ("i_div", "i_mod"):

@@ -41,6 +41,7 @@ template <class V> v_el<V> v_sum(V v);
 template <class V> v_el<V> v_prod(V v);
 template <class V> v_el<V> v_highest(V v);
 template <class V> v_el<V> v_lowest(V v);
+{runs}
 template <class V> auto v_isnan(V x) -> decltype(x != x);
 template <class V> auto v_isinf(V x) -> decltype(x != x);
 template <class V, class C> V v_from_bf16(C x);
@@ -59,6 +60,7 @@ double r_min(double, double); double r_max(double, double);
 """
 _UNARY = """exp exp2 expm1 log log2 log1p sqrt root rsqrt sin cos tan sinh cosh tanh asin acos atan
 erf sigmoid abs positive floor ceil trunc rint""".split()
+_RUNS = [f"{kind}{back}" for kind in ("sum", "prod", "max", "min") for back in ("", "_back")]
 _BINARY = "max min pow floordiv floormod".split()
 
 
@@ -101,6 +103,7 @@ def _declarations(types: list[str], halves: list[str]) -> str:
             f"template <> struct v_half_bits<{h}> {{ typedef u16x{h[4:]} type; }};\n"
             for h in halves
         ),
+        runs="".join(f"template <class V> V v_run_{n}(V v);\n" for n in _RUNS),
         unary="".join(f"template <class V> V v_{n}(V x);\n" for n in _UNARY),
         binary="".join(f"template <class V> V v_{n}(V x, V y);\n" for n in _BINARY),
     )

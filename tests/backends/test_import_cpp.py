@@ -8,11 +8,14 @@ import pytest
 pytest.importorskip("clang.cindex")
 
 from opwright.backends.cpp.importer import import_program
+from opwright.backends.cpp.plan import make_plan, print_for
 from opwright.compiler.elaborate import elaborate
+from opwright.compiler.spaces import spaces
 from opwright.grammar.parser import parse
 from opwright.ir.interpreter import run
 from opwright.ir.launch import ImportRefusal, bind_plan
 from opwright.ir.plan import from_json
+from opwright.ir.tile import Def, statements
 from opwright.ir.tilecheck import check_program
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
@@ -91,3 +94,25 @@ def test_what_is_not_understood_is_refused_with_its_line(body, what):
     with pytest.raises(ImportRefusal, match=what) as e:
         one(body)
     assert e.value.file == "kernel.cpp" and e.value.line == 4
+
+
+def test_a_printed_scan_comes_back():
+    op = operator(
+        "op running @ 1.0 { dims B, N input x: f32[B, N] output y: f32[B, N]"
+        " def { y[b, n] = sum[k: 0..n + 1](x[b, k]) } }"
+    )
+    (space,) = [s for s in spaces(op, 8) if s.name == "scan"]
+    made = space.instantiate(space.preferred()[0])
+    plan = make_plan(made, op)
+    source = print_for(made, op, "x86-64-v3")
+    program = import_program(source, bind_plan(plan, op), "kernel.cpp")
+    assert any(
+        isinstance(s, Def) and s.value.op == "scan"
+        for k in program.kernels
+        for s in statements(k.body)
+    )
+    x = RNG.standard_normal((2, 21))
+    strides = {("x", 0): 21, ("x", 1): 1, ("y", 0): 21, ("y", 1): 1}
+    got = run(program, {"B": 2, "N": 21}, {"x": x}, {}, strides)["y"]
+    assert np.allclose(got, np.cumsum(x, 1))
+    assert statuses(op, program) == {}
