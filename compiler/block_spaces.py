@@ -1,21 +1,205 @@
 """The spaces of schedules of block programs (a program computes a tile, as on a GPU).
 
-Candidate 0 is the fallback over the whole operator. Everything else lowers dense arrays.
+Candidate 0 is the fallback over the whole operator. Everything else lowers dense arrays. A decision
+that needs a fact (a row that fits a block, tiles that divide their ranges, aligned rows) states it;
+the fact becomes a guard.
 """
 
 from __future__ import annotations
 
-from opwright.compiler.normalize import normalize
-from opwright.compiler.strategies import block_fallback
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from opwright.compiler.buffers import Memory, dense_facts
+from opwright.compiler.evaluate import Unsupported, compute_dtype
+from opwright.compiler.flatten import flatten
+from opwright.compiler.normalize import Normal, normalize, reads_of
+from opwright.compiler.spaces import Part, Strategies, _read_names, partition
+from opwright.compiler.strategies import (
+    block_dot,
+    block_fallback,
+    block_rows,
+    block_scan,
+    contraction,
+    lanes,
+)
+from opwright.compiler.strategies.fallback import kept
+from opwright.ir.expr import Expr, ExprError
 from opwright.ir.op import Operator
-from opwright.search.space import ChoiceSpace, Space
+from opwright.ir.tile import Kernel, Placement, TileProgram
+from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
+
+Holes = dict[str, tuple[Decision, ...]]
+Starts = list[dict[str, Decision]]
+
+_STRATEGIES: Strategies = (
+    ("contraction", contraction.recognise),
+    ("scan", block_scan.recognise),
+    ("lanes", lanes.analyse),
+    ("lanes", lanes.analyse_inner),
+)
 
 
 def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
     """The searchable spaces; the first one is candidate 0's."""
     normal = normalize(op)
-    return [
+    out: list[Space] = [
         ChoiceSpace(
             "fallback", {"schedule": ("plain",)}, lambda schedule: block_fallback.lower(normal)
         )
     ]
+    flat = flatten(op)
+    if flat is not None:
+        flat_normal = normalize(flat)
+        flat_parts = partition(flat_normal, _STRATEGIES, chains=False)
+        if all(p.strategy == "lanes" for p in flat_parts):
+            out.append(_composed(op, flat_normal, flat_parts, "dense"))
+    try:
+        parts = partition(normal, _STRATEGIES, chains=False)
+    except ExprError:
+        return out
+    if any(p.strategy != "scalar" for p in parts):
+        out.append(_composed(op, normal, parts))
+        if any(_is_row(p) for p in parts):
+            out.append(_composed(op, normal, parts, persistent=True))
+    return out
+
+
+def _is_row(p: Part) -> bool:
+    return p.strategy == "lanes" and p.form.row is not None
+
+
+def _kind(p: Part, persistent: bool) -> str:
+    if p.strategy != "lanes":
+        return {"contraction": "dot"}.get(p.strategy, p.strategy)
+    if p.form.row is None:
+        return "inner" if p.form.inner else "pointwise"
+    return "persistent" if persistent else "loop"
+
+
+def _label(parts: list[Part], n: int) -> str:
+    return "" if len(parts) == 1 else f"g{n}."
+
+
+def _composed(
+    op: Operator, normal: Normal, parts: list[Part], prefix: str = "", persistent: bool = False
+) -> ChoiceSpace:
+    holes: Holes = {}
+    starts: Starts = []
+    for n, p in enumerate(parts):
+        own, further = _holes(p, persistent)
+        holes |= {f"{_label(parts, n)}{k}": v for k, v in own.items()}
+        starts += [{f"{_label(parts, n)}{k}": v for k, v in s.items()} for s in further]
+    if any(p.strategy != "scalar" for p in parts):
+        holes["aligned"] = (True, False)
+        starts.insert(0, {"aligned": False})
+    kinds = [_kind(p, persistent) for p in parts]
+    name = "_".join([*([prefix] if prefix else []), *kinds])
+    build = partial(_build, op, normal, parts, persistent)
+    return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
+
+
+def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
+    """The decisions of one group, the better guesses first."""
+    holes: Holes
+    if p.strategy == "contraction":
+        holes = {
+            "tile": ((64, 64, 32), (128, 128, 32), (128, 64, 32), (64, 128, 64), (32, 32, 32),
+                     (128, 256, 64), (16, 64, 64)),
+            "group": (0, 8, 4),
+            "even": (False, True),
+            "warps": (4, 8),
+            "stages": (3, 4, 2),
+        }  # fmt: skip
+        return holes, [
+            {"tile": (128, 128, 32), "warps": 8},
+            {"tile": (32, 32, 32)},
+        ]
+    if p.strategy == "scan":
+        holes = {
+            "rows": (1, 4, 16),
+            "block": (1024, 2048, 512, 256, 64),
+            "even": (False, True),
+            "warps": (4, 8, 2),
+        }
+        return holes, [{"rows": 4, "block": 256}]
+    if p.strategy != "lanes":
+        return {}, []
+    if p.form.row is None:
+        holes = {
+            "rows": (1, 16, 32, 64),
+            "block": (1024, 512, 2048, 256, 128, 64, 32, 4096),
+            "even": (False, True),
+            "warps": (4, 8, 2),
+        }
+        starts: Starts = [{"block": 2048}]
+        if len(p.form.shared) > 1:
+            starts += [{"rows": 32, "block": 32}, {"rows": 16, "block": 64}]
+        return holes, starts
+    holes = {
+        "rows": (1, 4, 16, 64, 128, 2),
+        "block": (1024, 2048, 4096, 512, 256, 128, 64, 32, 16, 8192),
+        "even": (False, True),
+        "warps": (4, 8, 16, 2, 1),
+        "stages": (2, 3, 4, 1),
+    }
+    if persistent:
+        del holes["stages"]
+        return holes, [{"block": 4096, "warps": 8}, {"rows": 4, "block": 256}]
+    if not p.form.shared:
+        return holes, [{"block": 4096, "warps": 8}]
+    tall: dict[str, Decision] = {"rows": 64, "block": 32}
+    return holes, [tall, {"rows": 128, "block": 16}, {"block": 4096}]
+
+
+def _build(
+    op: Operator, normal: Normal, parts: list[Part], persistent: bool, **decisions: Decision
+) -> TileProgram:
+    real = compute_dtype(op)
+    memory = Memory(normal, False, real)
+    all_read = {n for t in normal.tensors for n in reads_of(t)}
+    made: list[tuple[Kernel, Placement]] = []
+    facts = list(dense_facts(op))
+    try:
+        for n, p in enumerate(parts):
+            label = _label(parts, n)
+            own = {k[len(label) :]: v for k, v in decisions.items() if k.startswith(label)}
+            if p.strategy != "scalar":
+                own["aligned"] = decisions["aligned"]
+            later = {x for q in parts[n + 1 :] for x in _read_names(q)}
+            memory.kept = frozenset(all_read & later)
+            name = op.name if len(parts) == 1 else f"{op.name}_{n}"
+            kernel, placement, extra = _lower(name, p, memory, own, normal, persistent)
+            made.append((kernel, placement))
+            facts += extra
+    except (Unsupported, ExprError) as e:
+        raise IllegalSchedule(str(e)) from None
+    kernels, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
+    return TileProgram(op.name, kernels, placements, tuple(dict.fromkeys(facts)))
+
+
+def _lower(
+    name: str,
+    p: Part,
+    memory: Memory,
+    own: Mapping[str, Any],
+    normal: Normal,
+    persistent: bool,
+) -> tuple[Kernel, Placement, list[Expr]]:
+    if p.strategy == "contraction":
+        rows, columns, depth = own["tile"]
+        rest = {k: v for k, v in own.items() if k != "tile"}
+        dot = block_dot.DotSchedule(rows, columns, depth, **rest)
+        return block_dot.lower(name, p.form, memory, dot, memory.real)
+    if p.strategy == "scan":
+        scan = block_scan.ScanSchedule(**own)
+        return block_scan.lower(name, p.form, memory, scan, memory.real)
+    if p.strategy == "lanes":
+        known = {f.name for f in fields(block_rows.RowSchedule)}
+        given = {k: v for k, v in own.items() if k in known}
+        row = block_rows.RowSchedule(persistent=persistent and _is_row(p), **given)
+        return block_rows.lower(name, p.form, memory, row, memory.real)
+    kernel, placement = block_fallback.launch(name, normal, memory, p.group.members, kept(normal))
+    return kernel, placement, []

@@ -40,7 +40,8 @@ class Part:
         return "inner" if self.strategy == "lanes" and self.form.inner else self.strategy
 
 
-_STRATEGIES: tuple[tuple[str, Callable[[Group], Any]], ...] = (
+Strategies = tuple[tuple[str, Callable[[Group], Any]], ...]
+_STRATEGIES: Strategies = (
     ("contraction", contraction.recognise),
     ("lanes", lanes.analyse),
     ("lanes", lanes.analyse_inner),
@@ -48,7 +49,9 @@ _STRATEGIES: tuple[tuple[str, Callable[[Group], Any]], ...] = (
 )
 
 
-def partition(normal: Normal) -> list[Part]:
+def partition(
+    normal: Normal, strategies: Strategies = _STRATEGIES, chains: bool = True
+) -> list[Part]:
     """Consecutive definitions that one strategy lowers together, in dependency order."""
     parts: list[Part] = []
     earlier: frozenset[str] = frozenset()
@@ -56,7 +59,7 @@ def partition(normal: Normal) -> list[Part]:
 
     def fit(tensors: list[Tensor]) -> Part | None:
         group = Group(normal, tuple(tensors), earlier)
-        for strategy, test in _STRATEGIES:
+        for strategy, test in strategies:
             try:
                 return Part(group, strategy, test(group))
             except Unsupported:
@@ -85,7 +88,7 @@ def partition(normal: Normal) -> list[Part]:
             found = Part(Group(normal, tuple(alone), earlier), "scalar")
     if found is not None:
         parts.append(found)
-    return _chained(normal, parts)
+    return _chained(normal, parts) if chains else parts
 
 
 def _chained(normal: Normal, parts: list[Part]) -> list[Part]:

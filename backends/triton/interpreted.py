@@ -22,7 +22,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a kernel prints is no answer
     np.seterr(all="ignore")
-    round_as_devices_do()
+    correct_the_interpreter()
     modules: dict[str, ModuleType] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -38,9 +38,10 @@ def main() -> None:
         answers.flush()
 
 
-def round_as_devices_do() -> None:
+def correct_the_interpreter() -> None:
     """Triton's interpreter cuts floats to bf16, and reads the bits of one as an integer when it is
-    widened to f64; devices round to the nearest and widen the value."""
+    widened to f64; devices round to the nearest and widen the value. It also spreads a truth value
+    over a tile as the integers that were compared."""
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -58,7 +59,12 @@ def round_as_devices_do() -> None:
             return TensorHandle(np.where(np.isnan(wide), 0x7FC0, near).astype(np.uint16), new)
         return plain(self, source, to)
 
+    def create_splat(self: Any, kind: Any, value: Any) -> Any:
+        number = value.data.reshape(-1)[0]
+        return TensorHandle(np.full(kind.shape, number, value.data.dtype), value.dtype.scalar)
+
     InterpreterBuilder.cast_impl = cast_impl
+    InterpreterBuilder.create_splat = create_splat
 
 
 def load(path: str) -> ModuleType:

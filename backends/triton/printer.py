@@ -121,8 +121,8 @@ class _Printer:
             self.leaf, self.named.get, self.sort, self.is_natural, self.constant_of
         )
         self.values = Values(self.ints, self.sort, self.constants)
-        buffers = [s.value.attr.buffer for s in statements(kernel.body) if _is_load(s)]
-        self.read = {b.name for b in buffers}
+        found = (s.value for s in statements(kernel.body) if isinstance(s, Def))
+        self.read = {v.attr.buffer.name for v in found if v.op == "load"}
 
     # -- the kernel -----------------------------------------------------------------------------
 
@@ -437,10 +437,6 @@ class _Printer:
         if s.mask is not TRUE:
             parts.append(f"mask={spread(self.ix(s.mask), axes).text}")
         self.line(f"tl.atomic_{_ATOMIC[s.monoid]}({', '.join(parts)})")
-
-
-def _is_load(s: Stmt) -> bool:
-    return isinstance(s, Def) and s.value.op == "load"
 
 
 def _pointer(b: Buffer) -> Expr:

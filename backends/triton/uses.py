@@ -12,6 +12,7 @@ from opwright.ir.expr import TRUE, Expr, leaves, walk
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Buffer,
     Check,
     Def,
     For,
@@ -22,6 +23,7 @@ from opwright.ir.tile import (
     Store,
     Value,
     lanes,
+    row_major,
     statements,
 )
 from opwright.ir.tiletext import axes_of
@@ -34,14 +36,14 @@ def has_own_name(v: Value) -> bool:
     return _MADE_UP.fullmatch(v.name) is None
 
 
-def accesses(body: Iterable[Stmt]) -> Iterator[tuple[tuple[Expr, ...], Expr]]:
-    """Index tuple and mask of every access, inner ones included."""
+def accesses(body: Iterable[Stmt]) -> Iterator[tuple[Buffer, tuple[Expr, ...], Expr]]:
+    """Buffer, index tuple and mask of every access, inner ones included."""
     for s in statements(body):
         if isinstance(s, Def) and s.value.op == "load":
             what: Load = s.value.attr
-            yield what.index, what.mask
+            yield what.buffer, what.index, what.mask
         elif isinstance(s, Store | Atomic):
-            yield s.index, s.mask
+            yield s.buffer, s.index, s.mask
 
 
 @dataclass(slots=True)
@@ -139,8 +141,8 @@ def axis_order(kernel: Kernel) -> dict[Axis, int]:
                     place(b)
             order[a] = len(order)
 
-    for a in axes:
-        place(a)
+    for one in axes:
+        place(one)
     return order
 
 
@@ -173,22 +175,35 @@ def named_at(body: tuple[Stmt, ...], loops: set[str], done: set[Expr]) -> list[t
     Offsets of a tile and masks when they are composed, and uniform parts that occur repeatedly.
     """
     count: Counter[Expr] = Counter()
+    above: dict[Expr, set[Expr]] = {}
     offsets: dict[Expr, None] = {}
     masks: dict[Expr, None] = {}
-    for index, mask in accesses(body):
-        for e in dict.fromkeys((*index, mask)):
+    for b, index, mask in accesses(body):
+        strides = b.strides if b.strides is not None else row_major(b.shape)
+        for e in (*index, mask, *strides):
             for x in walk(e):
                 count[x] += 1
+                for y in x.args:
+                    above.setdefault(y, set()).add(x)
         for e in index:
             if e.args and lanes(e):
                 offsets[e] = None
         if mask is not TRUE and mask.args and lanes(mask):
             masks[mask] = None
+    for s in statements(body):
+        for e in (s.lo, s.hi) if isinstance(s, For) else ():
+            for x in walk(e):
+                count[x] += 1
     wanted = [(e, "offsets") for e in offsets] + [(e, "mask") for e in masks]
     shared = [
         (e, "start")
         for e, n in count.items()
-        if n > 1 and e.kind == "int" and e.args and not lanes(e) and _heavy(e)
+        if n > 1
+        and e.kind == "int"
+        and e.args
+        and not lanes(e)
+        and _heavy(e)
+        and all(count[x] < n for x in above.get(e, ()))
     ]
     found = [(e, what) for e, what in (*shared, *wanted) if e not in done and free_at(e, loops)]
     return list(dict.fromkeys(found))

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from opwright.ir.dtypes import F32, F64, I64, DType
-from opwright.ir.expr import TRUE, ZERO, Expr, ExprLike, conjunction, conjuncts, lift
+from opwright.ir.expr import TRUE, ZERO, Expr, ExprLike, conjunction, conjuncts, leaves, lift
 from opwright.ir.semantics import ROWS
-from opwright.ir.tile import Buffer, Builder, Operand, Value, lanes
+from opwright.ir.tile import (
+    Buffer,
+    Builder,
+    Def,
+    For,
+    If,
+    Kernel,
+    Operand,
+    Stmt,
+    Store,
+    Value,
+    lanes,
+    statements,
+)
 
 # atan on 0..0.66 as x + x z P(z) / Q(z), z = x x (Cephes, double precision)
 _ATAN_P = (-0.8750608600031904, -16.157537187333652, -75.00855792314705, -122.88666844901361,
@@ -87,6 +101,11 @@ class BlockBuilder(Builder):
 
         return super().loop(name, lo, hi, step, inits, known)
 
+    def kernel(self) -> Kernel:
+        """The kernel without values that nothing uses."""
+        k = super().kernel()
+        return replace(k, body=_alive(k.body, _needed(k.body)))
+
     def holds(self, cond: Expr) -> bool:
         """Whether a condition follows from the ranges of indices alone."""
         if cond.op == "le" and cond.args[0] is ZERO:
@@ -103,6 +122,46 @@ class BlockBuilder(Builder):
         if e.op in ("add", "mul", "floordiv"):
             return all(self.natural(a) for a in e.args)
         return e.op in ("size", "pid", "lane", "mod")
+
+
+def _needed(body: tuple[Stmt, ...]) -> set[Value]:
+    """Values that memory, branches, loop bounds or carried state depend on."""
+    todo: list[Value] = []
+    for s in statements(body):
+        exprs: tuple[Expr, ...] = ()
+        if isinstance(s, Store):
+            todo.append(s.value)
+            exprs = (*s.index, s.mask)
+        elif isinstance(s, For):
+            todo += [*s.inits, *s.yields]
+            exprs = (s.lo, s.hi)
+        elif isinstance(s, If):
+            exprs = (s.cond,)
+        todo += [x.attr for e in exprs for x in leaves(e, "value")]
+    found: set[Value] = set()
+    while todo:
+        v = todo.pop()
+        if v not in found:
+            found.add(v)
+            todo += v.args
+            exprs = (v.attr,) if v.op == "index" else ()
+            if v.op == "load":
+                exprs = (*v.attr.index, v.attr.mask)
+            todo += [x.attr for e in exprs for x in leaves(e, "value")]
+    return found
+
+
+def _alive(body: tuple[Stmt, ...], needed: set[Value]) -> tuple[Stmt, ...]:
+    out: list[Stmt] = []
+    for s in body:
+        if isinstance(s, Def) and s.value not in needed:
+            continue
+        if isinstance(s, For):
+            s = replace(s, body=_alive(s.body, needed))
+        elif isinstance(s, If):
+            s = replace(s, then=_alive(s.then, needed), other=_alive(s.other, needed))
+        out.append(s)
+    return tuple(out)
 
 
 def _isnan(b: Builder, x: Value) -> Value:
