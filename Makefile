@@ -5,17 +5,19 @@ OUT ?= out
 ARGS ?=
 TESTS ?=
 WORKERS ?= 2
+GPU_PYTHON ?= python3
 
 SETUP = .venv/.stamp
 BIN = .venv/bin
 
-.PHONY: help setup compile test lint format bench examples clean distclean
+.PHONY: help setup compile test lint format bench gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo 'make bench                              the operator library against its baselines'
+	@echo "make gpu                                Triton candidates on this machine's NVIDIA GPU"
 	@echo "make examples                           run examples/"
 	@echo "make clean                              remove what the other targets made, but .venv"
 
@@ -41,6 +43,10 @@ format: $(SETUP)
 
 bench: $(SETUP)
 	$(BIN)/python -m opwright.benchmarks $(ARGS)
+
+# no set-up: whatever Python here has torch with CUDA and Triton; .types holds the import root
+gpu:
+	@PYTHONPATH=$(CURDIR)/.types $(GPU_PYTHON) -m opwright.benchmarks.gpu $(ARGS)
 
 examples: $(SETUP)
 	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done
