@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from opwright.benchmarks.__main__ import main, record, slug
 from opwright.benchmarks.report import implementations, ratios, table, text
 from opwright.compiler.timing import Row
 
@@ -50,7 +54,28 @@ def test_reasons_are_printed() -> None:
 
 
 def test_an_unknown_operator_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    from opwright.benchmarks.__main__ import main
-
     assert main(["no_such"]) == 2
     assert "no operator no_such" in capsys.readouterr().err
+
+
+def test_results_of_a_machine_are_kept_by_operator(tmp_path: Path) -> None:
+    file = tmp_path / "some-machine" / "f32.json"
+    record(file, ROWS, "first")
+    record(file, [_row("b", "opwright", "out", 2e-3)], "second")
+    rows = json.loads(file.read_text())["rows"]
+    assert [r["when"] for r in rows if r["op"] == "a"] == ["first"] * 5
+    assert [(r["median_s"], r["when"]) for r in rows if r["op"] == "b"] == [(2e-3, "second")]
+    file.write_text("damaged")
+    record(file, ROWS[:1], "third")
+    assert len(json.loads(file.read_text())["rows"]) == 1
+
+
+def test_what_does_not_fit_in_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = ["silu", "--minutes", "0", "--results", str(tmp_path)]
+    assert main(given) == 1
+    assert "silu: not measured" in capsys.readouterr().out
+    assert main(["silu", "--against", "abacus"]) == 2
+
+
+def test_names_of_folders() -> None:
+    assert slug("Some(R) CPU @ 2.0GHz x2") == "some-r-cpu-2-0ghz-x2"
