@@ -80,7 +80,11 @@ MUTANTS = [
     Mutant("matmul_grouped", "floor grid", "(M + 63) // 64", "M // 64", plan=True),
     Mutant("matmul_grouped", "K mask", "< K - k * BLOCK_SIZE_K", "<= K - k * BLOCK_SIZE_K"),
     Mutant(
-        "matmul_grouped", "b does not advance", "b_ptrs += BLOCK_SIZE_K * stride_bk", "b_ptrs += 0"
+        "matmul_grouped",
+        "b does not advance",
+        "b_ptrs += BLOCK_SIZE_K * stride_bk",
+        "b_ptrs += 0",
+        only_wrong=True,
     ),
     Mutant(
         "matmul_grouped",
