@@ -91,16 +91,27 @@ def document(result: CompileResult) -> dict[str, Any]:
         "wheel": result.wheel,
         "winner": dict(result.winner),
         "baseline": dict(result.baseline),
+        "backend": result.backend,
+        "targets": list(result.targets),
         "speedup": result.speedup,
+        "basis": basis(result),
         "why": result.why,
         "variants": [dict(variant) for variant in result.variants],
         "verdict": result.verdict.status,
         "gates": gates(result.verdict),
         "rows": [row.to_json() for row in result.rows],
+        "modelled": [dict(row) for row in result.modelled],
+        "resources": {target: dict(found) for target, found in result.resources.items()},
+        "unrun": list(result.unrun),
         "table": [dict(row) for row in result.table],
         "notes": list(result.notes),
         "stopped": result.stopped,
     }
+
+
+def basis(result: CompileResult) -> str:
+    """What latencies are: measured here, or modelled because nothing ran."""
+    return "modelled" if result.modelled else "measured"
 
 
 def gates(verdict: Verdict) -> dict[str, str]:
@@ -114,7 +125,8 @@ def page(name: str, result: CompileResult) -> list[str]:
     lines = ["", *tried(result), ""]
     winner = result.winner
     lines.append(f"winner   {winner['schedule']} (candidate {winner['number']})")
-    lines.append(f"         {result.speedup:.2f} times as fast as candidate 0, by the objective")
+    how = "by the model" if result.modelled else "by the objective"
+    lines.append(f"         {result.speedup:.2f} times as fast as candidate 0, {how}")
     if result.why:
         lines.append(f"         {result.why}")
     lines += [
@@ -124,6 +136,11 @@ def page(name: str, result: CompileResult) -> list[str]:
     lines += ["", *verdict_lines(result.verdict)]
     if result.rows:
         lines += ["", *timing_lines(result.rows)]
+    if result.resources:
+        lines += ["", *resource_lines(result)]
+    if result.modelled:
+        lines += ["", *modelled_lines(result)]
+    lines += ["", *(f"not run: {text}" for text in result.unrun)] if result.unrun else []
     lines += [f"note: {note}" for note in result.notes]
     if result.stopped:
         lines += ["", "stopped before the end: this is the best so far, unconfirmed"]
@@ -142,7 +159,32 @@ def tried(result: CompileResult) -> list[str]:
         lines.append(
             f"{row['number']!s:>9}  {row['status']!s:<9}  {share}  {row['schedule']}{reason}"
         )
-    lines.append("time is in units of candidate 0's")
+    lines.append(f"time is {basis(result)}, in units of candidate 0's")
+    return lines
+
+
+def resource_lines(result: CompileResult) -> list[str]:
+    """What the compilers report of the winner's kernels, by target."""
+    lines = ["resources of the winner as compiled; nothing was executed"]
+    for target, kernels in result.resources.items():
+        for kernel, found in kernels.items():
+            text = ", ".join(f"{name} {value}" for name, value in found.items())
+            lines.append(f"  {target:<7} {kernel}: {text}")
+    return lines
+
+
+def modelled_lines(result: CompileResult) -> list[str]:
+    """Estimates by workload and target, never beside measured times."""
+    lines = ["modelled times: estimates from traffic, arithmetic and data sheets, never measured"]
+    shown = ""
+    for row in result.modelled:
+        head = f"{row['op']} {row['workload']}: {row['shape']}"
+        if head != shown:
+            lines.append(f"  {head}")
+            shown = head
+        if row["modelled_s"] is not None:
+            seconds = f"{row['modelled_s'] * 1e3:10.4f} ms modelled"
+            lines.append(f"    {row['target']:<7} {row['impl']:<12} {seconds}")
     return lines
 
 

@@ -57,7 +57,8 @@ class Found:
     """The search at one binding of the types, and what its candidates were judged with.
 
     `serving` names the variant that each workload takes; `resources` are what compilers report of
-    the winner, by target; `unrun` says what was not executed, and why.
+    the winner, by target; `unrun` says what was not executed, and why; `modelled` are times that
+    nobody measured.
     """
 
     op: Operator
@@ -68,6 +69,7 @@ class Found:
     serving: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unrun: tuple[str, ...] = ()
+    modelled: tuple[Mapping[str, Any], ...] = ()
 
 
 class Backend(Protocol):

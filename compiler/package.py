@@ -32,6 +32,7 @@ from opwright.compiler.package_spec import (
     PackageSpec,
     ReferenceCase,
     arrays_module,
+    kernels_module,
     library_path,
     source_path,
     types_label,
@@ -151,6 +152,8 @@ def _check_variants(packaged: PackagedOperator, native: bool) -> None:
     for v in packaged.variants:
         if not v.name.replace("_", "").replace("-", "").isalnum():
             raise EmitError(f"{v.name!r} cannot name a variant", "use letters, digits, - and _")
+        if v.plan.backend == "triton" and not v.targets:
+            raise EmitError(f"variant {v.name} of {op.name} was compiled for nothing")
         if native and not v.libraries:
             raise EmitError(f"variant {v.name} of {op.name} has no library")
         unknown = sorted(set(v.libraries) - set(ISA_LEVELS))
@@ -174,6 +177,10 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     for packaged in spec.operators:
         for v in packaged.variants:
             files |= _variant_files(packaged.operator, v)
+            if spec.backend == "triton":
+                files["_kernels/__init__.py"] = b'"""Triton kernels, one module a variant."""\n'
+                module = kernels_module(packaged.operator, v).replace(".", "/")
+                files[f"{module}.py"] = v.source.encode()
         if packaged.arrays is not None:
             files["_jnp/__init__.py"] = b'"""Array code for JAX, one module for each binding."""\n'
             module = arrays_module(packaged.operator).replace(".", "/")
@@ -252,6 +259,7 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
     given = [argument(n) for n in docs.given_names(spec)]
     parameters = docs.parameters(spec)
     initial = values | {
+        "native": spec.kind.native,
         "public": repr(sorted([*public, *([results] if results else [])])),
         "results": results,
         "outputs": [argument(t.name) for t in op.outputs],
@@ -301,12 +309,13 @@ def _tables(spec: PackageSpec) -> dict[str, Any]:
         "outputs": code.tuple_text((code.tensor_table(op, t) for t in op.outputs), indent),
         "functions": [source for _, source, _ in conditions.functions],
         "requires": code.tuple_text(requires, indent),
-        "bindings": [_binding_tables(p) for p in spec.operators],
+        "bindings": [_binding_tables(p, spec.backend) for p in spec.operators],
     }
 
 
-def _binding_tables(packaged: PackagedOperator) -> dict[str, Any]:
+def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
     op = packaged.operator
+    kernels = backend == "triton"
     return {
         "types": repr(dict(op.types)),
         "arrays": _arrays_table(packaged),
@@ -318,18 +327,25 @@ def _binding_tables(packaged: PackagedOperator) -> dict[str, Any]:
                 "facts": code.tuple_text(
                     (code.formula(code.fact(op, text), text) for text in v.guards), " " * 20
                 ),
-                "libraries": repr(
-                    {
-                        level: library_path(op, v, level)
-                        for level in ISA_LEVELS
-                        if level in v.libraries
-                    }
-                ),
+                "libraries": repr(_kernels(packaged, v) if kernels else _libraries(op, v)),
                 "source": repr(source_path(op, v)),
+                "launches": code.launches(op, v.plan, " " * 20) if kernels else "",
+                "scratch": code.scratch(op, v.plan, " " * 20) if kernels else "",
             }
             for v in packaged.variants
         ],
     }
+
+
+def _libraries(op: Operator, v: PackagedVariant) -> dict[str, str]:
+    return {level: library_path(op, v, level) for level in ISA_LEVELS if level in v.libraries}
+
+
+def _kernels(packaged: PackagedOperator, v: PackagedVariant) -> dict[str, str]:
+    """The module of kernels by architecture; the last variant takes any."""
+    module = kernels_module(packaged.operator, v)
+    last = v is packaged.variants[-1]
+    return {target: module for target in (*v.targets, *(["any"] if last else []))}
 
 
 def _arrays_table(packaged: PackagedOperator) -> list[str]:
@@ -454,6 +470,8 @@ def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
                 for m in spec.benchmarks
             ],
         },
+        "modelled": [dict(m) for m in spec.modelled],
+        "resources": dict(spec.resources),
         "provenance": dict(spec.provenance),
         "files": digests,
     }

@@ -30,6 +30,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.op import Clause, Operator, Tensor
+from opwright.ir.plan import Plan
 from opwright.ir.semantics import ROWS
 from opwright.ir.text import parse_expr
 
@@ -199,6 +200,46 @@ def fact(op: Operator, text: str) -> Expr:
         if x.op == "stride" and not 0 <= x.attr[1] < ranks[tensor]:
             raise CodeError(f"fact {text!r}: {tensor} has {ranks[tensor]} axes")
     return e
+
+
+# -- launches -------------------------------------------------------------------------------------
+
+
+def _number(op: Operator, text: str) -> str:
+    """The formula of a plan's expression; CodeError when it names nothing."""
+    inner = text.strip()
+    if inner.startswith("i32(") and inner.endswith(")"):
+        inner = inner[4:-1]  # the kernel's annotation pins the type
+    try:
+        return formula(parse_expr(inner, spec_names(op)), text)
+    except ExprError as error:
+        raise CodeError(f"{text!r}: {error}") from None
+
+
+def launches(op: Operator, plan: Plan, indent: str) -> str:
+    """The table of a plan's launches: grids and numbers as formulas, tensors by name."""
+    tensors = {t.name for t in (*op.inputs, *op.outputs)} | set(plan.scratch)
+    items = []
+    for c in plan.launches:
+        grid = ", ".join(_number(op, g) for g in c.grid)
+        args = ", ".join(repr(a) if a in tensors else _number(op, a) for a in c.args)
+        options = {k: v for k, v in c.extra.items() if k in ("num_warps", "num_stages")}
+        items.append(f"Launch({c.kernel!r}, ({grid},), ({args},), {dict(c.const)!r}, {options!r})")
+    return tuple_text(items, indent)
+
+
+def scratch(op: Operator, plan: Plan, indent: str) -> str:
+    """The table of a plan's scratch."""
+    items = []
+    for name, s in plan.scratch.items():
+        shape = ", ".join(_number(op, n) for n in s.shape)
+        element = op.types.get(s.dtype, s.dtype)
+        items.append(
+            f"Scratch({name!r}, {element!r}, ({shape},), {s.init == 'zero'!r})"
+            if s.shape
+            else f"Scratch({name!r}, {element!r}, (), {s.init == 'zero'!r})"
+        )
+    return tuple_text(items, indent)
 
 
 # -- preconditions --------------------------------------------------------------------------------

@@ -193,6 +193,13 @@ def readme(spec: PackageSpec) -> str:
         several=op.variadic,
         jax=all(p.arrays is not None for p in spec.operators),
         unrun=spec.unrun,
+        modelled=_modelled_rows(spec),
+        resources=[
+            [types, target, kernel, ", ".join(f"{k} {v}" for k, v in found.items())]
+            for types, targets in spec.resources.items()
+            for target, kernels in targets.items()
+            for kernel, found in kernels.items()
+        ],
         updates=[(argument(t.name), argument(t.updates)) for t in op.outputs if t.updates],
         license=spec.license,
         provenance={k: v for k, v in spec.provenance.items() if isinstance(v, str | int | float)},
@@ -322,6 +329,16 @@ def _assumptions(spec: PackageSpec) -> list[str]:
 
 def _seconds(value: float) -> str:
     return f"{value * 1e6:.1f} us" if value < 1e-3 else f"{value * 1e3:.3f} ms"
+
+
+def _modelled_rows(spec: PackageSpec) -> list[list[str]]:
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for m in spec.modelled:
+        if m["modelled_s"] is not None:
+            here = rows.setdefault((f"{m['workload']}: {m['shape']}", m["target"]), {})
+            here[m["impl"]] = _seconds(m["modelled_s"])
+    return [[*key, *(v.get(i, "-") for i in ("opwright", "candidate 0"))]
+            for key, v in rows.items()]  # fmt: skip
 
 
 def _benchmark_head(spec: PackageSpec) -> list[str]:

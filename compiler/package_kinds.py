@@ -57,6 +57,14 @@ KINDS = {
         "README.md",
         "linux_x86_64",
     ),
+    "triton": Kind(
+        "triton",
+        {"torch": ("torch>=2.4",), "triton": ("triton>=3.4",), "jax": _JAX},
+        _TORCH_MODULES,
+        _SHARED | _ARRAYS | {"device.py", "interpreter.py"},
+        "test_device.py",
+        "README_triton.md",
+    ),
     "jax": Kind(
         "jax",
         {"jax": _JAX},

@@ -89,7 +89,7 @@ class Measurement:
 class PackageSpec:
     """Everything that a package is made of. `source` is the spec as written; `certificate` and
     `certificate_text` ship as they are (without a text, one is made from the records). `unrun` says
-    what was not executed before shipping."""
+    what was not executed before shipping, `modelled` are times that nobody measured."""
 
     source: str
     operators: tuple[PackagedOperator, ...]
@@ -101,6 +101,9 @@ class PackageSpec:
     license: str | None = None
     backend: str = "cpp"
     unrun: tuple[str, ...] = ()
+    modelled: tuple[Mapping[str, Any], ...] = ()
+    # types of a binding -> target -> kernel -> what its compiler reports
+    resources: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -144,6 +147,12 @@ def library_path(op: Operator, v: PackagedVariant, level: str) -> str:
 def arrays_module(op: Operator) -> str:
     """The module of a binding's array code, relative to the package."""
     return f"_jnp.{types_label(op).replace('-', '_')}"
+
+
+def kernels_module(op: Operator, v: PackagedVariant) -> str:
+    """The module of a variant's Triton kernels, relative to the package."""
+    name = f"{types_label(op)}_{v.name}"
+    return f"_kernels.{name.replace('-', '_')}"
 
 
 def source_path(op: Operator, v: PackagedVariant) -> str:

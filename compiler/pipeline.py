@@ -34,6 +34,7 @@ from opwright.compiler.package import (
     PackageSpec,
     emit,
 )
+from opwright.compiler.package_spec import types_label
 from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.ir.op import Operator
@@ -56,6 +57,7 @@ class CompileResult:
 
     `variants` are those of the searched binding in order of dispatch; `resources` are what
     compilers report of the winner, by target; `unrun` says what was not executed, and why.
+    `modelled` are times that nobody measured, never mixed with `rows`.
     """
 
     package: Path
@@ -74,6 +76,7 @@ class CompileResult:
     variants: tuple[Mapping[str, Any], ...] = ()
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unrun: tuple[str, ...] = ()
+    modelled: tuple[Mapping[str, Any], ...] = ()
     searches: tuple[Found, ...] = field(repr=False, default=())
 
 
@@ -172,6 +175,10 @@ def backend_of(name: str, target: str = "") -> Backend:
 
         check_target(target)
         return Pure()
+    if name == "triton":
+        from opwright.compiler.blocks import Blocks, targets_of
+
+        return Blocks(targets_of(target))
     raise CompileError(f"there is no backend {name}", f"backends: {', '.join(BACKENDS)}")
 
 
@@ -252,6 +259,8 @@ def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) ->
         machine=backend.machine(),
         backend=backend.name,
         unrun=tuple(dict.fromkeys(text for f in found for text in f.unrun)),
+        modelled=tuple(row for f in found for row in f.modelled),
+        resources={types_label(f.op): f.resources for f in found if f.resources},
         provenance={
             "spec": found[0].op.digest,
             "operator": name,
@@ -301,6 +310,7 @@ def _result(package: Path, wheel: Path, found: Sequence[Found], backend: Backend
         ),
         resources=found[0].resources,
         unrun=tuple(dict.fromkeys(text for f in found for text in f.unrun)),
+        modelled=tuple(row for f in found for row in f.modelled),
         searches=tuple(found),
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import selftest
-from .arrays import ELEMENTS, family
+from .arrays import ELEMENTS
 from .engine import Engine, best_level
 from .files import file_problems, metadata
 from .machine import cpu_flags, processors
@@ -85,9 +85,9 @@ def verify(engine: Engine, wanted: str | None, as_json: bool) -> int:
     problems = file_problems(engine.folder, data["files"])
     report: dict[str, Any] = {"files": len(data["files"]), "problems": problems, "cases": []}
     ran = False
-    for name in (wanted,) if wanted else ("numpy", "torch"):
+    for name in (wanted,) if wanted else engine.libraries:
         try:
-            family(name)
+            engine.family(name)
         except ImportError:
             if wanted:
                 problems.append(f"{name} is not installed")
@@ -103,10 +103,11 @@ def verify(engine: Engine, wanted: str | None, as_json: bool) -> int:
                         "error_over_tolerance": worst,
                     }
                 )
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
             problems.append(f"{name}: {error}")
     if not ran:
-        problems.append("neither numpy nor torch is installed: no value was compared")
+        needed = " nor ".join(engine.libraries)
+        problems.append(f"no {needed} is installed: no value was compared")
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -264,7 +265,7 @@ def main(engine: Engine, arguments: Sequence[str] | None = None) -> int:
         return show_config(engine, args.json)
     if args.command == "verify":
         return verify(engine, args.library, args.json)
-    library = family(args.library) if args.library else engine.default_family()
+    library = engine.family(args.library) if args.library else engine.default_family()
     settings = dict(args.settings)
     if args.command == "bench":
         return bench(engine, library, settings, args.seconds, args.json)

@@ -170,15 +170,51 @@ class Requirement:
         self.name, self.text, self.tensors, self.check = name, text, tensors, check
 
 
-class Variant:
-    """One kernel: guards and a library file per instruction-set level."""
+class Launch:
+    """One kernel over a grid: tensors by name and numbers by formula, constants, options."""
 
-    __slots__ = ("facts", "libraries", "name", "source")
+    __slots__ = ("args", "const", "grid", "kernel", "options")
 
     def __init__(
-        self, name: str, facts: tuple[Formula, ...], libraries: Mapping[str, str], source: str
+        self,
+        kernel: str,
+        grid: tuple[Formula, ...],
+        args: tuple[str | Formula, ...],
+        const: Mapping[str, Any],
+        options: Mapping[str, int],
+    ) -> None:
+        self.kernel, self.grid, self.args = kernel, grid, args
+        self.const, self.options = dict(const), dict(options)
+
+
+class Scratch:
+    """Memory between the launches of a call."""
+
+    __slots__ = ("element", "name", "shape", "zero")
+
+    def __init__(
+        self, name: str, element: str, shape: tuple[Formula, ...], zero: bool = False
+    ) -> None:
+        self.name, self.element, self.shape, self.zero = name, element, shape, zero
+
+
+class Variant:
+    """One candidate: guards, and a library file for each instruction-set level or a module of
+    kernels for each architecture, which `launches` and `scratch` say how to run."""
+
+    __slots__ = ("facts", "launches", "libraries", "name", "scratch", "source")
+
+    def __init__(
+        self,
+        name: str,
+        facts: tuple[Formula, ...],
+        libraries: Mapping[str, str],
+        source: str,
+        launches: tuple[Launch, ...] = (),
+        scratch: tuple[Scratch, ...] = (),
     ) -> None:
         self.name, self.facts, self.libraries, self.source = name, facts, dict(libraries), source
+        self.launches, self.scratch = launches, scratch
 
 
 class Binding:

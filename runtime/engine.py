@@ -52,6 +52,7 @@ class Bound:
         "masks",
         "moved",
         "new",
+        "prepared",
         "reals",
         "run",
         "shapes",
@@ -69,6 +70,7 @@ class Bound:
     new: tuple[tuple[Any, Any, Any], ...]  # (shape, dtype, order) of each output
     empty: bool  # no output has an element
     spans: tuple[tuple[int, int], ...]  # bytes around the address of inputs and outputs as given
+    prepared: Any  # what a launch on a device made of the sizes, None before the first
     env: Env  # sizes and params
     shapes: list[list[int]]  # of inputs then outputs, in the axes of the spec
 
@@ -79,6 +81,13 @@ class Again(Exception):
 
 class Engine:
     """The callable behind an emitted function; `results` is the class of several outputs."""
+
+    libraries: tuple[str, ...] = ("numpy", "torch")
+    # keys of torch's dispatcher: where kernels run, where a call is refused; in words
+    keys: tuple[str, ...] = ("CPU",)
+    strangers: tuple[str, ...] = ("CUDA", "XPU", "MPS", "HPU")
+    where = "the CPU (x.cpu())"
+    native = True  # kernels are functions of a library
 
     def __init__(self, spec: Spec, folder: str, results: Callable[..., Any] | None = None) -> None:
         self.spec, self.folder, self.results = spec, folder, results
@@ -201,7 +210,7 @@ class Engine:
         library, inputs, outs = self.admit(inputs, out)
         inputs = tuple(library.prepare(x) for x in inputs)
         call, variant, rows = self.dispatcher.settle(library, inputs, given, outs, choice, True)
-        isa = self.dispatcher.file(variant)[0] if variant else self.dispatcher.levels()[0]
+        isa = self.dispatcher.file(variant)[0] if variant else best_level(self)
         copied = tuple(self.spec.inputs[n].name for n in call.copied)
         if call.moved:
             copied += ("out",)
@@ -241,7 +250,13 @@ class Engine:
         if len(owners) > 1:
             mixed = " and ".join(f"{name} is of {kind}" for kind, name in owners.items())
             raise TypeError(f"{spec.name}: {mixed}; pass arrays of one library")
-        library = family(next(iter(owners))) if owners else self.default_family()
+        if owners and next(iter(owners)) not in self.libraries:
+            name = next(iter(owners.values()))
+            raise TypeError(
+                f"{spec.name}: {name} must be a torch tensor; this package holds kernels for "
+                f"{self.where}"
+            )
+        library = self.family(next(iter(owners))) if owners else self.default_family()
         if scalars:
             inputs = tuple(
                 library.scalar(x, self._scalar_element(library, inputs, n)) if n in scalars else x
@@ -249,10 +264,14 @@ class Engine:
             )
         return library, inputs, outs
 
+    def family(self, name: str) -> Any:
+        """The arrays of that library as this engine takes them."""
+        return family(name)
+
     def default_family(self) -> Any:
-        for name in ("numpy", "torch"):
+        for name in self.libraries:
             try:
-                return family(name)
+                return self.family(name)
             except ImportError:
                 continue
         raise ImportError(f"{self.spec.name} needs numpy or torch; install one of them")
@@ -301,7 +320,7 @@ class Engine:
         b, env = call.binding, call.env
         bound = Bound()
         bound.run = self.dispatcher.entry(variant)
-        bound.moved = call.moved
+        bound.moved, bound.prepared = call.moved, None
         ints = [env[s] for s in spec.sizes]
         ints += [int(env[p.name]) for p in spec.params if p.kind != "real"]
         for strides in call.strides:
@@ -358,11 +377,14 @@ class Engine:
             for where, mask in zip(addresses, bound.masks):
                 if where & mask:
                     raise Again
-            threads = self._threads if self._threads_fixed else library.threads(self._threads)
-            if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
-                raise MemoryError(
-                    f"{self.spec.name}: the kernel could not allocate its scratch memory"
-                )
+            if self.native:
+                threads = self._threads if self._threads_fixed else library.threads(self._threads)
+                if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
+                    raise MemoryError(
+                        f"{self.spec.name}: the kernel could not allocate its scratch memory"
+                    )
+            else:
+                self.launch(library, bound, inputs, results)
         if outs is not None and bound.moved:
             for target, result in zip(outs, results):
                 library.copy_into(target, result)
@@ -370,6 +392,10 @@ class Engine:
         if not pack:
             return results
         return results[0] if len(results) == 1 else self._pack(results)
+
+    def launch(self, library: Any, bound: Bound, inputs: Any, results: Any) -> None:
+        """Run kernels that are no functions of a library."""
+        raise TypeError("an engine for a device says how it launches")
 
     def _pack(self, results: Sequence[Any]) -> Any:
         if len(results) == 1:
@@ -438,7 +464,7 @@ def best_level(engine: Engine) -> str:
     try:
         return engine.dispatcher.levels()[0]
     except RuntimeError:
-        return PORTABLE
+        return PORTABLE if engine.native else "no GPU"
 
 
 __all__ = ["ALIGNMENT", "Again", "Engine", "Explanation", "best_level"]

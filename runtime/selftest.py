@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import STORED_AS_BITS, family
+from .arrays import STORED_AS_BITS
 from .cases import Case, compare, decode, load, plain
 from .describe import Binding
 from .engine import Engine
@@ -44,7 +44,7 @@ def run(
     if library_name is None:
         library = engine.default_family()
     else:
-        library = family(library_name)
+        library = engine.family(library_name)
     results = []
     for case in load(engine.folder):
         inputs, given, binding = arguments(engine, library, case)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import ELEMENTS, family
+from .arrays import ELEMENTS
 from .binding import ordered_strides
 from .describe import argument
 from .engine import Engine
@@ -41,10 +41,11 @@ class TorchOperator:
         self.library.define(f"{name}({inputs}*, {keywords}) -> {returns}")
         self.library.define(f"{name}.out({inputs}*, {keywords}{targets}) -> ()")
         # without tensor arguments there is no device to dispatch on
-        key = "CPU" if spec.inputs else "CompositeExplicitAutograd"
-        self.library.impl(name, self._compute, key)
-        self.library.impl(f"{name}.out", self._compute_out, "CPU")
-        for device in ("CUDA", "XPU", "MPS", "HPU") if spec.inputs else ():
+        for key in engine.keys if spec.inputs else ("CompositeExplicitAutograd",):
+            self.library.impl(name, self._compute, key)
+        for key in engine.keys:
+            self.library.impl(f"{name}.out", self._compute_out, key)
+        for device in engine.strangers if spec.inputs else ():
             self.library.impl(name, self._elsewhere, device)
             self.library.impl(f"{name}.out", self._elsewhere, device)
         qualified = f"{spec.package}::{name}"
@@ -74,7 +75,7 @@ class TorchOperator:
         return tuple(keywords.get(name) for name in self.names)
 
     def _compute(self, *inputs: Any, **keywords: Any) -> Any:
-        library = family("torch")
+        library = self.engine.family("torch")
         choice = keywords.get("implementation")
         result = self.engine.local(library, inputs, self._split(keywords), None, choice)
         return result if len(self.spec.outputs) == 1 else tuple(result)
@@ -82,18 +83,18 @@ class TorchOperator:
     def _compute_out(self, *inputs: Any, **keywords: Any) -> None:
         outs = tuple(keywords[name] for name in self.out_names)
         choice = keywords.get("implementation")
-        self.engine.local(family("torch"), inputs, self._split(keywords), outs, choice)
+        self.engine.local(self.engine.family("torch"), inputs, self._split(keywords), outs, choice)
 
     def _elsewhere(self, *inputs: Any, **keywords: Any) -> Any:
         devices = sorted({str(x.device) for x in inputs})
         raise TypeError(
             f"{self.spec.name}: a tensor is on {' and '.join(devices)}; this package holds kernels "
-            "for the CPU (x.cpu())"
+            f"for {self.engine.where}"
         )
 
     def _describe(self, inputs: Sequence[Any], given: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         spec = self.spec
-        library = family("torch")
+        library = self.engine.family("torch")
         b = self.engine.dispatcher.select(library, inputs, given, None)
         seen = [tuple(x.shape) for x in inputs]
         flat = [spec.flat_shape(t, s) for t, s in zip(spec.inputs, seen)]

@@ -209,6 +209,8 @@ class _Search:
         self.state = _State()
         self.jobs: dict[int, Job] = {}
         self.noise = 0.0
+        # an evaluator that models times has nothing to measure again
+        self.measured = bool(getattr(evaluator, "measured", True))
         self._takes_all = general or (lambda program: False)
         self._general: dict[int, bool] = {}
         settings = {
@@ -451,6 +453,8 @@ class _Search:
 
     def _confirm(self) -> dict[int, Metrics]:
         """Finalists side by side, the next ones too while one of them could still be better."""
+        if not self.measured:
+            return {}
         scores = self.state.scores
         ranked = sorted(scores, key=lambda n: (scores[n], n))
         zero = next((c.number for c in self.state.candidates if c.ok), None)
@@ -600,7 +604,7 @@ class _Search:
         if confirmed:
             parts.append(f"noise {self.noise:.1%}")
         else:
-            parts.append("not confirmed")
+            parts.append("not confirmed" if self.measured else "modelled, not measured")
         return ", ".join(parts)
 
     def _schedule(self, number: int) -> Schedule:

@@ -1,0 +1,374 @@
+"""The Triton backend: block programs for GPUs, judged without one.
+
+Every candidate is printed, read back (that text is what the proofs are about), proved, compiled for
+its targets and run by the language's interpreter. Nothing is timed: candidates are ranked by a
+model, and every figure of it is labelled so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opwright.backends.triton.plan import make_plan, print_for
+from opwright.backends.triton.text import PrintError
+from opwright.compiler.backend import (
+    CompileError,
+    Effort,
+    Found,
+    reference_cases,
+    refusal,
+    ships,
+)
+from opwright.compiler.block_spaces import spaces
+from opwright.compiler.buffers import takes_dense
+from opwright.compiler.candidates import Candidate
+from opwright.compiler.devices import DEVICES
+from opwright.compiler.execution import execute
+from opwright.compiler.importing import static_gates
+from opwright.compiler.loads import workloads
+from opwright.compiler.modelled import modelled
+from opwright.compiler.package_spec import PackagedVariant
+from opwright.compiler.paths import cache_folder
+from opwright.compiler.timing import OWN, ZERO, shape_text
+from opwright.ir.binding import InputError
+from opwright.ir.dtypes import DTYPES
+from opwright.ir.expr import evaluate, leaves
+from opwright.ir.launch import BoundPlan, bind_plan
+from opwright.ir.op import Operator
+from opwright.ir.plan import PlanError
+from opwright.ir.record import ORDER, weakest
+from opwright.ir.reference import reference
+from opwright.ir.tile import TileProgram, row_major
+from opwright.ir.tiletext import show_program
+from opwright.search.archive import Archive, archive_path
+from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
+from opwright.search.run import Choice, search
+from opwright.verify.inputs import Case, generate
+from opwright.verify.numeric import Bound, bounds
+
+TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")  # the first one ranks unless one is named
+ANYTHING = 1 << 40  # bytes and steps of a workload that is only modelled
+CASES = 6
+NO_GPU = (
+    "on a GPU: there was none; kernels were compiled for {targets}, read back, proved, and run by "
+    "Triton's interpreter on the CPU, and times are modelled"
+)
+UNCOMPILED = "through the compilers of {targets}: {why}"
+# what a program may take of a multiprocessor; a kernel that needs more does not start
+SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+Resources = dict[str, dict[str, dict[str, Any]]]  # target -> kernel -> registers, spills, shared
+
+
+def targets_of(target: str) -> tuple[str, ...]:
+    """The architectures of `--target`: one, several with commas, or all."""
+    if target in ("", "all"):
+        return TARGETS
+    named = tuple(dict.fromkeys(part.strip() for part in target.split(",")))
+    unknown = [n for n in named if n not in TARGETS]
+    if unknown:
+        cure = f"targets: {', '.join(sorted(TARGETS))}, several with commas, or all"
+        raise CompileError(f"target {unknown[0]}: the Triton backend compiles for GPUs", cure)
+    return named
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Compiles for a few architectures of GPUs; the first one is what candidates are ranked for."""
+
+    targets: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return "triton"
+
+    def prepare(self) -> None:
+        if importlib.util.find_spec("triton") is None:
+            raise CompileError("Triton is not installed", "pip install triton (Linux only)")
+
+    def machine(self) -> Mapping[str, Any]:
+        parts = ", ".join(f"{t} as {DEVICES[t].part}" for t in self.targets)
+        return {"modelled for": parts, "executed on": "no GPU"}
+
+    def identity(self, op: Operator) -> str:
+        return f"triton {importlib.metadata.version('triton')}"
+
+    def compile(self, op: Operator, effort: Effort) -> Found:
+        """Search by the model, then compile and judge what ships for every target."""
+        choices = [*spaces(op, self.targets[0]), *effort.more]
+        path = archive_path(cache_folder() / "archive", op.name, op.types, "-".join(self.targets))
+        judge = _Evaluator(op, self.targets, effort, self.identity(op))
+        with Archive(path) as archive:
+            result = search(
+                choices,
+                op,
+                judge,
+                effort.budget,
+                effort.seed,
+                archive,
+                effort.progress,
+                effort.proposer,
+                batch=4,
+                general=lambda program: takes_dense(op, program.facts),
+            )
+        if effort.searched is not None and not result.stopped:
+            effort.searched(result)
+        if result.baseline is None:
+            raise refusal(op, result)
+        chosen = ships(result)
+        variants = tuple(self._variant(label, op, c) for label, c in chosen)
+        found, why = compiled(chosen[0][1].program, op, self.targets)
+        unrun = [NO_GPU.format(targets=", ".join(self.targets))]
+        if why:
+            unrun.append(UNCOMPILED.format(targets=", ".join(self.targets), why=why))
+        estimates, serving = judge.estimates(chosen) if effort.primary else ([], {})
+        cases = reference_cases(op, judge.cases, judge.bound)
+        return Found(
+            op,
+            result,
+            variants,
+            cases,
+            (),
+            serving,
+            found,
+            tuple(unrun),
+            tuple(estimates),
+        )
+
+    def _variant(self, label: str, op: Operator, c: Choice) -> PackagedVariant:
+        own = printed(c.program, op, self.targets[0])
+        plan = replace(
+            own.plan, origin={"proposer": c.candidate.origin, "schedule": c.schedule.text}
+        )
+        return PackagedVariant(
+            label,
+            plan,
+            {},
+            own.source,
+            show_program(c.program),
+            records=c.candidate.records,
+            targets=self.targets,
+        )
+
+
+def printed(program: TileProgram, op: Operator, target: str) -> Candidate:
+    """The candidate that the printer makes of a block program."""
+    return Candidate(make_plan(program, op, target), print_for(program, op), program)
+
+
+def compiled(program: TileProgram, op: Operator, targets: Sequence[str]) -> tuple[Resources, str]:
+    """(resources by target and kernel, why there are none)."""
+    try:
+        build = importlib.import_module("opwright.backends.triton.build")
+    except ModuleNotFoundError as e:
+        return {}, f"they are not part of this installation ({e.msg})"
+    c = printed(program, op, targets[0])
+    bound: BoundPlan = bind_plan(c.plan, op)
+    out: Resources = {}
+    for target in targets:
+        artefact = build.compile_for(c.source, bound, target)
+        out[target] = {k: dict(v) for k, v in artefact.resources.items()}
+    return out, ""
+
+
+class _Evaluator:
+    """Judges block programs; the evaluator protocol of the search. Latencies are modelled."""
+
+    measured = False
+
+    def __init__(
+        self, op: Operator, targets: tuple[str, ...], effort: Effort, identity: str
+    ) -> None:
+        self.op, self.targets, self.effort, self.identity = op, targets, effort, identity
+        made = generate(op, effort.seed, CASES)
+        self._bounds: dict[int, Mapping[str, Bound]] = {}
+        self._notes = list(made.notes)
+        self.cases = [x for x in made.cases if self._has_reference(x)]
+        self._loads, notes = workloads(op, ANYTHING, ANYTHING)
+        self._notes += notes
+
+    @property
+    def context(self) -> str:
+        parts = (self.op.digest, self.identity, self.targets, self.effort.seed)
+        return f"1 {parts} {self.effort.require}"
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(self._notes))
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {s.name: s.weight for _, s in self._loads}
+
+    def bound(self, case: Case) -> Mapping[str, Bound]:
+        """Reference values of a case, computed once."""
+        if id(case) not in self._bounds:
+            self._bounds[id(case)] = bounds(
+                self.op, case, lambda x, sizes, params: reference(self.op, x, params, sizes)
+            )
+        return self._bounds[id(case)]
+
+    def _has_reference(self, case: Case) -> bool:
+        try:
+            self.bound(case)
+        except InputError as e:
+            self._notes.append(f"{case} left out: {e}")
+            return False
+        return True
+
+    def evaluate(
+        self, jobs: Sequence[Job], incumbent: Incumbent | None
+    ) -> Iterator[tuple[Job, Evaluation]]:
+        for job in jobs:
+            yield job, self._judge(job, incumbent)
+
+    def _judge(self, job: Job, incumbent: Incumbent | None) -> Evaluation:
+        op = self.op
+        try:
+            c = printed(job.program, op, self.targets[0])
+            static = static_gates(c, op)
+        except (PrintError, PlanError) as e:
+            return Evaluation("unbuilt", str(e).splitlines()[0][:300])
+        records = static.records
+        bad = next((r for r in records if r.status == "REFUTED"), None)
+        if bad is not None:
+            return Evaluation("refuted", f"{bad.id}: {bad.reason}", c.digest, records)
+        safety = [r for r in records if r.kind in ("G2", "G3")]
+        reached = weakest(r.status for r in safety)
+        needed = self.effort.require.upper()
+        if ORDER.index(reached) < ORDER.index("PROVED") and needed == "PROVED":
+            weak = next((r for r in safety if r.status == reached), None)
+            why = f"{weak.id}: {weak.reason}" if weak else "no safety record"
+            return Evaluation("unproved", f"safety is {reached}: {why}", c.digest, records)
+        begin = time.perf_counter()
+        try:
+            found, _ = compiled(job.program, op, self.targets)
+        except (ValueError, RuntimeError, OSError) as e:
+            return Evaluation("unbuilt", str(e).splitlines()[0][:300], c.digest, records)
+        seconds = time.perf_counter() - begin
+        large = _too_large(found)
+        if large:
+            return Evaluation("unbuilt", large, c.digest, records)
+        records = (*records, *execute(c, static, op, "portable", self.effort.seed))
+        size = len(c.source.encode())
+        build = {"seconds": seconds, "size": size, "resources": found}
+        failed = next((r for r in records if r.status == "REFUTED"), None)
+        if failed is not None:
+            kind = "crashed" if failed.id == "G6.runs" else "wrong"
+            return Evaluation(kind, failed.reason, c.digest, records, build)
+        untested = next((r for r in records if r.kind == "G6" and r.status == "UNKNOWN"), None)
+        if untested is not None:
+            return Evaluation("unproved", untested.reason, c.digest, records, build)
+        metrics, notes = self._metrics(job, incumbent, found, seconds, size)
+        return Evaluation("ok", "; ".join(notes), c.digest, records, build, metrics)
+
+    def _metrics(
+        self,
+        job: Job,
+        incumbent: Incumbent | None,
+        found: Resources,
+        seconds: float,
+        size: int,
+    ) -> tuple[dict[str, dict[str, float]], list[str]]:
+        metrics: dict[str, dict[str, float]] = {}
+        notes = []
+        for _, scaled in self._loads:
+            name = scaled.name
+            if not serves(self.op, job.program, scaled.sizes, scaled.params):
+                if incumbent is not None and name in incumbent.base_metrics:
+                    metrics[name] = {**incumbent.base_metrics[name], "delegated": 1.0}
+                notes.append(f"its facts exclude {name}: another variant runs there")
+                continue
+            times = {
+                t: modelled(self.op, job.program, scaled.sizes, scaled.params, t, found.get(t, {}))
+                for t in self.targets
+            }
+            metrics[name] = {
+                "latency": times[self.targets[0]],
+                "modelled": 1.0,
+                **{f"latency@{t}": s for t, s in times.items()},
+                "memory": scratch_bytes(job.program, scaled.sizes, scaled.params),
+                "error": 0.0,
+                "compile_time": seconds,
+                "code_size": float(size),
+            }
+        return metrics, notes
+
+    def estimates(
+        self, chosen: Sequence[tuple[str, Choice]]
+    ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
+        """(modelled seconds of what ships at each workload and target, what serves a workload)."""
+        out: list[Mapping[str, Any]] = []
+        serving = {}
+        for _, scaled in self._loads:
+            label, c = next(
+                ((n, c) for n, c in chosen
+                 if serves(self.op, c.program, scaled.sizes, scaled.params)),
+                chosen[-1],
+            )  # fmt: skip
+            serving[scaled.name] = label
+            for t in self.targets:
+                for impl, one in ((OWN, c), (ZERO, chosen[-1][1])):
+                    own = one.metrics.get(scaled.name, {})
+                    out.append(
+                        {
+                            "op": self.op.name,
+                            "workload": scaled.name,
+                            "shape": shape_text(self.op, scaled.sizes),
+                            "impl": impl,
+                            "target": t,
+                            "modelled_s": own.get(f"latency@{t}"),
+                        }
+                    )
+        return out, serving
+
+    def confirm(self, jobs: Sequence[Job], baseline: Job | None) -> Confirmation:
+        return Confirmation({}, 0.0)
+
+    def close(self) -> None:
+        """Every process ended with the call that started it."""
+
+
+def _too_large(found: Resources) -> str:
+    for target, kernels in found.items():
+        for name, own in kernels.items():
+            shared = int(own.get("shared") or 0)
+            if shared > SHARED_LIMIT[target]:
+                limit = SHARED_LIMIT[target]
+                return f"{name} needs {shared} bytes of shared memory, {target} has {limit}"
+    return ""
+
+
+def serves(
+    op: Operator, program: TileProgram, sizes: Mapping[str, int], params: Mapping[str, Any]
+) -> bool:
+    """Whether a program's facts hold for sizes in dense, aligned memory."""
+    env: dict[Any, Any] = {**params, **sizes}
+    for t in (*op.inputs, *op.outputs):
+        for n, step in enumerate(row_major(t.shape)):
+            env[t.name, n] = int(evaluate(step, env))
+    for f in program.facts:
+        aligned = {x: True for x in leaves(f, "param") if str(x.attr).startswith("aligned(")}
+        if not bool(evaluate(f, {**env, **aligned})):
+            return False
+    return True
+
+
+def scratch_bytes(
+    program: TileProgram, sizes: Mapping[str, int], params: Mapping[str, Any]
+) -> float:
+    """Bytes of scratch that a call allocates."""
+    env = {**params, **sizes}
+    total = 0
+    for b in program.buffers():
+        if b.role == "plan":
+            count = 1
+            for s in b.shape:
+                count *= int(evaluate(s, env))
+            total += count * DTYPES[b.dtype.name].bytes
+    return float(total)

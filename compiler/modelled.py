@@ -1,0 +1,240 @@
+"""Times of block programs that nobody ran: a roofline over traffic and arithmetic of the TileIR.
+
+Programs are sampled over the grid and loops at their middle iteration; bytes are those of the
+memory sectors that lanes touch. Everything that comes from here is an estimate and is labelled
+"modelled" wherever it is shown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from opwright.compiler.devices import DEVICES, Device
+from opwright.ir.expr import TRUE, Expr, ExprError, evaluate
+from opwright.ir.op import Operator
+from opwright.ir.semantics import ROWS
+from opwright.ir.tile import (
+    Atomic,
+    Axis,
+    Buffer,
+    Def,
+    For,
+    If,
+    Kernel,
+    Stmt,
+    Store,
+    TileProgram,
+    Value,
+    access_axes,
+    lanes,
+    row_major,
+)
+
+SECTOR = 32  # bytes: the least that a device moves
+LAUNCH = 3e-6  # seconds of a kernel launch
+SAMPLES = 3  # programs looked at along each axis of the grid
+LANES = 64  # lanes looked at of a mask
+ENOUGH = 0.25  # share of the warps that hides the latency of memory
+Resources = Mapping[str, Mapping[str, Any]]  # of each kernel: registers, shared, ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """Bytes by buffer as the program asks for them, operations by type, products by type."""
+
+    moved: dict[str, float] = field(default_factory=dict)
+    operations: dict[str, float] = field(default_factory=dict)
+    products: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: Counts, factor: float) -> None:
+        for mine, theirs in (
+            (self.moved, other.moved),
+            (self.operations, other.operations),
+            (self.products, other.products),
+        ):
+            for k, v in theirs.items():
+                mine[k] = mine.get(k, 0.0) + factor * v
+
+
+def modelled(
+    op: Operator,
+    program: TileProgram,
+    sizes: Mapping[str, int],
+    params: Mapping[str, Any],
+    target: str,
+    resources: Resources,
+) -> float:
+    """Seconds of one call in dense memory on the device that stands for a target."""
+    device = DEVICES[target]
+    env: dict[Any, Any] = {**params, **sizes}
+    for t in (*op.inputs, *op.outputs):
+        for n, step in enumerate(row_major(t.shape)):
+            env[t.name, n] = int(evaluate(step, env))
+    total = 0.0
+    for k, p in zip(program.kernels, program.placements, strict=True):
+        own = dict(resources.get(k.name, {}))
+        own.setdefault("num_warps", p.launch.get("num_warps", 4))
+        total += _kernel(k, env, device, own)
+    return total
+
+
+def _kernel(k: Kernel, env: Mapping[Any, Any], device: Device, own: Mapping[str, Any]) -> float:
+    grid = [max(int(evaluate(g, env)), 0) for g in k.grid]
+    programs = math.prod(grid)
+    if not programs:
+        return 0.0
+    counts = counted(k, env, grid)
+    sizes = {b.name: _bytes(b, env) for b in k.buffers}
+    memory = sum(_reread(v, sizes[n], device) for n, v in counts.moved.items())
+    arithmetic = sum(v / device.rates["f64" if n == "f64" else "f32"]
+                     for n, v in counts.operations.items())  # fmt: skip
+    products = sum(
+        v / device.products.get(n, device.rates["f64" if n == "f64" else "f32"])
+        for n, v in counts.products.items()
+    )
+    resident, share = occupancy(device, own)
+    waves = programs / (device.multiprocessors * resident)
+    busy = waves / math.ceil(waves) if waves > 1 else min(1.0, programs / device.multiprocessors)
+    hidden = min(1.0, share / ENOUGH)
+    bytes_time = max(memory / device.memory, sum(counts.moved.values()) / device.cache_rate)
+    return LAUNCH + max(bytes_time / hidden, arithmetic, products) * 1e-12 / busy
+
+
+def _reread(asked: float, size: float, device: Device) -> float:
+    """Bytes from memory: once where the buffer stays in the cache, else between that and all that
+    is asked for."""
+    if asked <= size or size <= device.cache:
+        return min(asked, size)
+    return math.sqrt(asked * size)
+
+
+def _bytes(b: Buffer, env: Mapping[Any, Any]) -> float:
+    return float(math.prod(int(evaluate(s, env)) for s in b.shape) * b.dtype.bytes)
+
+
+def occupancy(device: Device, own: Mapping[str, Any]) -> tuple[int, float]:
+    """(programs that a multiprocessor holds, its share of warps in use)."""
+    warps = int(own.get("num_warps", 4))
+    limits = [device.warps // warps]
+    if own.get("registers"):
+        limits.append(device.registers // (int(own["registers"]) * warps * device.warp))
+    if own.get("shared"):
+        limits.append(device.shared // int(own["shared"]))
+    resident = max(1, min(limits))
+    return resident, min(1.0, resident * warps / device.warps)
+
+
+def counted(k: Kernel, env: Mapping[Any, Any], grid: Sequence[int]) -> Counts:
+    """What all programs of a grid ask for, from a few of them."""
+    spots = [sorted({0, n // 2, n - 1})[:SAMPLES] for n in grid]
+    found = list(itertools.product(*spots))
+    total = Counts()
+    for at in found:
+        here = {**env, **dict(enumerate(at))}
+        total.add(_Counter(here).body(k.body), math.prod(grid) / len(found))
+    return total
+
+
+class _Counter:
+    def __init__(self, env: Mapping[Any, Any]) -> None:
+        self.env = dict(env)
+        self.rng = Random(0)
+
+    def body(self, statements: Sequence[Stmt]) -> Counts:
+        out = Counts()
+        for s in statements:
+            if isinstance(s, Def):
+                self.value(s.value, out)
+            elif isinstance(s, (Store, Atomic)):
+                self.access(s.buffer, s.index, s.mask, access_axes(s), out)
+            elif isinstance(s, For):
+                self.loop(s, out)
+            elif isinstance(s, If):
+                out.add(self.body(s.then if self.truth(s.cond) else s.other), 1.0)
+        return out
+
+    def loop(self, s: For, out: Counts) -> None:
+        try:
+            lo, hi = int(evaluate(s.lo, self.env)), int(evaluate(s.hi, self.env))
+        except (KeyError, ExprError):
+            lo, hi = 0, 16 * s.step  # a bound that depends on data
+        trips = max(0, -(-(hi - lo) // s.step))
+        if trips:
+            self.env[s.variable] = lo + trips // 2 * s.step
+            out.add(self.body(s.body), trips)
+
+    def truth(self, cond: Expr) -> bool:
+        try:
+            return bool(np.all(evaluate(cond, self.env)))
+        except (KeyError, ExprError):
+            return True
+
+    def value(self, v: Value, out: Counts) -> None:
+        if v.op == "load":
+            axes = v.axes
+            self.access(v.attr.buffer, v.attr.index, v.attr.mask, axes, out)
+            return
+        count = float(math.prod(a.extent for a in v.axes))
+        if v.op == "dot":
+            kind = v.attr.precision if v.attr.precision == "tf32" else v.args[0].dtype.name
+            whole = count * v.attr.axis.extent * 2
+            out.products[kind] = out.products.get(kind, 0.0) + whole
+        elif v.op in ("reduce", "argreduce", "scan"):
+            axes = v.args[0].axes
+            self.work(v.dtype.name, float(math.prod(a.extent for a in axes)), out)
+        elif v.op in ROWS and v.dtype.kind == "real":
+            self.work(v.dtype.name, count * ROWS[v.op].flops, out)
+
+    @staticmethod
+    def work(kind: str, count: float, out: Counts) -> None:
+        out.operations[kind] = out.operations.get(kind, 0.0) + count
+
+    def access(
+        self, b: Buffer, index: Sequence[Expr], mask: Expr, axes: Sequence[Axis], out: Counts
+    ) -> None:
+        """Bytes of the sectors that the lanes touch, where the mask lets them."""
+        axes = tuple(dict.fromkeys((*axes, *lanes(*index, mask))))
+        item = b.dtype.bytes
+        steps = [self.step(b, index, a) for a in axes]
+        count, least = 1.0, float(SECTOR)
+        for a, step in zip(axes, steps, strict=True):
+            if step == 0:
+                continue  # the same element: one request serves all
+            count *= a.extent
+            least = min(least, abs(step) * item if step is not None else float(SECTOR))
+        whole = count * max(float(item), least) if count > 1 else float(SECTOR)
+        out.moved[b.name] = out.moved.get(b.name, 0.0) + whole * self.share(mask, axes)
+
+    def step(self, b: Buffer, index: Sequence[Expr], axis: Axis) -> int | None:
+        """Elements between neighbouring lanes; None where data decides."""
+        if axis.extent < 2:
+            return 0
+        where = []
+        for lane in (0, 1):
+            here = {**self.env, **{a.lane: 0 for a in lanes(*index)}, axis.lane: lane}
+            try:
+                flat = [int(evaluate(i, here)) for i in index]
+                steps = [int(evaluate(s, self.env)) for s in b.strides or row_major(b.shape)]
+            except (KeyError, ExprError):
+                return None
+            where.append(sum(i * s for i, s in zip(flat, steps, strict=True)))
+        return where[1] - where[0]
+
+    def share(self, mask: Expr, axes: Sequence[Axis]) -> float:
+        """The share of lanes that a mask lets through."""
+        if mask is TRUE:
+            return 1.0
+        here = dict(self.env)
+        for a in axes:
+            here[a.lane] = np.array([self.rng.randrange(a.extent) for _ in range(LANES)])
+        try:
+            return float(np.mean(np.broadcast_to(evaluate(mask, here), (LANES,))))
+        except (KeyError, ExprError):
+            return 1.0
