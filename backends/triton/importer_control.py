@@ -18,7 +18,7 @@ from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, joi
 from opwright.backends.triton.importer_values import Impure, Pointer, Thing, Tile
 from opwright.backends.triton.ttir import Block, Op
 from opwright.ir.dtypes import I64
-from opwright.ir.expr import TRUE, ZERO, Expr, call, leaf, leaves, maximum, substitute
+from opwright.ir.expr import TRUE, ZERO, Expr, ExprError, call, leaf, leaves, maximum, substitute
 from opwright.ir.polynomial import expression, polynomial
 from opwright.ir.tile import Value
 
@@ -134,7 +134,10 @@ class Control(Folds):
 
     def run(self, op: Op) -> None:
         """One operation with its results named."""
-        made = self.operation(op)
+        try:
+            made = self.operation(op)
+        except ExprError as e:
+            raise self.refuse(f"{op.name}: {e}") from None
         for name, x in zip(op.results, made, strict=True):
             self.env[name] = x
 

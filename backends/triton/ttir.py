@@ -52,7 +52,8 @@ class Op:
     def types(self) -> list[Type]:
         """Types of the results."""
         if self.outs:
-            return self.outs
+            one = len(self.outs) == 1  # printed once for all results
+            return self.outs * len(self.results) if one else self.outs
         if self.name == "arith.constant" and self.rest in ("true", "false"):
             return [Type("i1")]
         if not self.results or not self.ins:
