@@ -229,8 +229,12 @@ class Arithmetic:
 
     def unsigned(self, x: Sym) -> Expr:
         """The number that the bits stand for without a sign."""
-        if self.ranges.natural(x.expr):
-            return x.expr
+        e, half = x.expr, 1 << x.bits - 1
+        if self.ranges.natural(e):
+            return e
+        if e.op == "select" and e.args[0] is call("lt", e.args[1], half):
+            if e.args[2] is e.args[1] - 2 * half:  # it came without one
+                return e.args[1]
         return call("select", call("lt", x.expr, 0), x.expr + (1 << x.bits), x.expr)
 
     def signed(self, e: Expr, bits: int) -> Expr:

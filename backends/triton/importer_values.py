@@ -255,7 +255,7 @@ class Values(Arithmetic):
         if e.op not in ROWS:
             raise self.refuse(f"{e} as a value")
         row = ROWS[e.op]
-        if kind.kind == "int" and any(v.dtype.bits > kind.bits for v in values_in(e)):
+        if kind.kind == "int" and kind is not I64 and self.widens(e, kind):
             wide = self.materialise(e, I64)
             return b.cast(wide, kind)
         inner = kind if row.result in "ni" else self.common(e)
@@ -263,6 +263,14 @@ class Values(Arithmetic):
             inner = self.common(e)
         args = [self.materialise(a, BOOL if a.kind == "bool" else inner) for a in e.args]
         return self.converted(b.ew(e.op, *args), kind)
+
+    @staticmethod
+    def widens(e: Expr, kind: DType) -> bool:
+        """Whether a part of an expression needs more than this type."""
+        if any(v.dtype.bits > kind.bits for v in values_in(e)) or kind.name[0] == "u":
+            return True
+        top = 1 << kind.bits - 1
+        return any(x.kind == "int" and not -top <= x.attr < top for x in leaves(e, "const"))
 
     def common(self, e: Expr) -> DType:
         """A type in which the integer operands of a node can be computed."""
