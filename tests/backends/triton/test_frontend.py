@@ -100,7 +100,7 @@ def test_a_front_end_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> No
     slow = COPY.replace(
         "    i = ", "    for z in tl.static_range(1000000000):\n        n += z\n    i = "
     )
-    with pytest.raises(ImportRefusal, match="no TTIR after|ended with"):
+    with pytest.raises(ImportRefusal, match=r"no TTIR after|ended with"):
         to_ttir(slow, "kernel.py", launch(X, Y, COUNT), "sm_90")
 
 
