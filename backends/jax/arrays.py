@@ -22,6 +22,7 @@ from opwright.ir.expr import (
     const,
     maximum,
     minimum,
+    read,
     size,
 )
 from opwright.ir.extents import from_affine, same_extent
@@ -39,11 +40,15 @@ _TYPES = {
 
 @dataclass(slots=True)
 class Array:
-    """A value of a jaxpr: `element` is its value at an index; elements are remembered."""
+    """A value of a jaxpr: `element` is its value at an index; elements are remembered.
+
+    `source` names the tensor that the value is, where it is one as a whole.
+    """
 
     shape: Index
     dtype: DType
     element: Callable[[Index], Expr]
+    source: str = ""
     known: dict[Index, Expr] = field(default_factory=dict)
 
     @property
@@ -272,9 +277,18 @@ def pad(x: Array, value: Array, config: Sequence[Sequence[Expr]]) -> Array:
                 k = k // (interior + 1)
             inside += [call("le", 0, k), call("lt", k, n)]
             at.append(k)
+        if all(interior is ZERO for _, _, interior in config):
+            return filled(x, inside, at, value.at(()))
         return call("select", conjunction(inside), x.at(at), value.at(()))
 
     return Array(tuple(shape), x.dtype, element)
+
+
+def filled(x: Array, inside: Sequence[Expr], at: Sequence[Expr], fill: Expr) -> Expr:
+    """The element where the conditions say that it exists, else the fill."""
+    if x.source and fill.op == "const" and fill.kind == x.kind:
+        return read(x.source, tuple(at), x.kind, fill)
+    return call("select", conjunction(list(inside)), x.at(at), fill)
 
 
 def concatenate(parts: Sequence[Array], axis: int) -> Array:

@@ -77,7 +77,7 @@ def import_operator(
 def pins(op: Operator, imported: Operator) -> tuple[Expr, ...]:
     """Facts that the import adds: equalities of what was pinned."""
     known = set(op.facts)
-    return tuple(f for f in imported.facts if f not in known and f.op == "eq")
+    return tuple(f for f in imported.facts if f not in known and f.op in ("eq", "param", "not"))
 
 
 def _attempts(
@@ -236,7 +236,7 @@ class _Import:
             def element(index: tuple[Expr, ...], t: Tensor = t) -> Expr:
                 return read(t.name, index, t.kind)
 
-            out.append(Array(shape, t.dtype, element))
+            out.append(Array(shape, t.dtype, element, t.name))
         for p in self.op.params:
             if p.dtype.kind == "real" and p.name not in self.params and self.process.passes(p.name):
                 leaf = param(p.name, "real")

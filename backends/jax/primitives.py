@@ -153,7 +153,7 @@ class Reader:
         name = self.fresh("v")
         self.tensors.append(Tensor(name, x.dtype, axes, body))
         kind = x.kind
-        return Array(x.shape, x.dtype, lambda index: read(name, index, kind))
+        return Array(x.shape, x.dtype, lambda index: read(name, index, kind), name)
 
     # -- elementwise ------------------------------------------------------------------------------
 
@@ -285,7 +285,10 @@ class Reader:
                     at = at // spread_x
                 inside += [call("le", 0, at), call("lt", at, extent)]
                 a[xs[2 + n]], b[ws[2 + n]] = at, r
-            value = call("select", conjunction(inside), x.at(a), const(0.0))
+            if all(int(n) == 1 for n in p["lhs_dilation"]):
+                value = arrays.filled(x, inside, a, const(0.0))
+            else:
+                value = call("select", conjunction(inside), x.at(a), const(0.0))
             return reduction("sum", tuple(binders), tuple(ranges), value * w.at(b), TRUE,
                              _acc(dtype))  # fmt: skip
 
