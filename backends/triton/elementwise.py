@@ -41,8 +41,10 @@ class Values:
         ints: Integers,
         sort: Callable[[Iterable[Axis]], tuple[Axis, ...]],
         constants: Mapping[str, str],
+        params: Mapping[str, DType],
     ) -> None:
         self.ints, self.sort, self.constants = ints, sort, dict(constants)
+        self.params = params
         self.known: dict[Value, Text] = {}
         self.dots: set[Value] = set()  # written in place: an addition may carry them on
 
@@ -108,7 +110,8 @@ class Values:
         if e.op == "toreal":
             return self.convert(self.ints.text(e.args[0]), I64, d)
         if e.op == "param":
-            return self.convert(self.ints.leaf(e), BOOL, d)
+            t = self.ints.leaf(e)
+            return t if t.literal or self.params.get(e.attr) == d else self.convert(t, BOOL, d)
         if e.op in ("add", "sub", "mul", "div"):
             a, b = (self.real(x, d) for x in e.args)
             return infix(e.op, a, b, self.sort({*a.axes, *b.axes}))

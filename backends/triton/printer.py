@@ -120,7 +120,7 @@ class _Printer:
         self.ints = Integers(
             self.leaf, self.named.get, self.sort, self.is_natural, self.constant_of
         )
-        self.values = Values(self.ints, self.sort, self.constants)
+        self.values = Values(self.ints, self.sort, self.constants, params)
         found = (s.value for s in statements(kernel.body) if isinstance(s, Def))
         self.read = {v.attr.buffer.name for v in found if v.op == "load"}
 
@@ -217,8 +217,8 @@ class _Printer:
             return self.constants[axis.name]
         return None
 
-    def ix(self, e: Expr) -> Text:
-        return self.ints.text(substitute(e, dict(self.known)) if self.known else e)
+    def ix(self, e: Expr, over: tuple[Axis, ...] = ()) -> Text:
+        return self.ints.text(substitute(e, dict(self.known)) if self.known else e, over)
 
     def uniform(self, e: Expr, what: str) -> str:
         if lanes(e):
@@ -227,7 +227,8 @@ class _Printer:
 
     def give_names(self, body: tuple[Stmt, ...]) -> None:
         for e, what in named_at(body, self.loops, set(self.named)):
-            t = self.ix(e)
+            over = self.sort(lanes(e))
+            t = self.ix(e, over if len(over) > 1 else ())
             if what == "offsets" and len(t.axes) == 1 and len(self.order) > 1:
                 what = f"offs_{t.axes[0].name}"
             if what == "start":
@@ -369,7 +370,9 @@ class _Printer:
                 cast = following.value
                 if cast.op == "cast" and self.uses.once(v):
                     converted = self.values.convert(text, v.dtype, cast.dtype)
-                    self.let(cast, converted, v.name)
+                    name = self.names.fresh(v.name)
+                    self.line(f"{name} = {converted.text}")
+                    self.values.known[cast] = converted.called(name)
                     return 1
             self.let(v, text, v.name)
             return 0
@@ -379,14 +382,15 @@ class _Printer:
             self.values.dots.add(v)
             return 0
         longest = WIDTH - 4 * self.depth
-        if self.uses.once(v) and not has_own_name(v) and len(text.text) <= longest:
+        plain = text.literal or text.text.isidentifier()
+        if plain or (self.uses.once(v) and not has_own_name(v) and len(text.text) <= longest):
             self.values.known[v] = text
         else:
             self.let(v, text, v.name)
         return 0
 
     def let(self, v: Value, t: Text, wanted: str) -> None:
-        name = self.names.fresh(wanted)
+        name = self.names.fresh(wanted if has_own_name(v) else "t")
         self.line(f"{name} = {t.text}")
         self.values.known[v] = t.called(name)
 
@@ -395,14 +399,14 @@ class _Printer:
     def pointer(self, b: Buffer, index: tuple[Expr, ...], over: Iterable[Axis]) -> Text:
         """The address of every element, over the axes of the index."""
         strides = b.strides if b.strides is not None else row_major(b.shape)
-        terms = []
-        for i, step in zip(index, strides, strict=True):
-            t = self.ix(call("mul", i, substitute(step, dict(self.known))))
-            if t.text != "0":
-                terms.append(t)
-        axes = self.sort({a for t in terms for a in t.axes})
+        parts_of = [
+            call("mul", i, substitute(step, dict(self.known)))
+            for i, step in zip(index, strides, strict=True)
+        ]
+        axes = self.sort(lanes(*(e for e in parts_of if e is not ZERO)))
+        terms = [self.ix(e, axes) for e in parts_of if e is not ZERO]
         parts = [self.leaves[_pointer(b)].text]
-        parts += [spread(t, axes).at(PLUS + 1) for t in terms]
+        parts += [t.at(PLUS + 1) for t in terms]
         t = Text(" + ".join(parts), axes, PLUS if terms else 9)
         wanted = self.sort(set(over))
         if set(wanted) != set(axes):
@@ -414,17 +418,22 @@ class _Printer:
         parts = [self.pointer(what.buffer, what.index, v.axes).text]
         axes = self.sort(v.axes)
         if what.mask is not TRUE:
-            parts.append(f"mask={spread(self.ix(what.mask), axes).text}")
+            parts.append(f"mask={self.ix(what.mask, axes).text}")
             if what.other is not None:
                 parts.append(f"other={literal(what.other, v.dtype).text}")
         return Text(f"tl.load({', '.join(parts)})", axes)
 
     def store(self, s: Store) -> None:
         axes = self.sort({*s.value.axes, *lanes(*s.index, s.mask)})
-        parts = [self.pointer(s.buffer, s.index, axes).text, spread(self.value(s.value), axes).text]
-        if s.mask is not TRUE:
-            parts.append(f"mask={spread(self.ix(s.mask), axes).text}")
-        self.line(f"tl.store({', '.join(parts)})")
+        where = self.pointer(s.buffer, s.index, axes).text
+        mask = "" if s.mask is TRUE else f", mask={self.ix(s.mask, axes).text}"
+        value = self.value(s.value)
+        width = 4 * self.depth + len(where) + len(value.text) + len(mask)
+        if width > WIDTH and not value.literal and not value.text.isidentifier():
+            name = self.names.fresh(s.buffer.name.lower())
+            self.line(f"{name} = {value.text}")
+            value = value.called(name)
+        self.line(f"tl.store({where}, {spread(value, axes).text}{mask})")
         if s.buffer.name in self.read:
             self.line("tl.debug_barrier()")  # the other threads of the program read it
 
@@ -435,7 +444,7 @@ class _Printer:
         value = spread(self.values.solid(s.value), axes)
         parts = [self.pointer(s.buffer, s.index, axes).text, value.text]
         if s.mask is not TRUE:
-            parts.append(f"mask={spread(self.ix(s.mask), axes).text}")
+            parts.append(f"mask={self.ix(s.mask, axes).text}")
         self.line(f"tl.atomic_{_ATOMIC[s.monoid]}({', '.join(parts)})")
 
 

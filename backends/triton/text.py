@@ -7,6 +7,7 @@ statement of its own is decided in the printer.
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 from collections.abc import Callable
@@ -117,7 +118,7 @@ class Names:
     """Python identifiers, each given once: no keyword, nothing that the module defines."""
 
     def __init__(self) -> None:
-        self.taken = {"tl", "triton", "range", "float", "min", "max", "abs", *HELPERS}
+        self.taken = {"tl", "triton", *HELPERS, *dir(builtins)}
 
     def fresh(self, wanted: str) -> str:
         base = "".join(c if c.isalnum() and c.isascii() else "_" for c in wanted).strip("_") or "t"
@@ -198,23 +199,23 @@ class Integers:
         self.leaf, self.named, self.order, self.natural = leaf, named, order, natural
         self.constant = constant  # the name of a constant operand
 
-    def text(self, e: Expr) -> Text:
-        """An integer or truth value."""
+    def text(self, e: Expr, over: tuple[Axis, ...] = ()) -> Text:
+        """An integer or truth value; with `over`, what varies has a dimension for each of these."""
         known = self.named(e)
         if known is not None:
-            return known
+            return spread(known, over) if over else known
         if e.op == "const":
             if e.kind == "bool":
                 return Text(str(e.attr), literal=True)
             span = (e.attr, e.attr) if I32[0] <= e.attr <= I32[1] else None
             return Text(str(e.attr), binds=UNARY if e.attr < 0 else ATOM, range=span, literal=True)
         if not e.args:
-            return self.leaf(e)
+            return spread(self.leaf(e), over) if over else self.leaf(e)
         if e.kind == "real" or any(a.kind == "real" for a in e.args):
             raise PrintError(f"{show(e)}: an index is no function of real numbers")
         if e.op == "not":
-            return self.negation(e.args[0])
-        args = [self.text(a) for a in e.args]
+            return self.negation(e.args[0], over)
+        args = [self.text(a, over) for a in e.args]
         axes = self.order({a for t in args for a in t.axes})
         if e.op in ("add", "mul", "sub"):
             args = [self.block(x, e, n) for n, x in enumerate(args)]
@@ -275,13 +276,13 @@ class Integers:
             return Text(f"{a.at(TIMES)} {mark} {b.at(TIMES + 1)}", axes, TIMES)
         return floor_division(e.op, a, b, axes)
 
-    def negation(self, e: Expr) -> Text:
+    def negation(self, e: Expr, over: tuple[Axis, ...] = ()) -> Text:
         if e.op in _REVERSED and all(a.kind == "int" for a in e.args):
-            args = [self.text(a) for a in e.args]
+            args = [self.text(a, over) for a in e.args]
             axes = self.order({a for t in args for a in t.axes})
             a, b = (spread(t, axes).at(COMPARE + 1) for t in args)
             return Text(f"{a} {_REVERSED[e.op]} {b}", axes, COMPARE)
-        t = self.text(e)
+        t = self.text(e, over)
         return Text(f"~{t.at(UNARY)}", t.axes, UNARY)
 
 

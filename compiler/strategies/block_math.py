@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from opwright.ir.dtypes import F32, F64, I64, DType
+from opwright.ir.dtypes import BOOL, F32, F64, I64, DType
 from opwright.ir.expr import TRUE, ZERO, Expr, ExprLike, conjunction, conjuncts, leaves, lift
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
@@ -84,6 +84,12 @@ class BlockBuilder(Builder):
         e = lift(e)
         if e.kind == "bool":
             e = conjunction([c for c in conjuncts(e) if not self.holds(c)])
+        kind = dtype or {"int": I64, "bool": BOOL, "real": F32}[e.kind]
+        for block in self._stack:
+            for s in block:
+                if isinstance(s, Def) and s.value.op == "index":
+                    if s.value.attr is e and s.value.dtype == kind:
+                        return s.value
         return super().index(e, dtype, name)
 
     def loop(

@@ -16,7 +16,7 @@ from opwright.compiler.strategies.block_tiles import Tiles, alignment
 from opwright.compiler.strategies.group import is_fold
 from opwright.compiler.strategies.lanes import Analysis
 from opwright.ir.dtypes import BOOL, I64, DType
-from opwright.ir.expr import TRUE, ZERO, Expr, Fold, call, substitute, var
+from opwright.ir.expr import TRUE, ZERO, Expr, Fold, call, conjuncts, substitute, var
 from opwright.ir.op import Tensor
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS
 from opwright.ir.tile import Axis, Kernel, Placement, Value
@@ -129,13 +129,14 @@ class _Rows(Tiles):
                 self.facts.append(call("eq", row.hi, self.n.extent))
             self.b.ragged |= set(masks)
             mask = call("and", self.mask, masks[0]) if masks else self.mask
+            live = masks[0] if masks else TRUE
             ends = [
-                self.combine(f, self.once(f, lane, mask, masks[0] if masks else TRUE))
-                for f in views
+                self.combine(t, f, self.once(f, lane, mask, live))
+                for t, f in zip(folds, views, strict=True)
             ]
             self.rows_at(rows, lane, mask)
         else:
-            ends = self.sweep(n, views, rows)
+            ends = self.sweep(folds, views, rows)
         for t, f, state in zip(folds, views, ends, strict=True):
             self.known[t.name] = self.e.finish(f, state)
             if self.is_kept(t):
@@ -163,7 +164,9 @@ class _Rows(Tiles):
             at = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
             self.write(t, index, self.e.value(substitute(t.body, at), mask), mask)
 
-    def sweep(self, n: int, views: Sequence[Fold], rows: Sequence[Tensor]) -> list[list[Value]]:
+    def sweep(
+        self, folds: Sequence[Tensor], views: Sequence[Fold], rows: Sequence[Tensor]
+    ) -> list[list[Value]]:
         """One loop over blocks of the row; each fold's state, combined over the lanes."""
         row = self.a.row
         assert row is not None
@@ -190,9 +193,9 @@ class _Rows(Tiles):
         flat = [x for i in inits for x in i]
         final = list(self.b.loop("start", ZERO, row.hi, self.n.extent, flat, body))
         ends = []
-        for f, init in zip(views, inits, strict=True):
+        for t, f, init in zip(folds, views, inits, strict=True):
             own, final = final[: len(init)], final[len(init) :]
-            ends.append(self.combine(f, own))
+            ends.append(self.combine(t, f, own))
         return ends
 
     @property
@@ -206,7 +209,7 @@ class _Rows(Tiles):
     def start(self, f: Fold) -> list[Value]:
         if f.kind in ARG_FOLDS:
             # a lane that sees nothing better points at its first element
-            first = self.b.index(self.n.lane)
+            first = self.b.index(self.n.lane, name="first")
             return [self.neutral(f), self.e.spread(first, self.tile)]
         return [self.neutral(f)]
 
@@ -218,9 +221,17 @@ class _Rows(Tiles):
             inside = self.e.index(guard, mask)
             under, keep = call("and", mask, inside), call("and", live, inside)
         v = self.e.value(substitute(f.term, {var(f.binders[0]): lane}), under)
-        if keep is not TRUE:
+        if keep is not TRUE and not self.is_neutral_outside(f, v, keep):
             v = self.e.pick(self.b.index(keep), v, self.outside(f, v))
         return v
+
+    def is_neutral_outside(self, f: Fold, v: Value, keep: Expr) -> bool:
+        """Whether what is loaded outside of a range changes nothing."""
+        while v.op == "cast":
+            v = v.args[0]
+        if v.op != "load" or v.attr.other != f.init[0].attr:
+            return False
+        return set(conjuncts(keep)) <= set(conjuncts(v.attr.mask))
 
     def outside(self, f: Fold, v: Value) -> Value:
         return self.b.full(f.init[0].attr, v.dtype)
@@ -246,19 +257,19 @@ class _Rows(Tiles):
             better = b.ew("or", better, fresh)
         return [b.ew("select", better, v, best), b.ew("select", better, b.index(lane), at)]
 
-    def combine(self, f: Fold, state: Sequence[Value]) -> list[Value]:
+    def combine(self, t: Tensor, f: Fold, state: Sequence[Value]) -> list[Value]:
         """The states of the lanes of a row as one."""
         b = self.b
         if f.kind in MONOIDS:
-            return [b.reduce(str(f.kind), state[0], self.n, name=str(f.kind))]
+            return [b.reduce(str(f.kind), state[0], self.n, name=t.name)]
         best, at = state
-        top = b.reduce(ARG_FOLDS[str(f.kind)], best, self.n, name="best")
+        top = b.reduce(ARG_FOLDS[str(f.kind)], best, self.n, name=f"{t.name}_best")
         hit = b.ew("eq", best, top)
         if best.dtype.kind == "real":
             odd = b.ew("and", b.ew("isnan", best), b.ew("isnan", top))
             hit = b.ew("or", hit, odd)
         where = b.ew("select", hit, at, b.full(2**63 - 1, I64))
-        return [top, b.reduce("min", where, self.n, name="first")]
+        return [top, b.reduce("min", where, self.n, name=t.name)]
 
 
 __all__ = ["BOOL", "RowSchedule", "lower"]
