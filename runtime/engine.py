@@ -210,7 +210,10 @@ class Engine:
         library, inputs, outs = self.admit(inputs, out)
         inputs = tuple(library.prepare(x) for x in inputs)
         call, variant, rows = self.dispatcher.settle(library, inputs, given, outs, choice, True)
-        isa = self.dispatcher.file(variant)[0] if variant else best_level(self)
+        if variant is not None:
+            isa = self.dispatcher.file(variant)[0]
+        else:
+            isa = self.dispatcher.levels()[0] if self.native else best_level(self)
         copied = tuple(self.spec.inputs[n].name for n in call.copied)
         if call.moved:
             copied += ("out",)
