@@ -56,8 +56,8 @@ TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")  # the first one ranks unless o
 ANYTHING = 1 << 40  # bytes and steps of a workload that is only modelled
 CASES = 6
 NO_GPU = (
-    "on a GPU: there was none; kernels were compiled for {targets}, read back, proved, and run by "
-    "Triton's interpreter on the CPU, and times are modelled"
+    "on a GPU: there was none; kernels were read back, proved, and run by Triton's interpreter on "
+    "the CPU, and times for {targets} are modelled"
 )
 UNCOMPILED = "through the compilers of {targets}: {why}"
 # what a program may take of a multiprocessor; a kernel that needs more does not start
