@@ -58,7 +58,7 @@ class Calls(Memory):
         if name == "__builtin_expect":
             return self.convert(self.expression(n.args[0]), n.type)
         if name == "__builtin_assume_aligned":
-            return self.expression(n.args[0])
+            raise self.refuse("an alignment that is assumed; state it as a fact of the plan")
         if name in ("opwright_assert", "__builtin_assume"):
             cond = self.truth(self.expression(n.args[0]))
             self.sound(cond)
