@@ -1,6 +1,7 @@
 # Every target sets up .venv itself; a bare machine needs Python 3.11+, g++ and make.
 SPEC ?= specs/nn/softmax.op
 BUDGET ?= 12
+BACKEND ?= cpp
 OUT ?= out
 ARGS ?=
 TESTS ?=
@@ -14,6 +15,7 @@ BIN = .venv/bin
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
+	@echo "make compile SPEC=... BACKEND=triton     Triton kernels or array code (jax) instead of C++"
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo 'make bench                              the operator library against its baselines'
@@ -27,7 +29,7 @@ $(SETUP): requirements.lock pyproject.toml .ci/setup
 	@PYTHON="$(PYTHON)" .ci/setup
 
 compile: $(SETUP)
-	$(BIN)/opwright compile $(SPEC) --budget $(BUDGET) --out $(OUT) $(ARGS)
+	$(BIN)/opwright compile $(SPEC) --backend $(BACKEND) --budget $(BUDGET) --out $(OUT) $(ARGS)
 
 test: $(SETUP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(TESTS) $(ARGS)

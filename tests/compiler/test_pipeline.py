@@ -112,6 +112,8 @@ def test_block_programs_are_judged_without_a_gpu(
     for gate in ("G0", "G1", "G2", "G3"):
         assert result.verdict.gate(gate) == "PROVED"
     assert result.verdict.gate("G6") == "TESTED" and "there was none" in result.unrun[0]
+    # what no compiler saw is not called compiled
+    assert ("compiled for" in result.unrun[0]) == bool(result.resources)
     assert not result.rows and "modelled, not measured" in result.why
     assert {row["target"] for row in result.modelled} == set(result.targets)
     assert result.variants[-1]["guards"] == [] and result.variants[-1]["name"] == "candidate0"
