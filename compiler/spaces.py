@@ -15,7 +15,7 @@ from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan
+from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan, window
 from opwright.compiler.strategies.group import Group, is_fold, members
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
@@ -31,7 +31,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | chain | lanes | scan | scalar
+    strategy: str  # contraction | window | chain | lanes | scan | scalar
     form: Any = None
 
     @property
@@ -43,6 +43,7 @@ class Part:
 Strategies = tuple[tuple[str, Callable[[Group], Any]], ...]
 _STRATEGIES: Strategies = (
     ("contraction", contraction.recognise),
+    ("window", window.recognise),
     ("lanes", lanes.analyse),
     ("lanes", lanes.analyse_inner),
     ("scan", scan.recognise),
@@ -119,7 +120,7 @@ def _stays(current: Part | None, alone: Part | None) -> bool:
     """A contraction always starts a group of its own."""
     if current is None or current.strategy == "scalar":
         return False
-    return alone is None or alone.strategy != "contraction"
+    return alone is None or alone.strategy not in ("contraction", "window")
 
 
 def _kept(t: Tensor) -> bool:
@@ -183,6 +184,8 @@ def _kind(p: Part, mode: int) -> str:
 def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
     if p.strategy == "contraction":
         return _contraction_holes(native)
+    if p.strategy == "window":
+        return _window_holes(p.form, native)
     if p.strategy == "chain":
         return _chain_holes(native)
     if p.strategy == "scan":
@@ -227,6 +230,18 @@ def _chain_holes(native: int) -> tuple[Holes, Starts]:
         "threads": ("dynamic", "static"),
     }
     return holes, [{"width": widths[1], "up": ups[1]}, {"tile": tiles[1]}, {"up": ups[1]}]
+
+
+def _window_holes(form: window.Form, native: int) -> tuple[Holes, Starts]:
+    wide, narrow = ((8, 32), (14, 32), (16, 16), (4, 64)), ((4, 16), (6, 16), (8, 8))
+    holes: Holes = {"tile": wide if native >= 16 else narrow, "vec": _vectors(native)}
+    seen = [
+        tuple((p.attr, int(w.params[p.attr])) for p in form.scales if p.attr in w.params)
+        for w in form.group.normal.op.workloads
+    ]
+    fixed: tuple[Decision, ...] = tuple(dict.fromkeys(x for x in seen if x))
+    holes |= {"fixed": (*fixed, ()), "threads": ("dynamic", "static")}
+    return holes, [{"fixed": ()}, *({"fixed": x} for x in fixed[1:]), {"tile": holes["tile"][1]}]
 
 
 def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
@@ -375,6 +390,11 @@ def _lower(
             own["threads"],
         )
         return contraction.lower(name, p.form, memory, schedule, memory.real), []
+    if p.strategy == "window":
+        mr, nr = own["tile"]
+        form, told = window.fixed(p.form, dict(own["fixed"]))
+        tiles = window.WindowSchedule(mr, nr, own["vec"], own["threads"])
+        return window.lower(name, form, memory, tiles, memory.real), told
     if p.strategy == "chain":
         mr, nr = own["tile"]
         plan = chain.ChainSchedule(

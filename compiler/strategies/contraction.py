@@ -66,7 +66,7 @@ def recognise(group: Group) -> Form:
     depth = fold_axis(t)
     if any(a.lo is not ZERO or any(x.op in ("var", "read") for x in walk(a.hi)) for a in t.axes):
         raise Unsupported(f"{t.name} has an axis that depends on another")
-    factors = _factors(group.expand(f.term))
+    factors = factors_of(group.expand(f.term))
     if any(x.op == "fold" for e in factors for x in walk(e)):
         raise Unsupported(f"{t.name} holds a fold inside another")
     columns = len(t.axes) - 1
@@ -87,27 +87,32 @@ def recognise(group: Group) -> Form:
         raise Unsupported(f"{t.name} has no index that only one factor varies over")
     rows = candidates[-1]
     batch = tuple(n for n in range(columns) if n != rows)
-    _check_epilogue(group, t, rest)
-    return Form(group, t, depth, rows, columns, batch, _product(left), _product(right), tuple(rest))
+    check_epilogue(group, t, rest)
+    return Form(
+        group, t, depth, rows, columns, batch, product_of(left), product_of(right), tuple(rest)
+    )
 
 
-def _factors(e: Expr) -> list[Expr]:
+def factors_of(e: Expr) -> list[Expr]:
+    """The factors of a product."""
     if e.op == "mul":
-        return _factors(e.args[0]) + _factors(e.args[1])
+        return factors_of(e.args[0]) + factors_of(e.args[1])
     if e.op == "cast":
-        inner = _factors(e.args[0])
+        inner = factors_of(e.args[0])
         return inner if len(inner) > 1 else [e]
     return [e]
 
 
-def _product(factors: Sequence[Expr]) -> Expr:
+def product_of(factors: Sequence[Expr]) -> Expr:
+    """The product of factors."""
     out = factors[0]
     for e in factors[1:]:
         out = out * e
     return out
 
 
-def _check_epilogue(group: Group, t: Tensor, rest: Sequence[Tensor]) -> None:
+def check_epilogue(group: Group, t: Tensor, rest: Sequence[Tensor]) -> None:
+    """Raises Unsupported when a member after t is no pointwise reader of it at its own index."""
     for u in rest:
         assert u.body is not None
         same = len(u.axes) == len(t.axes) and all(map(same_range, u.axes, t.axes))
