@@ -65,7 +65,7 @@ def _seen(found: Mapping[str, Any]) -> str:
             said += f" within {found['allowed']:.3g}"
         return f"{said}; {found['wrong']} of {found['of']} elements are wrong"
     if found.get("buffer") and found.get("index") is not None:
-        at = ", ".join(map(str, found["index"]))
-        what = f": {found['message']}" if found.get("message") else ""
-        return f"see: {found['buffer']}[{at}]{what}"
+        at = f"{found['buffer']}[{', '.join(map(str, found['index']))}]"
+        message = str(found.get("message") or at)
+        return f"see: {message}" if found["buffer"] in message else f"see: {at}: {message}"
     return f"see: {found['message']}" if found.get("message") else ""

@@ -96,8 +96,7 @@ def _library(c: Candidate, static: Static, op: Operator, isa: str, seed: int) ->
         require="TESTED", seed=seed, call_limit=CALL_LIMIT, guarded=not static.safe, cases=CASES
     )
     program = program_of(c, static, op)
-    near = (*NEAR, *literals(c))
-    with CandidateEvaluator(op, tools.tools, options, near) as evaluator:
+    with CandidateEvaluator(op, tools.tools, options, NEAR, literals(c)) as evaluator:
         judged = evaluator.judge(Job(0, Schedule("given"), program, c.digest, given))
     found = [r for r in judged.records if r.kind == "G6"]
     if found:

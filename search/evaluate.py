@@ -97,8 +97,8 @@ class Load:
 class CandidateEvaluator:
     """The evaluator for C++ candidates on this machine; use it as a context manager.
 
-    `near` are tile extents and vector widths that test sizes should straddle. What could not be
-    tested or measured as declared is in `notes`.
+    `near` are tile extents and vector widths that test sizes should straddle, `blocks` those of a
+    text that was not read. What could not be tested or measured as declared is in `notes`.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class CandidateEvaluator:
         tools: Tools,
         options: Options | None = None,
         near: Sequence[int] = (8, 16, 32, 64),
+        blocks: Sequence[int] = (),
     ) -> None:
         self.op, self.tools = op, tools
         options = options or Options()
@@ -117,7 +118,7 @@ class CandidateEvaluator:
         )
         made = generate(op, self.options.seed, self.options.cases, near)
         self.cases, self._notes = list(made.cases), list(made.notes)
-        self.near = near
+        self.near, self.blocks = near, blocks
         self._bounds: dict[int, Mapping[str, Bound]] = {}
         self._expected: dict[str, Known | Peer] = {}
         self._variants: dict[tuple[str, ...], tuple[Case, ...]] = {}
@@ -298,7 +299,7 @@ class CandidateEvaluator:
     def _own_sizes(self, program: TileProgram) -> tuple[Case, ...]:
         """Cases next to the program's own tiles and blocks, under the facts that it assumes."""
         facts = [f for f in program.facts if not strided(f)]
-        blocks = [n for n in edges(program) if n not in self.near]
+        blocks = [n for n in edges(program) or self.blocks if n not in self.near]
         key = (*sorted(map(repr, facts)), *map(str, blocks))
         with self._lock:
             if key not in self._variants:

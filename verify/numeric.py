@@ -29,6 +29,7 @@ Array = NDArray[Any]
 # decoded inputs, sizes, params -> decoded outputs (float64, int64, bool)
 Reference = Callable[[Mapping[str, Array], Sizes, Params], Mapping[str, Array]]
 
+SHOWN = 48  # elements of all inputs of a counterexample that are written out
 NUDGE = 2.0**-26  # relative change of inputs that measures conditioning
 
 
@@ -358,6 +359,17 @@ def _counterexample(
     return out
 
 
+def _inputs(op: Operator, case: Case) -> dict[str, Any]:
+    """Inputs of a call as nested lists, where they are few enough to be typed in."""
+    if sum(x.size for x in case.inputs.values()) > SHOWN:
+        return {}
+    return {"inputs": {t.name: _nested(decode(case.inputs[t.name], t.dtype)) for t in op.inputs}}
+
+
+def _nested(a: Array) -> Any:
+    return [_nested(x) for x in a] if a.ndim else _number(a.item())
+
+
 def _sizes(cases: Iterable[Case]) -> str:
     spans: dict[str, tuple[int, int]] = {}
     for c in cases:
@@ -391,6 +403,7 @@ class _Gate:
 
     def see(self, case: Case, layout: str, seen: Observation, bound: Mapping[str, Bound]) -> None:
         where: dict[str, Any] = {"case": case.name, "family": case.family, "layout": layout}
+        where |= _inputs(self.op, case)
         where["sizes"] = dict(case.sizes)
         where["params"] = {k: _number(v) for k, v in case.params.items()}
         if seen.failure:
@@ -408,6 +421,7 @@ class _Gate:
             self.unclear += int(b.unclear.sum())
             if bad.any():
                 example = _counterexample(t, case, layout, seen.outputs[t.name], b, bad)
+                example |= _inputs(self.op, case)
                 kind = "corners" if case.special else "error" if b.allowed is not None else "exact"
                 at = ", ".join(map(str, example["index"]))
                 self.refute(

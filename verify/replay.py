@@ -120,6 +120,8 @@ class _Replay:
         example: dict[str, Any] = {"sizes": dict(trial.sizes)}
         if trial.params:
             example["params"] = dict(trial.params)
+        if trial.strides:
+            example["strides"] = {f"{b}, {axis}": n for (b, axis), n in trial.strides.items()}
         if integers and all(a.size <= 64 for a in trial.arrays.values() if a.dtype.kind == "i"):
             example["inputs"] = integers
         example |= trap.to_json()
