@@ -1,0 +1,259 @@
+"""Compiles Triton candidates for GPUs that need not be there, in a process of its own, and reads
+back what each kernel takes: registers, spills, shared memory, stack.
+
+What a plan's facts say of alignment and divisibility is told to Triton; nothing else is
+specialised.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opwright.backends.triton.targets import Target, target_of
+from opwright.backends.triton.text import signature
+from opwright.ir.expr import Expr, leaves
+from opwright.ir.launch import BoundLaunch, BoundPlan, Scalar
+
+TIME_LIMIT = 180.0
+DIVISIBLE = 16  # what Triton wants to know of pointers (bytes) and integers
+
+
+class BuildError(RuntimeError):
+    """Triton is not there, or it refused; the message says where in the source and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One kernel as compiled: the binary that a driver loads, its symbol, the assembly text."""
+
+    kernel: str
+    symbol: str
+    code: bytes = field(repr=False)
+    assembly: str = field(repr=False)
+    resources: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A candidate compiled for one target: a binary per launch, in order. `resources` are by
+    kernel: registers of a thread; bytes of spills (store and load), stack of a thread and shared
+    memory of a program; bytes of code."""
+
+    target: str
+    binaries: tuple[Binary, ...]
+    seconds: float
+    triton: str
+
+    @property
+    def resources(self) -> dict[str, Mapping[str, int]]:
+        out: dict[str, Mapping[str, int]] = {}
+        for n, b in enumerate(self.binaries):
+            out[b.kernel if b.kernel not in out else f"{b.kernel}#{n}"] = b.resources
+        return out
+
+
+def compile_for(source: str, bound: BoundPlan, target: str, limit: float = TIME_LIMIT) -> Artefact:
+    """Every launch of a plan compiled for sm_80, sm_90, sm_100 (cubin) or gfx942 (hsaco).
+
+    Raises BuildError with the line of the source; also for a kernel that takes more shared memory
+    than the target has.
+    """
+    where = target_of(target)
+    if importlib.util.find_spec("triton") is None:
+        raise BuildError("Triton is not installed: pip install triton")
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="triton-") as folder:
+        made = _compile(source, bound, where, Path(folder), limit)
+        binaries = tuple(_binary(k, where, Path(folder)) for k in made)
+    for b in binaries:
+        if b.resources["shared"] > where.shared:
+            raise BuildError(
+                f"{b.kernel} needs {b.resources['shared']} bytes of shared memory; a program on "
+                f"{target} may have {where.shared}"
+            )
+    version = str(made[0]["triton"]) if made else ""
+    return Artefact(target, binaries, time.perf_counter() - begin, version)
+
+
+def request_of(source: str, bound: BoundPlan, target: Target, path: Path) -> dict[str, Any]:
+    """What the child is asked: types, constants and known divisibility of every launch."""
+    launches = []
+    for c in bound.launches:
+        hints = {k: c.extra[k] for k in ("num_warps", "num_stages") if k in c.extra}
+        launches.append(
+            {
+                "kernel": c.kernel,
+                "types": [_type(a) for a in c.args],
+                "const": dict(c.const),
+                "aligned": aligned_arguments(c, bound),
+                "options": hints,
+            }
+        )
+    where = {"family": target.family, "arch": target.arch, "warp": target.warp}
+    return {"source": str(path), "target": where, "launches": launches}
+
+
+def _type(a: Any) -> str:
+    return signature(a.dtype) if isinstance(a, Scalar) else f"*{signature(a.dtype)}"
+
+
+def aligned_arguments(c: BoundLaunch, bound: BoundPlan) -> list[int]:
+    """Positions of pointers and integers that the plan's facts make multiples of 16 (bytes of a
+    pointer); scratch is allocated at such an address."""
+    pointers: set[str] = set()
+    numbers: set[Expr] = set()
+    for f in bound.facts:
+        for x in leaves(f, "param"):
+            m = re.fullmatch(r"aligned\((\w+), (\d+)\)", str(x.attr))
+            if m and f is x and int(m[2]) % DIVISIBLE == 0:
+                pointers.add(m[1])
+        if f.op == "eq":
+            for a, b in (f.args, f.args[::-1]):
+                zero = b.op == "const" and b.attr == 0
+                if zero and a.op == "mod" and a.args[1].op == "const":
+                    if a.args[1].attr % DIVISIBLE == 0:
+                        numbers.add(a.args[0])
+                elif b.op == "const" and b.kind == "int" and b.attr % DIVISIBLE == 0:
+                    numbers.add(a)
+    out = []
+    for n, a in enumerate(c.args):
+        if isinstance(a, Scalar):
+            if a.expr in numbers:
+                out.append(n)
+        elif a.name in pointers or a.role == "plan":
+            out.append(n)
+    return out
+
+
+def _compile(
+    source: str, bound: BoundPlan, target: Target, folder: Path, limit: float
+) -> list[dict[str, Any]]:
+    path = folder / bound.plan.source
+    path.write_text(source)
+    (folder / "request.json").write_text(json.dumps(request_of(source, bound, target, path)))
+    hidden = {"TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("compiling.py")), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **hidden, "TRITON_CACHE_DIR": str(folder / "cache")},
+        start_new_session=True,
+    ) as process:
+        try:
+            log, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise BuildError(f"the compiler was stopped after {limit:g} s") from None
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    answer = folder / "answer.json"
+    if not answer.exists():
+        last = [x for x in log.splitlines() if x.strip()][-1:]
+        raise BuildError(f"the compiler ended with {process.returncode}: {''.join(last)[:300]}")
+    data = json.loads(answer.read_text())
+    if data["error"]:
+        raise BuildError(str(data["error"]))
+    found: list[dict[str, Any]] = data["kernels"]
+    return found
+
+
+# -- what the binaries say -------------------------------------------------------------------------
+
+
+def _binary(k: Mapping[str, Any], target: Target, folder: Path) -> Binary:
+    files = k["files"]
+    text = (folder / files["ptx" if target.family == "cuda" else "amdgcn"]).read_text()
+    code = folder / files["cubin" if target.family == "cuda" else "hsaco"]
+    found = _nvidia(code, text, k["name"]) if target.family == "cuda" else _amd(text, k["name"])
+    found["shared"] = max(int(k["shared"]), found.get("shared", 0))
+    found |= {"num_warps": int(k["num_warps"]), "code_bytes": code.stat().st_size}
+    return Binary(str(k["kernel"]), str(k["name"]), code.read_bytes(), text, found)
+
+
+def _tool(name: str) -> str | None:
+    """A program that Triton brings along, else one on the path."""
+    spec = importlib.util.find_spec("triton")
+    if spec is not None and spec.origin is not None:
+        own = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / name
+        if own.exists():
+            return str(own)
+    return shutil.which(name)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        raise BuildError(f"{Path(command[0]).name} does not run: {e}") from None
+    return done.stdout + done.stderr
+
+
+def _nvidia(cubin: Path, ptx: str, name: str) -> dict[str, int]:
+    """From the cubin's own headers; spills from the assembler's report on the same text."""
+    dump = _tool("cuobjdump")
+    if dump is None:
+        raise BuildError("cuobjdump is missing: it comes with Triton and with CUDA")
+    said = _run([dump, "--dump-resource-usage", cubin.name], cubin.parent)
+    m = re.search(rf"Function {re.escape(name)}:\s*\n(.*)", said)
+    if m is None:
+        raise BuildError(f"cuobjdump says nothing of {name}: {said.strip()[:200]}")
+    usage = {w: int(n) for w, n in re.findall(r"(\w+):(\d+)", m[1])}
+    out = {
+        "registers": usage.get("REG", 0),
+        "stack": usage.get("STACK", 0),
+        "local": usage.get("LOCAL", 0),
+        "shared": usage.get("SHARED", 0),
+    }
+    return out | _spills(cubin.with_suffix(".ptx"), ptx)
+
+
+def _spills(path: Path, ptx: str) -> dict[str, int]:
+    """What the first assembler says that knows this version of the text."""
+    arch = re.search(r"^\.target (\w+)", ptx, re.M)
+    said = "it comes with Triton and with CUDA"
+    for name in ("ptxas", "ptxas-blackwell"):
+        tool = _tool(name)
+        if tool is not None and arch is not None:
+            command = [tool, "-v", f"--gpu-name={arch[1]}", path.name, "-o", f"{path.stem}.again"]
+            said = _run(command, path.parent)
+            m = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
+            if m is not None:
+                return {"spill_stores": int(m[1]), "spill_loads": int(m[2])}
+    raise BuildError(f"ptxas reports no spills: {said.strip()[:200]}")
+
+
+def _amd(text: str, name: str) -> dict[str, int]:
+    """From the metadata of the code object, whose text is the same as its notes."""
+    blocks = re.split(r"\n\s*- (?=\.)", text[text.find("amdhsa.kernels") :])
+    block = next((b for b in blocks if re.search(rf"\.name:\s+{re.escape(name)}\b", b)), text)
+    found = {w: int(n) for w, n in re.findall(r"\.(\w+):\s+(\d+)\s*$", block, re.M)}
+    lane = 4  # bytes of a register of a lane
+    return {
+        "registers": found.get("vgpr_count", 0),
+        "accumulators": found.get("agpr_count", 0),
+        "scalar_registers": found.get("sgpr_count", 0),
+        "stack": found.get("private_segment_fixed_size", 0),
+        "shared": found.get("group_segment_fixed_size", 0),
+        "spill_stores": found.get("vgpr_spill_count", 0) * lane,
+        "spill_loads": found.get("vgpr_spill_count", 0) * lane,
+        "scalar_spills": found.get("sgpr_spill_count", 0),
+    }
