@@ -121,13 +121,13 @@ def aligned_arguments(c: BoundLaunch, bound: BoundPlan) -> list[int]:
             if m and f is x and int(m[2]) % DIVISIBLE == 0:
                 pointers.add(m[1])
         if f.op == "eq":
-            for a, b in (f.args, f.args[::-1]):
-                zero = b.op == "const" and b.attr == 0
-                if zero and a.op == "mod" and a.args[1].op == "const":
-                    if a.args[1].attr % DIVISIBLE == 0:
-                        numbers.add(a.args[0])
-                elif b.op == "const" and b.kind == "int" and b.attr % DIVISIBLE == 0:
-                    numbers.add(a)
+            for e, other in (f.args, f.args[::-1]):
+                zero = other.op == "const" and other.attr == 0
+                if zero and e.op == "mod" and e.args[1].op == "const":
+                    if e.args[1].attr % DIVISIBLE == 0:
+                        numbers.add(e.args[0])
+                elif other.op == "const" and other.kind == "int" and other.attr % DIVISIBLE == 0:
+                    numbers.add(e)
     out = []
     for n, a in enumerate(c.args):
         if isinstance(a, Scalar):
