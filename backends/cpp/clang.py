@@ -470,15 +470,17 @@ class _Reader:
             return found
         if d is None or d.kind != kinds.FUNCTION_DECL:
             raise self.refuse(f"the call of {name or 'something without a name'}", line)
-        here = d.location.file is not None and d.location.file.name == self.main
+        defined = d.get_definition()
+        here = defined is not None and defined.location.file is not None
+        here = here and defined.location.file.name == self.main
         if here:
-            self.pending.append(d)
+            self.pending.append(defined)
         integers = []
         for x in children[0].walk_preorder():
             if x.kind == kinds.INTEGER_LITERAL:
                 integers.append(int(self.evaluate(x) or 0))
         args = [self.expression(x) for x in arguments]
-        attr = (name, d.hash if here else None, tuple(integers))
+        attr = (name, defined.hash if here else None, tuple(integers))
         return Node("call", kind, tuple(args), attr, line)
 
     def is_method(self, c: Any) -> bool:

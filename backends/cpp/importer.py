@@ -12,7 +12,9 @@ from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType, Function, Unit, parse
 from opwright.backends.cpp.importer_memory import NoIndex
+from opwright.backends.cpp.importer_outputs import settle
 from opwright.backends.cpp.importer_prelude import trusted
+from opwright.backends.cpp.importer_reroll import reroll
 from opwright.backends.cpp.importer_rewrite import finished
 from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
@@ -25,7 +27,6 @@ from opwright.ir.tile import (
     Builder,
     Def,
     Kernel,
-    Placement,
     Store,
     TileProgram,
     statements,
@@ -60,7 +61,9 @@ def import_program(source: str, bound: BoundPlan, file: str) -> TileProgram:
             break
         buffers |= {n: b for n, b in views.items() if b is not None}
     name = bound.plan.op.partition("@")[0]
-    return TileProgram(name, tuple(kernels), tuple(Placement() for _ in kernels), bound.facts)
+    taken = {*buffers, *(k.name for k in kernels), *(b.name for k in kernels for b in k.buffers)}
+    kernels, places = settle(kernels, taken)
+    return TileProgram(name, tuple(kernels), tuple(places), bound.facts)
 
 
 def _kernels(
@@ -142,10 +145,14 @@ class _Kernel:
             here = pid(d) if d < len(self.launch.grid) else ZERO
             m.env[ident] = C(t, here)
         m.run(f)
-        return finished(self.builder.kernel(), m.fillers, m.kept, m.trusted)
+        k, moved = finished(self.builder.kernel(), m.fillers, m.kept, m.trusted)
+        labels = {moved(v): label for v, label in m.labels.items()}
+        return reroll(k, labels)
 
     def scalar(self, name: str, t: CType, a: Scalar) -> C:
         m = self.reader
+        if a.expr.kind == "bool" and t == CType("int", 64):  # as the driver passes it
+            return C(t, call("select", a.expr, 1, 0))
         real = t.kind == "real"
         if real != (a.expr.kind == "real") or t.kind not in ("int", "uint", "real", "bool"):
             raise m.refuse(f"the parameter {name} is {t}; the plan passes a {a.dtype}")

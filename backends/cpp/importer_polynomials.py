@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from opwright.ir.expr import ZERO, Expr, call
-from opwright.ir.polynomial import expression, multiply, polynomial
+from collections.abc import Mapping
+
+from opwright.ir.expr import ZERO, Expr, call, rebuild, show
+from opwright.ir.polynomial import Monomial, add, expression, multiply, polynomial
 
 Split = tuple[Expr, ...] | None
 
@@ -50,3 +52,49 @@ def written(offset: Expr, strides: tuple[Expr, ...], shape: tuple[Expr, ...]) ->
         out.append(inner)
         rest = x
     return (rest, *reversed(out))
+
+
+_KEYS: dict[Expr, str] = {}
+_CANONICAL: dict[Expr, Expr] = {}
+
+
+def _key(e: Expr) -> str:
+    if e not in _KEYS:
+        _KEYS[e] = f"{e.op} {show(e)}"
+    return _KEYS[e]
+
+
+def canonical(e: Expr) -> Expr:
+    """One form for sums, products and comparisons of integers that are equal as polynomials."""
+    if e not in _CANONICAL:
+        _CANONICAL[e] = _canonical(e)
+    return _CANONICAL[e]
+
+
+def _canonical(e: Expr) -> Expr:
+    if not e.args:
+        return e
+    if e.op in ("add", "sub", "neg", "mul") and e.kind == "int":
+        return _sum(_multiplied(e))
+    if e.op in ("lt", "le") and e.args[0].kind == "int":
+        a, b = e.args
+        return call("lt", ZERO, canonical(b - a + (1 if e.op == "le" else 0)))
+    return rebuild(e, tuple(canonical(a) for a in e.args))
+
+
+def _multiplied(e: Expr) -> dict[Monomial, int]:
+    """The polynomial of a sum over the canonical forms of its parts."""
+    if e.op in ("add", "sub", "neg", "mul") and e.kind == "int":
+        parts = [_multiplied(a) for a in e.args]
+        if e.op == "mul":
+            return multiply(*parts)
+        if e.op == "neg":
+            return add({}, parts[0], -1)
+        return add(parts[0], parts[1], 1 if e.op == "add" else -1)
+    return polynomial(canonical(e))
+
+
+def _sum(p: Mapping[Monomial, int]) -> Expr:
+    rows = [(tuple(sorted(m, key=_key)), c) for m, c in p.items()]
+    rows.sort(key=lambda r: (-len(r[0]), [_key(x) for x in r[0]]))
+    return expression(dict(rows))

@@ -121,21 +121,25 @@ def used(body: Iterable[Stmt]) -> dict[Value, int]:
     return out
 
 
-def finished(k: Kernel, fillers: Mapping[Value, Any], named: set[Value], contract: bool) -> Kernel:
-    """Loads with their fillers; a product inside a sum as one operation; nothing dead."""
+def finished(
+    k: Kernel, fillers: Mapping[Value, Any], named: set[Value], contract: bool
+) -> tuple[Kernel, Callable[[Value], Value]]:
+    """Loads with their fillers; a product inside a sum as one operation; nothing dead. Also what
+    stands for the old values."""
     count = used(k.body)
 
     def fill(v: Value) -> Value | None:
         m = v.attr
         if v in fillers and m.other != fillers[v]:
             return replace_attr(v, Load(m.buffer, m.index, m.mask, fillers[v]))
-        if contract and v.op == "add":
+        if contract and v.op == "add" and v.dtype.kind == "real":
             x = v.args[0]
             if x.op == "mul" and x not in named and count.get(x) == 1:
                 return Value(v.name, "fma", (*x.args, v.args[1]), v.axes, v.dtype, None)
         return v
 
-    return alive(replace(k, body=Rewriter(fill).body(k.body)))
+    rewriter = Rewriter(fill)
+    return alive(replace(k, body=rewriter.body(k.body))), rewriter.value
 
 
 def replace_attr(v: Value, attr: Any) -> Value:

@@ -53,6 +53,7 @@ class Statements(Calls):
     ) -> None:
         super().__init__(builder, file, known)
         self.functions, self.facts, self.trusted = functions, facts, trusted
+        self.contract = trusted
         self.env: dict[int, C] = {}
         self.labels: dict[Value, str] = {}  # what the text calls a tile
         self.titles: dict[int, str] = {}  # of variables

@@ -86,6 +86,7 @@ class Values:
 
     def __init__(self, builder: Builder, file: str) -> None:
         self.k, self.file = builder, file
+        self.contract = False  # whether the text is the printer's, which joins and splits rows
         self.line = 0
         self.path: Expr = TRUE  # under which the current statement runs; stores carry it as mask
         self.quiet = 0
@@ -435,10 +436,26 @@ class Values:
         if op not in names:
             raise self.refuse(f"{op} on {type_}")
         exprs = isinstance(a.what, Expr) and isinstance(b.what, Expr)
+        if op == "/" and self.contract and isinstance(b.what, Value):
+            found = self.inverse(a, b.what)
+            if found is not None:
+                return found
         if exprs and type_.scalar.bits == 64:
             return call(names[op], toreal(a.what), toreal(b.what))
         x, y = self.real(a), self.real(b)
         return self.k.ew(names[op], x, y, name=self.hint or None)
+
+    def inverse(self, a: C, v: Value) -> Value | None:
+        """1 / sqrt(x) and 1 / (1 + exp(-x)), as the printer writes two functions of f64."""
+        if v in self.kept or not isinstance(a.what, Expr) or a.what is not const(1.0):
+            return None
+        if v.op == "sqrt":
+            return self.k.ew("rsqrt", v.args[0], name=self.hint or None)
+        if v.op == "add" and v.args[0].op == "full" and v.args[0].attr == 1.0:
+            e = v.args[1]
+            if e.op == "exp" and e.args[0].op == "neg" and e not in self.kept:
+                return self.k.ew("sigmoid", e.args[0].args[0], name=self.hint or None)
+        return None
 
     def compare(self, op: str, a: C, b: C) -> Expr:
         rows = {"<": "lt", ">": "lt", "<=": "le", ">=": "le", "==": "eq", "!=": "ne"}
