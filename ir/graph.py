@@ -1,0 +1,366 @@
+"""Hash-consed graph of pure values for normal forms: no names, no order, axes by position.
+
+A node is a function of its axes, which have positions in order of first appearance among its
+operands; a reference says which axes of a program stand at these positions. Nodes are identified by
+a digest of what they are made of, and operands of commutative operations stand in the order of
+their digests. Integers are exact: sums of products over what is neither, comparisons against zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from opwright.ir.semantics import ROWS
+from opwright.ir.tile import Axis
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A node at axes of a program."""
+
+    node: int
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`args` are nodes with the position of each of their axes; a bound axis (of a reduction) has
+    a negative one. `shape` are extents of the node's own axes, `bound` those of the bound ones."""
+
+    op: str
+    attr: str
+    args: tuple[tuple[int, tuple[int, ...]], ...]
+    shape: tuple[int, ...]
+    bound: tuple[int, ...]
+    digest: str
+
+
+Terms = dict[tuple[Ref, ...], int]
+
+
+class Graph:
+    """Makes and owns nodes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._known: dict[str, int] = {}
+        self._ranges: dict[int, tuple[int | None, int | None]] = {}
+
+    def digest(self, r: Ref) -> str:
+        return self.nodes[r.node].digest
+
+    def ordered(self, refs: Iterable[Ref]) -> list[Ref]:
+        return sorted(refs, key=lambda r: (self.digest(r), [(a.extent, a.name) for a in r.axes]))
+
+    def make(
+        self,
+        op: str,
+        attr: object = "",
+        args: Sequence[Ref] = (),
+        bound: Sequence[Axis] = (),
+        own: Sequence[Axis] = (),
+    ) -> Ref:
+        """A node over operands. `own` are axes that come first, `bound` those that it takes
+        away."""
+        place: dict[Axis, int] = {}
+        axes: list[Axis] = []
+        taken: list[int] = []
+        for a in (*own, *(x for r in args for x in r.axes)):
+            if a in place:
+                continue
+            if a in bound:
+                taken.append(a.extent)
+                place[a] = -len(taken)
+            else:
+                place[a] = len(axes)
+                axes.append(a)
+        taken += sorted(a.extent for a in bound if a not in place)
+        parts = tuple((r.node, tuple(place[a] for a in r.axes)) for r in args)
+        shape = tuple(a.extent for a in axes)
+        made_of = [(self.nodes[n].digest, at) for n, at in parts]
+        text = repr((op, str(attr), made_of, shape, tuple(taken)))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        found = self._known.get(digest)
+        if found is None:
+            found = self._known[digest] = len(self.nodes)
+            self.nodes.append(Node(op, str(attr), parts, shape, tuple(taken), digest))
+        return Ref(found, tuple(axes))
+
+    def parts(self, r: Ref) -> list[Ref]:
+        """Operands of a reference whose node binds no axis."""
+        n = self.nodes[r.node]
+        return [Ref(i, tuple(r.axes[p] for p in at)) for i, at in n.args]
+
+    def op(self, r: Ref) -> str:
+        return self.nodes[r.node].op
+
+    # -- leaves
+    def number(self, n: int | bool) -> Ref:
+        return self.make("true" if n else "false") if isinstance(n, bool) else self.make("int", n)
+
+    def lane(self, a: Axis) -> Ref:
+        return self.make("lane", own=(a,))
+
+    def constant(self, r: Ref) -> int | bool | None:
+        n = self.nodes[r.node]
+        if n.op in ("true", "false"):
+            return n.op == "true"
+        return int(n.attr) if n.op == "int" else None
+
+    # -- integers
+    def terms(self, r: Ref) -> Terms:
+        """A reference as a sum of products."""
+        n = self.nodes[r.node]
+        if n.op == "int":
+            return {(): int(n.attr)} if int(n.attr) else {}
+        if n.op != "sum":
+            return {(r,): 1}
+        out: Terms = {}
+        parts = iter(self.parts(r))
+        for word in n.attr.split():
+            c, _, count = word.partition("*")
+            out[tuple(next(parts) for _ in range(int(count)))] = int(c)
+        return out
+
+    def total(self, terms: Terms) -> Ref:
+        live = [(m, c) for m, c in terms.items() if c]
+        if not live:
+            return self.number(0)
+        if len(live) == 1:
+            (m, c) = live[0]
+            if not m:
+                return self.number(c)
+            if c == 1 and len(m) == 1:
+                return m[0]
+        live.sort(key=lambda x: ([self.digest(r) for r in x[0]], x[1]))
+        attr = " ".join(f"{c}*{len(m)}" for m, c in live)
+        return self.make("sum", attr, [r for m, _ in live for r in m])
+
+    def plus(self, a: Terms, b: Terms, times: int = 1) -> Terms:
+        out = dict(a)
+        for m, c in b.items():
+            out[m] = out.get(m, 0) + times * c
+        return {m: c for m, c in out.items() if c}
+
+    def times(self, a: Terms, b: Terms) -> Terms:
+        out: Terms = {}
+        for m, c in a.items():
+            for n, d in b.items():
+                k = tuple(self.ordered((*m, *n)))
+                out[k] = out.get(k, 0) + c * d
+        return {m: c for m, c in out.items() if c}
+
+    def know(self, r: Ref, lo: int, hi: int) -> None:
+        """Bounds of an integer that its type gives."""
+        self._ranges[r.node] = lo, hi
+
+    def interval(self, r: Ref) -> tuple[int | None, int | None]:
+        """Constant bounds of an integer that follow from extents and from what cannot be
+        negative."""
+        if r.node not in self._ranges:
+            self._ranges[r.node] = self._interval(r)
+        return self._ranges[r.node]
+
+    def _interval(self, r: Ref) -> tuple[int | None, int | None]:
+        n = self.nodes[r.node]
+        if n.op == "int":
+            return int(n.attr), int(n.attr)
+        if n.op == "lane":
+            return 0, n.shape[0] - 1
+        if n.op in ("size", "pid", "stride"):
+            return 0, None
+        if n.op == "sum":
+            return self.bounds(self.terms(r))
+        if n.op == "floordiv":
+            a, b = self.parts(r)
+            (low, top), d = self.interval(a), self.constant(b)
+            if low is not None and low >= 0:
+                return 0, None if top is None or not d else top // int(d)
+        return None, None
+
+    def bounds(self, terms: Terms) -> tuple[int | None, int | None]:
+        lo: int | None = 0
+        hi: int | None = 0
+        for m, c in terms.items():
+            a: int | None = 1
+            b: int | None = 1
+            for f in m:
+                x, y = self.interval(f)
+                if x is None or x < 0:
+                    return None, None
+                a = None if a is None else a * x
+                b = None if b is None or y is None else b * y
+            low, high = (a, b) if c > 0 else (b, a)
+            lo = None if lo is None or low is None else lo + c * low
+            hi = None if hi is None or high is None else hi + c * high
+        return lo, hi
+
+    def quotient(self, a: Ref, b: Ref) -> Ref:
+        """Floor quotient for a positive divisor: multiples of it come out in front."""
+        divisor = self.terms(b)
+        whole: Terms = {}
+        rest = self.terms(a)
+        if len(divisor) == 1:
+            ((part, size),) = divisor.items()
+            for m, c in self.terms(a).items():
+                left, times = quotient(m, part), abs(c) // abs(size) * (1 if c > 0 else -1)
+                if left is not None and times and size > 0:
+                    whole = self.plus(whole, {left: times})
+                    rest = self.plus(rest, {m: -times * size})
+            lo, hi = self.bounds(rest)
+            if not part and lo is not None and hi is not None and lo // size == hi // size:
+                return self.total(self.plus(whole, {(): lo // size} if lo // size else {}))
+        if not rest:
+            return self.total(whole)
+        small = self.make("floordiv", "", [self.total(rest), b])
+        return self.total(self.plus(whole, {(small,): 1}))
+
+    # -- truth values
+    def positive(self, terms: Terms) -> Ref:
+        """Whether a sum is at least zero."""
+        rest = {m: c for m, c in terms.items() if m}
+        constant = terms.get((), 0)
+        if not rest:
+            return self.number(constant >= 0)
+        divisor = math.gcd(*rest.values())
+        rest = {m: c // divisor for m, c in rest.items()}
+        whole = self.plus(rest, {(): constant // divisor} if constant // divisor else {})
+        lo, hi = self.bounds(whole)
+        if lo is not None and lo >= 0:
+            return self.number(True)
+        if hi is not None and hi < 0:
+            return self.number(False)
+        return self.make("ge0", "", [self.total(whole)])
+
+    def zero(self, terms: Terms) -> Ref:
+        if not [m for m in terms if m]:
+            return self.number(not terms)
+        a, b = self.total(terms), self.total({m: -c for m, c in terms.items()})
+        return self.make("eq0", "", [min((a, b), key=self.digest)])
+
+    def negation(self, r: Ref) -> Ref:
+        n = self.nodes[r.node]
+        known = self.constant(r)
+        if known is not None:
+            return self.number(not known)
+        if n.op == "not":
+            return self.parts(r)[0]
+        if n.op == "ge0":
+            (p,) = self.parts(r)
+            return self.positive(self.plus({(): -1}, self.terms(p), -1))
+        return self.make("not", "", [r])
+
+    def join(self, op: str, refs: Iterable[Ref]) -> Ref:
+        """Conjunction or disjunction."""
+        absorbing = op == "or"
+        found: dict[Ref, None] = {}
+        for r in refs:
+            known = self.constant(r)
+            if known is not None:
+                if known is absorbing:
+                    return r
+            else:
+                found |= dict.fromkeys(self.parts(r) if self.op(r) == op else [r])
+        if not found:
+            return self.number(not absorbing)
+        return next(iter(found)) if len(found) == 1 else self.make(op, "", self.ordered(found))
+
+    # -- operations
+    def exact(self, op: str, args: list[Ref], dtype: str = "") -> Ref:
+        """A row of the semantics table over integers and truth values."""
+        if op in ("add", "sub"):
+            sign = 1 if op == "add" else -1
+            return self.total(self.plus(self.terms(args[0]), self.terms(args[1]), sign))
+        if op == "neg":
+            return self.total({m: -c for m, c in self.terms(args[0]).items()})
+        if op == "mul":
+            return self.total(self.times(self.terms(args[0]), self.terms(args[1])))
+        if op == "abs":
+            return self.extreme("max", [args[0], self.exact("neg", args)])
+        if op in ("min", "max"):
+            return self.extreme(op, args)
+        if op == "floordiv":
+            return self.quotient(*args)
+        if op == "mod":
+            whole = self.times(self.terms(self.quotient(*args)), self.terms(args[1]))
+            return self.total(self.plus(self.terms(args[0]), whole, -1))
+        if op in ("lt", "le"):
+            gap = self.plus(self.terms(args[1]), self.terms(args[0]), -1)
+            return self.positive(self.plus(gap, {(): -1}) if op == "lt" else gap)
+        if op in ("eq", "ne"):
+            same = self.zero(self.plus(self.terms(args[0]), self.terms(args[1]), -1))
+            return same if op == "eq" else self.negation(same)
+        if op == "not":
+            return self.negation(args[0])
+        if op in ("and", "or"):
+            return self.join(op, args)
+        return self.make(op, dtype, args)
+
+    def extreme(self, op: str, args: list[Ref]) -> Ref:
+        found: dict[Ref, None] = {}
+        numbers: list[int] = []
+        for r in args:
+            for x in self.parts(r) if self.op(r) == op else [r]:
+                n = self.constant(x)
+                if n is None:
+                    found[x] = None
+                else:
+                    numbers.append(int(n))
+        least = [self.number((min if op == "min" else max)(numbers))] if numbers else []
+        parts = [*self.ordered(found), *least]
+        return parts[0] if len(parts) == 1 else self.make(op, "", parts)
+
+    def choice(self, c: Ref, a: Ref, b: Ref, dtype: str, truth: bool) -> Ref:
+        """Selection; of truth values in terms of and, or, not."""
+        known = self.constant(c)
+        if known is not None:
+            return a if known else b
+        if a == b:
+            return a
+        if truth:
+            return self.join("or", [self.join("and", [c, a]),
+                                    self.join("and", [self.negation(c), b])])  # fmt: skip
+        if self.digest(self.negation(c)) < self.digest(c):
+            c, a, b = self.negation(c), b, a
+        return self.make("select", dtype, [c, a, b])
+
+    def real(self, op: str, args: list[Ref], dtype: str) -> Ref:
+        """A row of the semantics table over floats: neutral elements go, operands are sorted."""
+        if op == "fma":
+            return self.real("add", [self.real("mul", args[:2], dtype), args[2]], dtype)
+        numbers = [self.literal(a) for a in args]
+        if op in ("add", "mul"):
+            neutral = 0.0 if op == "add" else 1.0
+            for n, x in enumerate(numbers):
+                if x == neutral:
+                    return args[1 - n]
+        if op == "sub" and numbers[1] == 0:
+            return args[0]
+        if op == "sub" and numbers[0] == 0:
+            return self.real("neg", args[1:], dtype)
+        if op == "div" and numbers[1] == 1:
+            return args[0]
+        if op == "neg":
+            if self.op(args[0]) == "neg":
+                return self.parts(args[0])[0]
+            if numbers[0] is not None:
+                return self.make("full", f"{dtype} {-numbers[0]!r}")
+        row = ROWS[op]
+        return self.make(op, dtype, self.ordered(args) if row.commutative else args)
+
+    def literal(self, r: Ref) -> float | None:
+        n = self.nodes[r.node]
+        return float(n.attr.split()[1]) if n.op == "full" else None
+
+
+def quotient(m: tuple[Ref, ...], part: tuple[Ref, ...]) -> tuple[Ref, ...] | None:
+    """m / part, or None if it does not divide."""
+    rest = list(m)
+    for f in part:
+        if f not in rest:
+            return None
+        rest.remove(f)
+    return tuple(rest)

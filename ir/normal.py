@@ -1,0 +1,524 @@
+"""Normal form of tile programs: one text for all that are equal up to names, common values, order
+of independent values, hoisting of pure ones, and constants.
+
+What stays apart: the order of writes, loops and branches; where a load stands (under another
+condition it may be out of bounds); what orders the effects of a program; facts. Checks, source
+lines, hints and the names of kernels, axes and values are left out. The text says everything else,
+so that programs with equal texts mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from opwright.ir.dtypes import DTYPES, DType, integer_range
+from opwright.ir.expr import Expr, conjuncts
+from opwright.ir.graph import Graph, Ref
+from opwright.ir.semantics import ROWS
+from opwright.ir.tile import (
+    Atomic,
+    Axis,
+    Def,
+    Dot,
+    For,
+    If,
+    Kernel,
+    Load,
+    Scan,
+    Stmt,
+    Store,
+    TileProgram,
+    Value,
+    access_axes,
+    statements,
+)
+from opwright.ir.tileops import inside, operands
+
+
+def normal_form(program: TileProgram) -> str:
+    """The text; equal for two programs only if they compute the same with the same accesses."""
+    lines: list[str] = []
+    g = Graph()
+    printer = _Printer(g)
+    reader = _Reader(g)
+    facts = [reader.expr(c) for f in program.facts for c in conjuncts(f)]
+    for r in g.ordered(dict.fromkeys(facts)):
+        lines += printer.line("fact", [r])
+    for k in program.kernels:
+        lines += _KernelReader(g, k).text(printer)
+    return "\n".join(lines) + "\n"
+
+
+def _live(kernel: Kernel) -> set[Value]:
+    """Values that something depends on: writes, accesses, branches, loops."""
+    todo: list[Value] = []
+    made: dict[Value, tuple[Value, ...]] = {}
+    for s in statements(kernel.body):
+        if isinstance(s, Def):
+            made[s.value] = tuple(operands(s.value))
+            todo += made[s.value] if s.value.op == "load" else ()
+        elif isinstance(s, (Store, Atomic)):
+            todo += [s.value, *inside(*s.index, s.mask)]
+        elif isinstance(s, If):
+            todo += inside(s.cond)
+        elif isinstance(s, For):
+            todo += inside(s.lo, s.hi)
+            for i, p, y, r in zip(s.inits, s.params, s.yields, s.results, strict=True):
+                made[p], made[r] = (i, y), (p, i, y)
+    live: set[Value] = set()
+    while todo:
+        v = todo.pop()
+        if v not in live:
+            live.add(v)
+            todo += made.get(v, ())
+    return live
+
+
+@dataclass(slots=True)
+class _Effect:
+    """One line with the references it speaks of, and what is inside."""
+
+    head: str
+    refs: list[Ref]
+    inside: list[tuple[str, list[_Effect]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """Where control is: numbers of the loops around, those that may run zero times, conditions."""
+
+    loops: tuple[int, ...] = ()
+    maybe: tuple[int, ...] = ()
+    conds: tuple[Ref, ...] = ()
+
+    def under(self, cond: Ref) -> _Region:
+        return _Region(self.loops, self.maybe, (*self.conds, cond))
+
+
+class _Reader:
+    """Expressions as nodes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.memo: dict[Expr, Ref] = {}
+
+    def leaf(self, e: Expr) -> Ref:
+        if e.op == "lane":
+            return self.graph.lane(e.attr)
+        if e.op == "const" and e.kind == "real":
+            return self.graph.make("real", repr(e.attr))
+        if e.op == "const":
+            return self.graph.number(e.attr)
+        return self.graph.make(e.op, f"{e.attr} {e.kind}")
+
+    def expr(self, e: Expr) -> Ref:
+        found = self.memo.get(e)
+        if found is None:
+            found = self.memo[e] = self._expr(e)
+        return found
+
+    def _expr(self, e: Expr) -> Ref:
+        g = self.graph
+        if not e.args:
+            return self.leaf(e)
+        args = [self.expr(a) for a in e.args]
+        if e.op == "cast" and e.kind == "int":
+            return self.narrow(args[0], e.attr)
+        if e.op == "select":
+            return g.choice(args[0], args[1], args[2], e.kind, e.kind == "bool")
+        if e.op in ROWS and e.kind != "real" and all(a.kind != "real" for a in e.args):
+            return g.exact(e.op, args)
+        if e.op in ROWS and e.op != "toreal":
+            return g.real(e.op, args, e.kind)
+        return g.make(e.op, f"{e.attr} {e.kind}", args)
+
+    def narrow(self, r: Ref, to: DType) -> Ref:
+        lo, hi = integer_range(to)
+        a, b = self.graph.interval(r)
+        if to.bits == 64 or (a is not None and b is not None and lo <= a and b <= hi):
+            return r
+        return self.graph.make("narrow", to.name, [r])
+
+
+class _KernelReader(_Reader):
+    """Statements of one kernel as effects over nodes."""
+
+    def __init__(self, graph: Graph, kernel: Kernel) -> None:
+        super().__init__(graph)
+        self.kernel, self.live = kernel, _live(kernel)
+        self.values: dict[Value, Ref] = {}
+        self.variables: dict[str, Ref] = {}
+        self.writes: dict[str, int] = {}
+        self.count = 0  # of loops
+        written = (s for s in statements(kernel.body) if isinstance(s, (Store, Atomic)))
+        self.mutable = {s.buffer.name for s in written}
+        self.loads: list[tuple[list[_Effect], Ref]] = []
+        self.touched: set[str] = set()
+        self.viewed: dict[Ref, tuple[Ref, dict[Axis, Ref]]] = {}
+        self.reduced: dict[Ref, tuple[Ref, tuple[Axis, ...]]] = {}
+
+    def text(self, printer: _Printer) -> list[str]:
+        effects: list[_Effect] = []
+        self.block(self.kernel.body, _Region(), effects)
+        used: set[int] = set()
+        _reach(self.graph, effects, used)
+        for region, r in self.loads:  # a load that nothing uses still reads memory
+            if r.node not in used:
+                _mark(self.graph, r, used)
+                region.append(_Effect("touch", [r]))
+        grid = [self.expr(e) for e in self.kernel.grid]
+        out = printer.line(f"kernel {self.kernel.order} grid", grid)
+        for b in sorted(self.kernel.buffers, key=lambda b: b.name):
+            if b.name in self.touched:
+                head = f"  {b.role} {b.name} {b.dtype} {b.init}"
+                out += printer.line(head, [self.expr(e) for e in b.shape])
+                if b.strides is not None:
+                    out += printer.line("    strides", [self.expr(e) for e in b.strides])
+        return [*out, *printer.effects(effects, "  ")]
+
+    # -- expressions
+    def leaf(self, e: Expr) -> Ref:
+        if e.op == "var":
+            return self.variables[e.attr]
+        if e.op == "value":
+            return self.values[e.attr]
+        return super().leaf(e)
+
+    # -- statements
+    def block(self, body: Iterable[Stmt], region: _Region, out: list[_Effect]) -> None:
+        for s in body:
+            if isinstance(s, Def):
+                if s.value in self.live or s.value.op == "load":
+                    self.values[s.value] = self.value(s.value, region, out)
+            elif isinstance(s, (Store, Atomic)):
+                self.write(s, out)
+            elif isinstance(s, For):
+                self.loop(s, region, out)
+            elif isinstance(s, If):
+                self.branch(s, region, out)
+
+    def write(self, s: Store | Atomic, out: list[_Effect]) -> None:
+        mask = self.expr(s.mask)
+        if self.graph.constant(mask) is False:
+            return
+        self.touched.add(s.buffer.name)
+        self.writes[s.buffer.name] = self.writes.get(s.buffer.name, 0) + 1
+        refs = [*(self.expr(i) for i in s.index), mask, self.values[s.value]]
+        if isinstance(s, Store):
+            out.append(_Effect(f"store {s.buffer.name}", refs))
+            return
+        free = [a for a in access_axes(s) if not any(a in r.axes for r in refs)]
+        many = sorted(a.extent for a in free)  # lanes that all bring the same
+        out.append(_Effect(f"atomic {s.monoid} {s.buffer.name} times {many}", refs))
+
+    def branch(self, s: If, region: _Region, out: list[_Effect]) -> None:
+        cond, then, other = self.expr(s.cond), s.then, s.other
+        known = self.graph.constant(cond)
+        if known is not None:
+            self.block(then if known else other, region, out)
+            return
+        opposite = self.graph.negation(cond)
+        if self.graph.digest(opposite) < self.graph.digest(cond):
+            cond, opposite, then, other = opposite, cond, other, then
+        sides: list[tuple[str, list[_Effect]]] = []
+        for word, side, path in (("then", then, cond), ("else", other, opposite)):
+            effects: list[_Effect] = []
+            self.block(side, region.under(path), effects)
+            sides.append((word, effects))
+        out.append(_Effect("if", [cond], sides))
+
+    def loop(self, s: For, region: _Region, out: list[_Effect]) -> None:
+        g = self.graph
+        lo, hi = self.expr(s.lo), self.expr(s.hi)
+        first, last = g.constant(lo), g.constant(hi)
+        kept = [k for k, p in enumerate(s.params) if p in self.live or s.results[k] in self.live]
+        if first is not None and last is not None and first >= last:
+            self.values |= {s.results[k]: self.values[s.inits[k]] for k in kept}
+            return
+        self.count += 1
+        number = self.count
+        runs = first is not None and last is not None
+        maybe = region.maybe if runs else (*region.maybe, number)
+        inner = _Region((*region.loops, number), maybe, region.conds)
+        kept, placed = self.state(s, number, kept, inner)
+        effects: list[_Effect] = []
+        yields = self.body(s, number, [(k, placed[k]) for k in kept], inner, effects)
+        yields = [g.make("as", "", [y], own=placed[k]) for y, k in zip(yields, kept, strict=True)]
+        effects.append(_Effect("next", yields))
+        inits = [g.make("as", "", [self.values[s.inits[k]]], own=placed[k]) for k in kept]
+        shape = [[a.extent for a in placed[k]] for k in kept]
+        head = f"for {number} by {s.step} carry {shape}"
+        out.append(_Effect(head, [lo, hi, *inits], [("do", effects)]))
+        for n, k in enumerate(kept):
+            self.values[s.results[k]] = g.make("after", f"{number} {n}", own=placed[k])
+
+    def body(
+        self,
+        s: For,
+        number: int,
+        state: list[tuple[int, tuple[Axis, ...]]],
+        region: _Region,
+        out: list[_Effect],
+    ) -> list[Ref]:
+        """The body with its state as leaves, and the next state."""
+        g = self.graph
+        self.variables[s.variable] = g.make("loop", number)
+        for n, (k, axes) in enumerate(state):
+            self.values[s.params[k]] = g.make("state", f"{number} {n}", own=axes)
+        self.memo.clear()
+        self.block(s.body, region, out)
+        found = [self.values[s.yields[k]] for k, _ in state]
+        self.memo.clear()
+        return found
+
+    def state(
+        self, s: For, number: int, kept: list[int], region: _Region
+    ) -> tuple[list[int], dict[int, tuple[Axis, ...]]]:
+        """Order of the carried values and of their axes, from how they begin and go on."""
+        if all(not s.params[k].axes for k in kept) and len(kept) < 2:
+            return kept, {k: () for k in kept}
+        saved = (dict(self.writes), self.count, len(self.loads), set(self.touched))
+        blank = self.graph.make
+        for k in kept:
+            self.values[s.params[k]] = blank("any", s.params[k].dtype)
+        self.variables[s.variable] = blank("loop", number)
+        self.memo.clear()
+        self.block(s.body, region, [])
+        self.memo.clear()
+        digests: dict[int, tuple[str, str]] = {}
+        placed: dict[int, tuple[Axis, ...]] = {}
+        for k in kept:
+            init, more = self.values[s.inits[k]], self.values[s.yields[k]]
+            digests[k] = (self.graph.digest(init), self.graph.digest(more))
+            own = set(s.params[k].axes)
+            found = dict.fromkeys(a for a in (*more.axes, *init.axes) if a in own)
+            rest = sorted((a for a in s.params[k].axes if a not in found), key=lambda a: a.extent)
+            placed[k] = (*found, *rest)
+        self.writes, self.count, loads, self.touched = saved
+        del self.loads[loads:]
+        return sorted(kept, key=lambda k: digests[k]), placed
+
+    # -- values
+    def value(self, v: Value, region: _Region, out: list[_Effect]) -> Ref:
+        g = self.graph
+        if v.op == "full":
+            if v.dtype.kind == "real":
+                return g.make("full", f"{v.dtype} {float(v.attr)!r}")
+            return g.number(bool(v.attr) if v.dtype.kind == "bool" else int(v.attr))
+        if v.op == "index":
+            inner = self.expr(v.attr)
+            if v.attr.kind != v.dtype.kind or v.dtype.kind == "real":
+                return g.make("index", v.dtype, [inner])
+            return self.narrow(inner, v.dtype) if v.dtype.kind == "int" else inner
+        if v.op == "load":
+            return self.load(v, region, out)
+        args = [self.values[a] for a in v.args]
+        if v.op == "view":
+            return self.view(v, args[0])
+        if v.op in ("reduce", "scan", "dot", "argreduce"):
+            return self.combined(v, args)
+        if v.op == "opaque":
+            return g.make("opaque", f"{v.dtype} {v.attr}", args)
+        if v.op == "cast":
+            return self.cast(v.args[0].dtype, v.dtype, args[0])
+        if v.op == "round":
+            return g.make("round", v.dtype, args)
+        whole = v.dtype.kind != "real" and all(a.dtype.kind != "real" for a in v.args)
+        if v.op == "select":
+            return g.choice(args[0], args[1], args[2], v.dtype.name, v.dtype.kind == "bool")
+        if whole:
+            found = g.exact(v.op, args, v.dtype.name)
+            return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
+        return g.real(v.op, args, f"{v.args[0].dtype} {v.dtype}")
+
+    def cast(self, old: DType, new: DType, r: Ref) -> Ref:
+        """Casts that change nothing go, also those to a wider type and back."""
+        g = self.graph
+        if new.kind == "int" and old.kind == "int":
+            return self.narrow(r, new)
+        if old == new:
+            return r
+        n = g.nodes[r.node]
+        if n.op == "cast" and old.kind == "real":
+            first = DTYPES[n.attr.split()[0]]
+            if first.kind == "real" and _holds(old, first):
+                return self.cast(first, new, g.parts(r)[0])
+        if n.op == "full" and old.kind == new.kind == "real" and _holds(new, old):
+            return g.make("full", f"{new} {g.literal(r)!r}")
+        return g.make("cast", f"{old} {new}", [r])
+
+    def load(self, v: Value, region: _Region, out: list[_Effect]) -> Ref:
+        """A load is known by its element, by the writes before it and by where it stands."""
+        g, what = self.graph, v.attr
+        assert isinstance(what, Load)
+        name = what.buffer.name
+        mask = self.expr(what.mask)
+        other = "poison" if what.other is None or mask == g.number(True) else repr(what.other)
+        self.touched.add(name)
+        epoch = self.writes.get(name, 0)
+        if g.constant(mask) is False and what.other is not None:
+            if v.dtype.kind == "real":
+                return g.make("full", f"{v.dtype} {float(what.other)!r}")
+            return g.number(bool(what.other) if v.dtype.kind == "bool" else int(what.other))
+        refs = [*(self.expr(i) for i in what.index), mask]
+        conds = g.ordered(dict.fromkeys(region.conds))
+        loops = region.loops if name in self.mutable else region.maybe
+        attr = f"{name} {epoch} {other} in {loops} {len(conds)}"
+        found = g.make("load", attr, [*refs, *conds])
+        if v.dtype.kind == "int":
+            g.know(found, *integer_range(v.dtype))
+        self.loads.append((out, found))
+        return found
+
+    def view(self, v: Value, r: Ref) -> Ref:
+        """Lanes that only change their names need no node."""
+        places = {a: self.expr(e) for a, e in v.attr if a in r.axes}
+        inner = self.viewed.get(r)
+        if inner is not None:  # a view of a view: its expressions at these lanes
+            moved = {a: self.replaced(x, places) for a, x in inner[1].items()}
+            kept = {a: x for a, x in places.items() if a in inner[0].axes and a not in moved}
+            return self.place(inner[0], {**kept, **moved})
+        return self.place(r, places)
+
+    def place(self, r: Ref, places: dict[Axis, Ref]) -> Ref:
+        g = self.graph
+        lanes = [x.axes[0] if g.op(x) == "lane" else None for x in places.values()]
+        kept = [a for a in r.axes if a not in places]
+        plain = [a for a in lanes if a is not None]
+        if len(plain) == len(lanes) and len({*plain, *kept}) == len(plain) + len(kept):
+            names = dict(zip(places, plain, strict=True))
+            return Ref(r.node, tuple(names.get(a, a) for a in r.axes))
+        parts = [places.get(a, g.lane(a)) for a in r.axes]
+        element = Ref(r.node, tuple(Axis(f"{n}", a.extent) for n, a in enumerate(r.axes)))
+        bound = element.axes
+        found = g.make("view", len(parts), [element, *parts], bound)
+        self.viewed[found] = (r, places)
+        return found
+
+    def replaced(self, r: Ref, places: dict[Axis, Ref]) -> Ref:
+        """An integer over lanes with some of them replaced by integers."""
+        g = self.graph
+        if not set(r.axes) & set(places):
+            return r
+        if g.op(r) == "lane":
+            return places[r.axes[0]]
+        if g.op(r) == "sum":
+            out: dict[tuple[Ref, ...], int] = {}
+            for m, c in g.terms(r).items():
+                term: dict[tuple[Ref, ...], int] = {(): c}
+                for f in m:
+                    term = g.times(term, g.terms(self.replaced(f, places)))
+                out = g.plus(out, term)
+            return g.total(out)
+        n = g.nodes[r.node]
+        return g.exact(n.op, [self.replaced(x, places) for x in g.parts(r)], n.attr)
+
+    def combined(self, v: Value, args: list[Ref]) -> Ref:
+        """Reductions, scans and dots: every operand has the axis, be it as copies."""
+        g = self.graph
+        if v.op == "reduce":
+            monoid, axis = v.attr
+            (r,) = args
+            if axis not in r.axes:
+                return g.make("repeat", f"{monoid} {axis.extent}", [r])
+            within = self.reduced.get(r)
+            if within is not None and g.nodes[r.node].attr.split()[0] == monoid:
+                return self.reduction(monoid, v.dtype, within[0], (*within[1], axis))
+            return self.reduction(monoid, v.dtype, r, (axis,))
+        if v.op == "scan":
+            scan: Scan = v.attr
+            r = (
+                args[0]
+                if scan.axis in args[0].axes
+                else g.make("copies", "", args, own=[scan.axis])
+            )
+            place = r.axes.index(scan.axis)
+            return g.make("scan", f"{scan.monoid} {scan.reverse} {place} {v.dtype}", [r])
+        axis = v.attr.axis if v.op == "dot" else v.attr[1]
+        spread = [r if axis in r.axes else g.make("copies", "", [r], own=[axis]) for r in args]
+        if v.op == "dot":
+            dot: Dot = v.attr
+            return g.make("dot", f"{dot.precision} {v.dtype}", g.ordered(spread), [axis])
+        return g.make("argreduce", f"{v.attr[0]} {v.dtype}", spread, [axis])
+
+    def reduction(self, monoid: str, dtype: DType, r: Ref, bound: tuple[Axis, ...]) -> Ref:
+        found = self.graph.make("reduce", f"{monoid} {dtype}", [r], bound)
+        self.reduced[found] = (r, bound)
+        return found
+
+
+def _holds(wide: DType, narrow: DType) -> bool:
+    """Whether every number of one float type is one of another."""
+    return (
+        wide.mantissa >= narrow.mantissa
+        and wide.exponent >= narrow.exponent
+        and wide.finite == "ieee"
+    )
+
+
+def _mark(g: Graph, r: Ref, used: set[int]) -> None:
+    todo = [r.node]
+    while todo:
+        n = todo.pop()
+        if n not in used:
+            used.add(n)
+            todo += [i for i, _ in g.nodes[n].args]
+
+
+def _reach(g: Graph, effects: list[_Effect], used: set[int]) -> None:
+    for e in effects:
+        for r in e.refs:
+            _mark(g, r, used)
+        for _, inner in e.inside:
+            _reach(g, inner, used)
+
+
+class _Printer:
+    """Numbers nodes in the order in which they are first spoken of."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.numbers: dict[int, int] = {}
+
+    def line(self, head: str, refs: list[Ref], pad: str = "") -> list[str]:
+        """Nodes not seen before, and the line, its axes numbered from left to right."""
+        out: list[str] = []
+        for r in refs:
+            out += self.nodes(r.node)
+        axes: dict[Axis, str] = {}
+        for r in refs:
+            for a in r.axes:
+                axes.setdefault(a, f"{len(axes)}:{a.extent}")
+        said = [f"%{self.numbers[r.node]}({', '.join(axes[a] for a in r.axes)})" for r in refs]
+        return [*out, " ".join([f"{pad}{head}", *said])]
+
+    def nodes(self, root: int) -> list[str]:
+        out: list[str] = []
+        todo = [root]
+        while todo:
+            n = todo[-1]
+            node = self.graph.nodes[n]
+            open_ = [i for i, _ in node.args if i not in self.numbers]
+            if n in self.numbers:
+                todo.pop()
+            elif open_:
+                todo += reversed(open_)
+            else:
+                todo.pop()
+                self.numbers[n] = len(self.numbers)
+                args = [f"%{self.numbers[i]}({', '.join(map(str, at))})" for i, at in node.args]
+                shape = ", ".join(map(str, node.shape))
+                bound = f" over {', '.join(map(str, node.bound))}" if node.bound else ""
+                words = [f"%{self.numbers[n]}[{shape}] = {node.op}", node.attr, *args]
+                out.append(" ".join(w for w in words if w) + bound)
+        return out
+
+    def effects(self, effects: list[_Effect], pad: str) -> list[str]:
+        out: list[str] = []
+        for e in effects:
+            out += self.line(e.head, e.refs, pad)
+            for word, inner in e.inside:
+                if inner:
+                    out += [f"{pad}{word}", *self.effects(inner, pad + "  ")]
+        return out
