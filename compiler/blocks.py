@@ -56,8 +56,8 @@ TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")  # the first one ranks unless o
 ANYTHING = 1 << 40  # bytes and steps of a workload that is only modelled
 CASES = 6
 NO_GPU = (
-    "on a GPU: there was none; kernels were read back, proved, and run by Triton's interpreter on "
-    "the CPU, and times for {targets} are modelled"
+    "on a GPU: there was none; kernels were {compiled}read back, proved, and run by Triton's "
+    "interpreter on the CPU, and times for {targets} are modelled"
 )
 UNCOMPILED = "through the compilers of {targets}: {why}"
 # what a program may take of a multiprocessor; a kernel that needs more does not start
@@ -123,9 +123,10 @@ class Blocks:
         chosen = ships(result)
         variants = tuple(self._variant(label, op, c) for label, c in chosen)
         found, why = compiled(chosen[0][1].program, op, self.targets)
-        unrun = [NO_GPU.format(targets=", ".join(self.targets))]
+        targets = ", ".join(self.targets)
+        unrun = [NO_GPU.format(targets=targets, compiled=f"compiled for {targets}, " * bool(found))]
         if why:
-            unrun.append(UNCOMPILED.format(targets=", ".join(self.targets), why=why))
+            unrun.append(UNCOMPILED.format(targets=targets, why=why))
         estimates, serving = judge.estimates(chosen) if effort.primary else ([], {})
         cases = reference_cases(op, judge.cases, judge.bound)
         return Found(

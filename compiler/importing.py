@@ -18,7 +18,7 @@ from opwright.compiler.signatures import check_signatures
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import Check, TileProgram, statements
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 from opwright.verify.policy import Breach, policy_records, precision_records
@@ -116,24 +116,31 @@ def _tile_gates(c: Candidate, op: Operator, bound: BoundPlan, records: list[Reco
         records.append(Record("G1.import", "G1", "PROVED", reason, c.subject, seconds=spent))
         proved = _prove(c.program, context, c.subject)
         return Static((*records, *proved), c.program, bound)
-    if c.program is not None and _same(program, c.program):
-        reason = f"{c.plan.source} reads back as the TileIR that it was printed from"
-        judged = c.program  # with its hints, which are obligations too
-    else:
-        count = len(program.kernels)
-        reason = f"read back: {count} kernel" + ("" if count == 1 else "s")
-        judged = program
+    same = c.program is not None and _same(program, c.program)
+    count = len(program.kernels)
+    reason = (
+        f"{c.plan.source} reads back as the TileIR that it was printed from"
+        if same
+        else f"read back: {count} kernel" + ("" if count == 1 else "s")
+    )
     records.append(Record("G1.import", "G1", "PROVED", reason, subject, seconds=spent))
-    records += precision_records(judged, op, subject)
+    records += precision_records(program, op, subject)
     if any(r.status == "REFUTED" for r in records):
-        return Static(tuple(records), judged, bound)
-    proved = _foreign(c, bound, judged, context, subject)
-    if c.program is not None and judged is program and _weak(proved):
-        # the printer's own TileIR may carry facts of placement that a text does not show
-        own = _prove(c.program, context, c.subject)
-        if not _weak(own) and not any(r.status == "REFUTED" for r in proved):
-            judged, proved = c.program, own
+        return Static(tuple(records), program, bound)
+    # a normal form leaves out hints of placement, which are obligations of what was printed, and
+    # checks (wraps of a text's integers), which are obligations of what was read
+    judged, proved = program, _foreign(c, bound, program, context, subject)
+    if same and c.program is not None:
+        own = _prove(c.program, context, subject)
+        if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
+            judged, proved = c.program, [*own, *_checks(program, proved)]
     return Static((*records, *proved), judged, bound)
+
+
+def _checks(program: TileProgram, records: Sequence[Record]) -> list[Record]:
+    """The records of what a program states of itself."""
+    stated = {s.name for k in program.kernels for s in statements(k.body) if isinstance(s, Check)}
+    return [r for r in records if r.id.rpartition(".")[2] in stated]
 
 
 def _weak(records: Sequence[Record]) -> bool:
