@@ -6,16 +6,20 @@ import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.package_spec import Arrays
-from opwright.ir.expr import walk
+from opwright.ir.expr import Expr, call, param, size, walk
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
-from opwright.verify.inputs import Case
+from opwright.verify.functional import together
+from opwright.verify.inputs import Case, generate
 from opwright.verify.numeric import Bound, Numeric, Observation, numeric
-from opwright.verify.sizes import shape_of
+from opwright.verify.sizes import Limits, shape_of
+
+Readings = list[tuple[Operator, Sequence[Expr]]]
 
 SAFE = ("G2", "G3")
 ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
@@ -45,29 +49,71 @@ def wide_reals(op: Operator) -> bool:
 
 
 def functional_gates(c: Candidate, op: Operator) -> list[Record]:
-    """G1 to G3 of a pure function of arrays: whether its trace reads back; there is no memory to
-    be safe about."""
+    """G1 to G5 of a pure function of arrays: whether its trace reads back and means the spec;
+    there is no memory to be safe about."""
     subject = f"{c.plan.source} {c.digest}"
     begin = time.perf_counter()
-    read, why = _read_back(c, op)
+    readings, why = _read_back(c, op)
     spent = time.perf_counter() - begin
-    first = Record("G1.import", "G1", "PROVED" if read else "UNKNOWN", why, subject, seconds=spent)
+    status = "PROVED" if readings else "UNKNOWN"
+    first = Record("G1.import", "G1", status, why, subject, seconds=spent)
     nothing = "n/a: functional: a pure function of arrays addresses no memory"
-    return [first, *(Record(f"{g}.functional", g, "PROVED", nothing, subject) for g in SAFE)]
+    safe = [Record(f"{g}.functional", g, "PROVED", nothing, subject) for g in SAFE]
+    if not readings:
+        return [first, *safe]
+    # truth values were tried one by one; other pinned numbers are samples
+    complete = all(p.dtype.kind != "int" for p in op.params) and not _has_sizes(op, readings)
+    return [first, *safe, *together(op, readings, subject, complete)]
 
 
-def _read_back(c: Candidate, op: Operator) -> tuple[Operator | None, str]:
+def _has_sizes(op: Operator, readings: Readings) -> bool:
+    return any(x.op == "size" for _, pinned in readings for f in pinned for x in walk(f))
+
+
+def _read_back(c: Candidate, op: Operator) -> tuple[Readings, str]:
+    """The function at every pinned choice of its integer and truth-valued params."""
     try:
-        module = importlib.import_module("opwright.backends.jax.importer")
+        importer = importlib.import_module("opwright.backends.jax.importer")
+        run = importlib.import_module("opwright.backends.jax.run")
     except ModuleNotFoundError as e:
-        return None, f"the text cannot be read back here: {e.msg}"
+        return [], f"the text cannot be read back here: {e.msg}"
+    readings: Readings = []
     try:
-        found: Operator = module.import_operator(c.source, c.plan, op)
-        return found, "the trace of the function reads back as index notation"
+        with run.Process(c.source, c.plan, op) as process:
+            for params in _choices(op):
+                sizes = default_sizes(op, params)
+                found = importer.import_operator(c.source, c.plan, op, sizes, params, process)
+                readings.append((found, importer.pins(op, found)))
+        return readings, "the trace of the function reads back as index notation"
     except ImportRefusal as e:
-        return None, str(e)
+        return [], str(e)
     except (ValueError, LookupError, TypeError, RuntimeError, AssertionError) as e:
-        return None, f"the importer failed on this text ({type(e).__name__}: {e})"
+        return [], f"the importer failed on this text ({type(e).__name__}: {e})"
+
+
+def _choices(op: Operator) -> list[dict[str, int | bool]]:
+    """Both values of every truth-valued param, and integers as in the workloads."""
+    flags = [p.name for p in op.params if p.dtype.kind == "bool"][:3]
+    out: list[dict[str, int | bool]] = [
+        dict(zip(flags, values, strict=True))
+        for values in product((True, False), repeat=len(flags))
+    ]
+    whole = {p.name for p in op.params if p.dtype.kind == "int"}
+    for w in op.workloads:
+        own: dict[str, int | bool] = {k: int(v) for k, v in w.params.items() if k in whole}
+        if own and len(out) < 8 and own not in out:
+            out.append(own)
+    return out
+
+
+def default_sizes(op: Operator, params: Mapping[str, int | bool]) -> dict[str, int] | None:
+    """Small sizes to trace at where symbolic ones cannot be, legal for these params."""
+    pinned = [call("eq", param(k, "int"), int(v)) for k, v in params.items()
+              if not isinstance(v, bool)]  # fmt: skip
+    positive = [call("le", 1, size(s)) for s in op.sizes]
+    limits = Limits(elements=256)
+    drawn = generate(op, 7, 2, (), limits, [*pinned, *positive], specials=False).cases
+    return dict(drawn[0].sizes) if drawn else None
 
 
 def functional_numeric(

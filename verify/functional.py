@@ -28,7 +28,7 @@ from opwright.ir.expr import (
     var,
 )
 from opwright.ir.op import Operator, Tensor
-from opwright.ir.record import Record
+from opwright.ir.record import ORDER, Record
 from opwright.ir.reference import reference
 from opwright.verify.draw import holds
 from opwright.verify.inputs import ORDINARY, Case, generate
@@ -42,6 +42,8 @@ TINY, SMALL = Limits(elements=48), Limits(elements=1 << 11)
 RELATIVE, ABSOLUTE = 2e-7, 1e-12
 FINITE = "inputs are finite real numbers, integers do not wrap"
 LITERALS = "a literal rounded to its type stands for the spec's number that rounds to it"
+
+ENOUGH, EFFORT = 4, 5.0  # cases and seconds after which no further case is evaluated
 
 
 def functional(
@@ -63,6 +65,37 @@ def functional(
     return [*records, *function(op, imported, subject, pinned)]
 
 
+def together(
+    op: Operator,
+    readings: Sequence[tuple[Operator, Sequence[Expr]]],
+    subject: str = "",
+    complete: bool = False,
+    seed: int = 0,
+) -> list[Record]:
+    """G4 and G5 of a function that was read once for each of several pinned values.
+
+    `readings` are operators with what was pinned; `complete` says that these are all values there
+    are, so that what holds of each holds.
+    """
+    found: dict[str, list[Record]] = {}
+    for imported, pinned in readings:
+        records = values(op, imported, subject, pinned, seed)
+        if any(r.status == "REFUTED" for r in records):
+            return records
+        for r in [*records, *function(op, imported, subject, pinned, complete)]:
+            found.setdefault(r.id, []).append(r)
+    return [_weakest(same) for same in found.values()]
+
+
+def _weakest(records: Sequence[Record]) -> Record:
+    """One record for several readings: the weakest one, with what all of them assume."""
+    worst = min(records, key=lambda r: ORDER.index(r.status))
+    assumed = tuple(dict.fromkeys(a for r in records for a in r.assumptions))
+    more = f"; {len(records)} readings" if len(records) > 1 else ""
+    spent = sum(r.seconds for r in records)
+    return replace(worst, reason=worst.reason + more, assumptions=assumed, seconds=spent)
+
+
 # -- values ----------------------------------------------------------------------------------------
 
 
@@ -76,15 +109,18 @@ def values(
 ) -> list[Record]:
     """G4: TESTED on how many cases, or REFUTED with sizes, index and both values."""
     begin = time.perf_counter()
-    extra = [f for f in imported.facts if f not in set(op.facts)]
+    fixed = _fixed(pinned)
+    extra = [f for f in imported.facts if f not in {*op.facts, *pinned}]
+    own = _pinned(op, fixed)  # what is pinned need not be found by trying
     ran: list[Case] = []
     notes: list[str] = []
     for limits, more in ((TINY, count), (SMALL, count)):
-        made = generate(op, seed, more, (), limits, extra, ORDINARY, specials=False)
+        made = generate(own, seed, more, (), limits, extra, ORDINARY, specials=False)
         notes += made.notes
-        for case in sorted(made.cases, key=_elements):
+        for drawn in sorted(made.cases, key=_elements):
+            case = _completed(drawn, fixed)
             for shifted in (case, _shrunk(op, case)):
-                if shifted is None:
+                if shifted is None or (len(ran) >= ENOUGH and time.perf_counter() - begin > EFFORT):
                     continue
                 found = _differs(op, imported, shifted)
                 if isinstance(found, Mapping):
@@ -127,6 +163,14 @@ def _shrunk(op: Operator, case: Case) -> Case | None:
     if not changed:
         return None
     return replace(case, name=f"{case.name}.small", inputs=inputs)
+
+
+def _completed(case: Case, fixed: Mapping[Expr, Expr]) -> Case:
+    """The case with what is pinned at its value."""
+    values = {leaf.attr: value.attr for leaf, value in fixed.items()}
+    sizes = {k: values.get(k, v) for k, v in case.sizes.items()}
+    params = {k: values.get(k, v) for k, v in case.params.items()}
+    return replace(case, sizes=sizes, params=params)
 
 
 def _differs(op: Operator, imported: Operator, case: Case) -> Mapping[str, Any] | bool:
@@ -192,9 +236,16 @@ def _refuted(found: Mapping[str, Any], case: Case, subject: str, spent: float) -
 
 
 def function(
-    op: Operator, imported: Operator, subject: str = "", pinned: Sequence[Expr] = ()
+    op: Operator,
+    imported: Operator,
+    subject: str = "",
+    pinned: Sequence[Expr] = (),
+    complete: bool = False,
 ) -> list[Record]:
-    """G5: one record per output; PROVED where the normal forms are the same."""
+    """G5: one record per output; PROVED where the normal forms are the same.
+
+    With `complete` the caller answers for all other values of what was pinned.
+    """
     out = []
     extra = [f for f in imported.facts if f not in set(op.facts)]
     fixed = _fixed(pinned)
@@ -202,10 +253,11 @@ def function(
         begin = time.perf_counter()
         why = _same(op, imported, t, extra, fixed)
         spent = time.perf_counter() - begin
-        assumptions = (FINITE, LITERALS, *(show(f) for f in extra))
+        shown = [f for f in extra if f not in pinned] if complete else extra
+        assumptions = (FINITE, LITERALS, *map(show, shown))
         if why:
             status, reason = "UNKNOWN", why
-        elif pinned:
+        elif pinned and not complete:
             status = "UNKNOWN"
             reason = f"the normal forms are equal where {', '.join(map(show, pinned))}, " \
                      "which was pinned"  # fmt: skip
@@ -276,7 +328,10 @@ def _pinned(op: Operator, fixed: Mapping[Expr, Expr]) -> Operator:
         rec = t.recurrence and replace(t.recurrence, init=sub(t.recurrence.init))
         return replace(t, axes=axes, body=None if t.body is None else sub(t.body), recurrence=rec)
 
-    return replace(op, inputs=tuple(map(tensor, op.inputs)), tensors=tuple(map(tensor, op.tensors)))
+    facts = tuple(f for f in map(sub, op.facts) if f.op != "const")
+    inputs, tensors = tuple(map(tensor, op.inputs)), tuple(map(tensor, op.tensors))
+    clauses = tuple(c if c.expr is None else replace(c, expr=sub(c.expr)) for c in op.clauses)
+    return replace(op, facts=facts, inputs=inputs, tensors=tensors, clauses=clauses)
 
 
 def _renamed(op: Operator, names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opwright.backends.jax.expressions import Expressions, Scope, fold_axes
+from opwright.backends.jax.expressions import Scope, fold_axes
 from opwright.backends.jax.scalar import ATOM, PRODUCT, UNARY, PrintError, Term, aligned, half
+from opwright.backends.jax.windows import Windows
 from opwright.ir.dtypes import F64, I32
 from opwright.ir.expr import (
     TRUE,
@@ -39,7 +40,7 @@ _SEGMENTS = {"sum": "jax.ops.segment_sum", "prod": "jax.ops.segment_prod",
              "max": "jax.ops.segment_max", "min": "jax.ops.segment_min"}  # fmt: skip
 
 
-class Folds(Expressions):
+class Folds(Windows):
     """The fold half of the printer."""
 
     def fold(self, e: Expr, scope: Scope) -> Term:
@@ -181,6 +182,9 @@ class Folds(Expressions):
         bound = [x for x in factors if free_vars(x) & set(f.binders)]
         if len(bound) < 2 or f.term.kind == "bool":
             return None
+        window = self.convolution(f, factors, scope)
+        if window is not None:
+            return window
         inner = scope.bind(fold_axes(f), () if f.guard is TRUE else ((f.guard, True),))
         runs = [free_vars(x) & set(inner.axes) for x in factors]
         runs = [r for r in runs if r]

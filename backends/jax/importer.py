@@ -64,14 +64,14 @@ def import_operator(
     if process is None:
         with Process(source, plan, op) as own:
             return import_operator(source, plan, op, sizes, params, own)
-    first: ImportRefusal | None = None
+    last: ImportRefusal | None = None
     for pinned_sizes, pinned_params in _attempts(op, sizes, params):
         try:
             return _Import(process, plan, op, pinned_sizes, pinned_params).operator()
         except ImportRefusal as e:
-            first = first or e
-    assert first is not None
-    raise first
+            last = e
+    assert last is not None
+    raise last
 
 
 def pins(op: Operator, imported: Operator) -> tuple[Expr, ...]:

@@ -42,7 +42,7 @@ _PLAIN = {
     "log1p": "log1p", "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "sin", "cos": "cos", "tan": "tan",
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asin": "asin", "acos": "acos",
     "atan": "atan", "erf": "erf", "logistic": "sigmoid", "pow": "pow",
-    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le",
+    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "lt_to": "lt", "le_to": "le",
     "jnp.floor_divide": "floordiv", "jnp.remainder": "mod",
 }  # fmt: skip
 _IDENTITY = {"copy", "copy_p", "stop_gradient", "reduce_precision_none", "optimization_barrier",
