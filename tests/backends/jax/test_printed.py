@@ -159,7 +159,8 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     step = 1e-3 if "float32" in source else 1e-6  # values inside may be computed in f32
     case = small_case(op)
     arrays, named = arguments(op, case)
-    arrays = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    if "lax.scan" not in source:  # a carry keeps its type
+        arrays = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
     reals = [k for k, t in enumerate(op.inputs) if t.kind == "real"]
 
     def total(*given: Any) -> Any:
@@ -180,7 +181,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
         ends = []
         for sign in (1, -1):
             moved = list(given)
-            moved[k] = x + sign * step * direction
+            moved[k] = (x + sign * step * direction).astype(x.dtype)
             ends.append(float(total(*moved)))
         slope = (ends[0] - ends[1]) / (2 * step)
         assert abs(slope - float((g * direction).sum())) <= 2e-2 * (1 + abs(slope))
