@@ -10,6 +10,7 @@ import numpy as np
 
 from opwright.backends.cpp.clang import CType
 from opwright.backends.cpp.importer_polynomials import tidy, written
+from opwright.backends.cpp.importer_trips import Trip, most
 from opwright.backends.cpp.importer_values import C, Pointer, Values, dtype_of
 from opwright.ir.delinearize import logical_index, strides_of
 from opwright.ir.dtypes import DType, decode
@@ -23,6 +24,7 @@ from opwright.ir.expr import (
     leaf,
     leaves,
     param,
+    pid,
     show,
     substitute,
 )
@@ -49,6 +51,7 @@ class Memory(Values):
     def __init__(self, builder: Builder, file: str, known: Mapping[Expr, Expr]) -> None:
         super().__init__(builder, file)
         self.known = known
+        self.trips: list[Trip] = []  # loops around what is being read
 
     # -- addresses
     def indices(self, p: Pointer) -> tuple[Expr, ...]:
@@ -162,9 +165,21 @@ class Memory(Values):
         self.k.store(b, *at, v, mask=mask)
 
     # -- arrays of the text
-    def array(self, name: str, t: CType) -> Pointer:
-        """A local array: scratch of the program, poison until it is written."""
+    def array(self, name: str, t: CType, filled: bool) -> Pointer:
+        """A local array: scratch of the program, poison until it is written.
+
+        Each trip of a loop around the declaration has an array of its own, so that what an earlier
+        trip wrote is not there; one that is filled at once needs none.
+        """
+        at: list[Expr] = []
         shape: list[Expr] = []
+        programs = [Trip(pid(d), ZERO, n) for d, n in enumerate(self.k.grid)]
+        for n, trip in enumerate(() if filled else self.trips):
+            count = most(trip, [*programs, *self.trips[:n]])
+            if count is None:
+                raise self.refuse(f"{name} is an array in a loop without an evident length")
+            shape.append(count)
+            at.append(trip.variable - trip.lo)
         while t.kind == "array" and t.of is not None:
             shape.append(const(t.count))
             t = t.of
@@ -172,10 +187,10 @@ class Memory(Values):
             raise self.refuse(f"an array of {t}")
         label = self.k.fresh(name)
         b = self.k.buffer(Buffer(label, "program", dtype_of(t), tuple(shape)))
-        return Pointer(b, (), ZERO)
+        return Pointer(b, tuple(at), ZERO)
 
     def clear(self, p: Pointer) -> None:
-        """Zero in every element of an array."""
+        """Zero in every element of an array that is filled where it is declared."""
         b = p.buffer
         axes = [self.grid(f"{b.name}_{n}", s) for n, s in enumerate(b.shape)]
         zero: Any = {"real": 0.0, "int": 0, "bool": False}[b.dtype.kind]

@@ -21,6 +21,7 @@ from opwright.backends.cpp.importer_structure import (
     straighten,
     without_break,
 )
+from opwright.backends.cpp.importer_trips import Trip
 from opwright.backends.cpp.importer_values import WIDE, C, Place, Pointer, dtype_of
 from opwright.ir.dtypes import BOOL
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves
@@ -98,7 +99,7 @@ class Statements(Calls):
         ident, name = s.attr
         self.titles[ident] = name
         if s.type.kind == "array":
-            where = self.array(name, s.type)
+            where = self.array(name, s.type, bool(s.args))
             self.env[ident] = C(s.type, where)
             if s.args:
                 self.fill(where, s.args[0])
@@ -500,6 +501,7 @@ class Statements(Calls):
         def inside(v: Expr, *state: Value) -> list[Value]:
             low = self.interval(lo)[0]
             self.bounds[v] = (low, max(self.interval(hi)[1] - 1, low))
+            self.trips.append(Trip(v, lo, hi))
             with self.scope():
                 now = c.at(v) if as_count else v
                 self.env[c.variable] = C(c.type, now)
@@ -516,6 +518,7 @@ class Statements(Calls):
                     self.env[x] = C(types[x], None)
                 self.block(body)
                 self.at(line)
+                self.trips.pop()
                 return self.yielded([self.state(self.env[x]) for x in carried], state)
 
         results = self.k.loop(c.name, lo, hi, stride_, inits, inside)

@@ -223,6 +223,8 @@ class Values:
     def number(self, c: C) -> Expr:
         """An integer; a truth value counts as 0 and 1, in a vector as 0 and -1."""
         e = c.what
+        if e is None:
+            raise self.refuse("a value that was never assigned is used")
         if not isinstance(e, Expr) or e.kind == "real":
             raise self.refuse(f"a {c.type} where an integer is needed")
         if e.kind == "bool":
@@ -236,6 +238,8 @@ class Values:
             if e.dtype is BOOL:
                 return leaf("value", e, "bool")
             return leaf("value", self.k.ew("ne", e, 0.0), "bool")
+        if e is None:
+            raise self.refuse("a value that was never assigned is used")
         if not isinstance(e, Expr):
             raise self.refuse(f"a {c.type} where a truth value is needed")
         if e.kind == "bool":

@@ -116,3 +116,58 @@ def test_a_printed_scan_comes_back():
     got = run(program, {"B": 2, "N": 21}, {"x": x}, {}, strides)["y"]
     assert np.allclose(got, np.cumsum(x, 1))
     assert statuses(op, program) == {}
+
+
+INSIDE = [  # a local array or number of each trip: (body of a loop over i, what is said of it)
+    ("float t[2]; t[0] = x[i]; if (i == 0) t[1] = 0; y[i] = t[1];", "REFUTED"),
+    ("float t[2]; t[0] = x[i]; t[1] = 0; y[i] = t[1];", ""),
+    ("float t[4]; for (int j = 0; j < 3; j++) t[j] = x[i]; y[i] = t[3];", "REFUTED"),
+    ("float t[4]; for (int j = 0; j < 4; j++) t[j] = x[i]; y[i] = t[3];", ""),
+    ("float t[2]; if (x[i] > 0) t[0] = x[i]; y[i] = t[0];", "UNKNOWN"),
+    ("float t[2] = {}; if (x[i] > 0) t[0] = x[i]; y[i] = t[0];", ""),
+    ("for (int j = 0; j < 2; j++) { float t[1]; if (j == 0) t[0] = 1; y[i] = t[0]; }", "REFUTED"),
+    ("float t; if (i == 0) t = x[i]; y[i] = t;", "never assigned"),
+    ("float t; if (x[i] > 0) t = x[i]; y[i] = t;", "never assigned"),
+    ("float t; t += x[i]; y[i] = t;", "never assigned"),
+    ("int64_t t; if (i == 0) t = 0; y[t] = x[i];", "never assigned"),
+]
+
+
+@pytest.mark.parametrize("body, said", INSIDE)
+def test_an_earlier_trip_leaves_nothing_in_a_local_array(body, said):
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{\n'
+    text += f"for (int64_t i = 0; i < n; i++) {{ {body} }} }}"
+    if said.startswith("never"):
+        with pytest.raises(ImportRefusal, match=said):
+            imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
+        return
+    op, program = imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
+    init = {r.status for r in safety(program, Context.of(op)) if r.id.startswith("G2.init")}
+    assert init - {"PROVED"} == ({said} if said else set())
+
+
+TILES = [  # arrays of tiles whose lengths hang on loops around them
+    "for (int64_t i = 0; i < n; i += 8) { float t[8];"
+    " const int64_t e = std::min<int64_t>(8, n - i);"
+    " for (int64_t j = 0; j < e; j++) t[j] = x[i + j];"
+    " for (int64_t j = 0; j < e; j++) y[i + j] = t[j]; }",
+    "for (int64_t i = 0; i < n; i += 8) { const int64_t e = std::min<int64_t>(i + 8, n);"
+    " for (int64_t j = i; j < e; j++) { float t[2]; t[1] = x[j]; y[j] = t[1]; } }",
+]
+
+
+@pytest.mark.parametrize("body", TILES)
+def test_arrays_of_tiles_are_proved(body):
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{ {body} }}'
+    op, program = imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
+    assert statuses(op, program) == {}
+    x = RNG.standard_normal(21)
+    assert np.array_equal(run(program, {"N": 21}, {"x": x})["y"], x)
+
+
+def test_an_array_without_an_evident_length_is_refused():
+    body = "for (int64_t i = 0; i < n; i++) for (int64_t j = 0; j < n / (i + 1); j++)"
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{'
+    text += f" {body} {{ float t[1]; t[0] = x[i]; y[i] = t[0]; }} }}"
+    with pytest.raises(ImportRefusal, match="without an evident length"):
+        imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
