@@ -271,6 +271,19 @@ def fmt(
 
 @app.command()
 @guarded
+def diff(
+    old: Annotated[Path, typer.Argument(help="The spec as it was.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="The spec as it is.", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Say what a change of a spec means for its users, and the version that it needs."""
+    from opwright.differing import diff_command
+
+    return diff_command(old, new, as_json)
+
+
+@app.command()
+@guarded
 def explain(
     name: Annotated[
         str, typer.Argument(help="E0101, G2, G2.bounds.x, PROVED, or a candidate (3.17, 1f2e3d).")
