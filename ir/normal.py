@@ -173,7 +173,7 @@ class _KernelReader(_Reader):
             if b.name in self.touched:
                 head = f"  {b.role} {b.name} {b.dtype} {b.init}"
                 out += printer.line(head, [self.expr(e) for e in b.shape])
-                if b.strides is not None:
+                if b.strides:
                     out += printer.line("    strides", [self.expr(e) for e in b.strides])
         return [*out, *printer.effects(effects, "  ")]
 
@@ -354,7 +354,10 @@ class _KernelReader(_Reader):
         assert isinstance(what, Load)
         name = what.buffer.name
         mask = self.expr(what.mask)
-        other = "poison" if what.other is None or mask == g.number(True) else repr(what.other)
+        other = "poison"
+        if what.other is not None and mask != g.number(True):
+            kinds: dict[str, type] = {"real": float, "int": int, "bool": bool}
+            other = repr(kinds[v.dtype.kind](what.other))
         self.touched.add(name)
         epoch = self.writes.get(name, 0)
         if g.constant(mask) is False and what.other is not None:
