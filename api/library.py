@@ -100,10 +100,11 @@ class Operation:
         """The outputs by name as the definition says, float64 (int64, bool) and unrounded.
 
         Inputs are numpy arrays, torch tensors or numbers by name; params, and sizes that no input
-        fixes, are passed by name too. Raises `ValueError` for what the operator does not take.
+        fixes, are passed by name too. A leading group keeps the axes that the inputs have. Raises
+        `ValueError` for what the operator does not take.
         """
         from opwright.arrays import decoded
-        from opwright.ir.binding import InputError
+        from opwright.ir.binding import InputError, restore
         from opwright.ir.reference import reference
 
         op = self.operator({**self.infer_types(given), **(types or {})})
@@ -117,12 +118,13 @@ class Operation:
                 f"{self.name} has no input, param or size {unknown[0]}; it has {known}"
             )
         arrays = {n: decoded(v, inputs[n].dtype.name) for n, v in given.items() if n in inputs}
-        return reference(
+        found = reference(
             op,
             arrays,
             {n: v for n, v in given.items() if n in params},
             {n: int(v) for n, v in given.items() if n in sizes and n not in params},
         )
+        return restore(op, arrays, found)
 
 
 def load(path: str | Path) -> Module:

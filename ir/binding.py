@@ -11,7 +11,7 @@ from opwright.ir.dtypes import decode, encode
 from opwright.ir.expr import Expr, ExprError, affine, evaluate, leaves, show
 from opwright.ir.frames import NUMPY_KIND
 from opwright.ir.labelled import Array
-from opwright.ir.op import Operator
+from opwright.ir.op import Operator, Tensor
 
 
 class InputError(ValueError):
@@ -33,15 +33,39 @@ def prepare(op: Operator, inputs: Mapping[str, Any]) -> dict[str, Array]:
             raise InputError(f"{op.name}: {t.name} holds {t.dtype}, not {given.dtype}")
         array: Array = given.astype(NUMPY_KIND[t.kind], copy=False)
         rank = len(t.axes)
-        first = t.axes[0].hi if t.axes else None
-        if first is not None and first.op == "size" and first.attr in op.variadic:
-            if array.ndim >= rank - 1:
-                lead = array.ndim - rank + 1
-                count = int(np.prod(array.shape[:lead], dtype=np.int64))
-                array = array.reshape(count, *array.shape[lead:])
+        if leading(op, t) is not None and array.ndim >= rank - 1:
+            lead = array.ndim - rank + 1
+            count = int(np.prod(array.shape[:lead], dtype=np.int64))
+            array = array.reshape(count, *array.shape[lead:])
         if array.ndim != rank:
             raise InputError(f"{op.name}: {t.name} has {rank} axes, the array has {array.ndim}")
         out[t.name] = array
+    return out
+
+
+def leading(op: Operator, t: Tensor) -> str | None:
+    """The size that stands for any number of leading axes of a tensor, if it has one."""
+    first = t.axes[0].hi if t.axes else None
+    if first is not None and first.op == "size" and first.attr in op.variadic:
+        return str(first.attr)
+    return None
+
+
+def restore(
+    op: Operator, inputs: Mapping[str, Any], outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Outputs with the leading axes that the inputs had before `prepare` flattened them."""
+    lead: dict[str, tuple[int, ...]] = {}
+    for t in op.inputs:
+        name = leading(op, t)
+        if name is not None:
+            shape = np.shape(inputs[t.name])
+            lead.setdefault(name, shape[: len(shape) - len(t.axes) + 1])
+    out = {}
+    for t in op.outputs:
+        shape = lead.get(leading(op, t) or "")
+        array = outputs[t.name]
+        out[t.name] = array if shape is None else array.reshape(*shape, *array.shape[1:])
     return out
 
 

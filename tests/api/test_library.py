@@ -98,3 +98,10 @@ def test_public_names() -> None:
         assert getattr(opwright, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = opwright.nonsense
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 3), (2, 4, 3), (0, 3)])
+def test_a_leading_group_is_what_it_is_in_the_inputs(shape: tuple[int, ...]) -> None:
+    operation = opwright.load(ROOT / "specs" / "nn" / "swiglu.op")["swiglu"]
+    y = operation.reference(gate=np.ones(shape), up=np.ones(shape))["y"]
+    assert y.shape == shape
