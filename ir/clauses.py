@@ -181,10 +181,7 @@ class _Judge:
 
     def _compare(self, e: Expr, frame: Frame) -> tuple[Labelled, Labelled]:
         a, b = (self.evaluator.evaluate(x, frame) for x in e.args)
-        bound = self.clause.within
-        if bound is None and e.op == "approx":
-            bound = self._tolerance(e)
-        allowed = _allowance(bound or {}, b, e, self.op)
+        allowed = _allowance(bound_of(self.op, self.clause, e), b, e, self.op)
         distance: dict[str, Any] = {
             "lt": lambda x, y: np.where(x == y, 0.0, x - y),
             "le": lambda x, y: np.where(x == y, 0.0, x - y),
@@ -201,23 +198,27 @@ class _Judge:
             excess = apply(lambda x: np.where(x == 0, np.finfo(np.float64).tiny, x), excess)
         return truth, excess
 
-    def _tolerance(self, e: Expr) -> Mapping[str, float]:
-        """The written tolerance of the outputs compared, else 64 units in their last place."""
-        outputs = {t.name: t for t in self.op.outputs}
-        found = []
-        for x in walk(e):
-            if x.op == "read":
-                t = outputs.get(read_parts(x)[0].rpartition(".")[2])
-                if t is not None:
-                    found.append(t.dtype)
-        best: dict[str, float] = {}
-        for d in found or [DTYPES["f32"]]:
-            rule = self.op.tolerance.get(d.name)
-            if rule is None:
-                rule = {"abs": 64 * d.epsilon, "rel": 64 * d.epsilon}
-            for k, v in rule.items():
-                best[k] = max(best.get(k, 0.0), v)
-        return best
+
+def bound_of(op: Operator, clause: Clause, e: Expr) -> Mapping[str, float]:
+    """What widens a comparison of a clause: its `within`; for `~=` else the written tolerance of
+    the outputs compared, else 64 units in their last place."""
+    if clause.within is not None or e.op != "approx":
+        return clause.within or {}
+    outputs = {t.name: t for t in op.outputs}
+    found = []
+    for x in walk(e):
+        if x.op == "read":
+            t = outputs.get(read_parts(x)[0].rpartition(".")[2])
+            if t is not None:
+                found.append(t.dtype)
+    best: dict[str, float] = {}
+    for d in found or [DTYPES["f32"]]:
+        rule = op.tolerance.get(d.name)
+        if rule is None:
+            rule = {"abs": 64 * d.epsilon, "rel": 64 * d.epsilon}
+        for k, v in rule.items():
+            best[k] = max(best.get(k, 0.0), v)
+    return best
 
 
 def _allowance(bound: Mapping[str, float], b: Labelled, e: Expr, op: Operator) -> Labelled:

@@ -44,11 +44,12 @@ def evaluate_law(
     sizes: Mapping[str, int] | None = None,
     arguments: Mapping[str, Any] | None = None,
     outputs: Mapping[str, Any] | None = None,
+    rounded: bool = True,
 ) -> LawResult:
     """Try a law once on decoded inputs; arguments not given are drawn.
 
-    `inputs` are exact values of their types; transformed ones are rounded once to them. Raises
-    InputError for inputs that do not fit the operator.
+    `inputs` are exact values of their types; transformed ones are `rounded` once to them, but for
+    a claim over the reals. Raises InputError for inputs that do not fit the operator.
     """
     form = clause.source
     if not isinstance(form, Law) or clause.expr is None:
@@ -66,7 +67,9 @@ def evaluate_law(
             value = (arguments or {}).get(arg.name)
             drawn[arg.name] = _draw(evaluator, arg, rng) if value is None else np.asarray(value)
             evaluator.add(arg.name, drawn[arg.name])
-        return _judge(op, clause, form, evaluator, run, arrays, drawn, setting, bound)
+        return _judge(
+            op, clause, form, evaluator, run, arrays, drawn, setting, bound, rounded
+        )
     except MeaningError as e:
         raise InputError(f"{op.name}: {clause.name}: {e}") from None
 
@@ -81,6 +84,7 @@ def _judge(
     drawn: Mapping[str, Array],
     setting: Mapping[str, Any],
     bound: Mapping[str, int],
+    rounded: bool,
 ) -> LawResult:
     pending = list(form.tensors)
     calls: dict[str, Mapping[str, Array]] = {}
@@ -88,7 +92,8 @@ def _judge(
         pending = _define(evaluator, pending)
         made: dict[str, Array] = {}
         for t, target in zip(c.inputs, op.inputs, strict=True):
-            made[target.name] = stored(evaluator.define(t), target.dtype)
+            whole = evaluator.define(t)
+            made[target.name] = stored(whole, target.dtype) if rounded else whole
         with np.errstate(all="ignore"):
             given = {k: evaluator.evaluate(e, Frame({})).data[()] for k, e in c.params.items()}
         own = {k: evaluator.number(e) for k, e in c.sizes.items()}

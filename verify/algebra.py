@@ -70,6 +70,7 @@ class Algebra:
         self.least: dict[str, int] = {}
         self.bounds: dict[str, tuple[list[_Bound], list[_Bound]]] = {}
         self._keys: dict[Expr, str] = {}
+        self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
         self.assumed: tuple[Expr, ...] = ()  # conditions of the branch at hand
         self.path: list[Poly] = []  # what they say: polynomials >= 0
         self._memo: dict[tuple[Expr, Context], Expr] = {}
@@ -499,6 +500,7 @@ class Algebra:
             p = self.add(b, a, -1)
             if self.leading(p) < 0:
                 p = scaled(p, Fraction(-1))
+            p = self._same_place(p)
             if not p:
                 found = TRUE
             elif self.nonnegative(self.add(p, UNIT, -1)) or self.nonnegative(
@@ -519,6 +521,16 @@ class Algebra:
         if self._turned(p):
             return call("not", call("le", ZERO, self.expression(opposite, "int")))
         return call("le", ZERO, self.expression(p, "int"))
+
+    def _same_place(self, p: Poly) -> Poly:
+        """A permutation has equal values at equal places alone: p[i] - p[j] vanishes as i - j."""
+        reads = [a for m in p if len(m) == 1 for a, n in m if n == 1 and a.op == "read"]
+        if len(p) != 2 or len(reads) != 2 or sorted(p.values()) != [-1, 1]:
+            return p
+        if reads[0].attr != reads[1].attr or reads[0].attr[0] not in self.permutations:
+            return p
+        found = self.add(self.poly(reads[0].args[0]), self.poly(reads[1].args[0]), -1)
+        return scaled(found, Fraction(-1)) if self.leading(found) < 0 else found
 
     def _turned(self, p: Poly) -> bool:
         """Which of a comparison and its opposite is the atom: the one that bounds the innermost
@@ -598,6 +610,9 @@ class Algebra:
             last = self.add(self.poly(hi), UNIT, -1)
             if self.nonnegative(self.add(last, self.poly(lo), -1), 1):  # else it is -1
                 return [self.poly(lo)], [last]
+        if a.op == "read" and a.attr[0] in self.permutations:
+            end = self.poly(self.permutations[a.attr[0]])
+            return [{}], [self.add(end, UNIT, -1)]
         if a.op == "read" and a.attr[0] in self.bounds:
             _, index, _ = read_parts(a)
             sides: tuple[list[Poly], list[Poly]] = ([], [])

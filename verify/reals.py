@@ -512,8 +512,42 @@ class Reals(Algebra):
         picked = self._picked(inside, name, count, kind)
         if picked is not None:
             return self.multiply(outside, picked)
+        straight = self._unpermuted([a for a, _ in inside], name, count)
+        if straight is not None:
+            rest: Poly = dict(UNIT)
+            for a, (_, n) in zip(straight, inside, strict=True):
+                part = self.poly(a) if n > 0 else self.inverse(self.poly(a))
+                for _ in range(abs(n)):
+                    rest = self.multiply(rest, part)
+            if len(rest) == 1:
+                ((made, c),) = rest.items()
+                return self.multiply(outside, scaled(self._summed(made, name, count, kind), c))
         body = self.expression({self.monomial(dict(inside)): Fraction(1)}, kind)
         return self.multiply(outside, self._sum_atom(body, name, count, kind))
+
+    def _unpermuted(self, parts: Sequence[Expr], name: str, count: Expr) -> list[Expr] | None:
+        """Terms of a fold over 0..count with `p[k]` replaced by `k`, where `k` occurs in it alone
+        and p permutes that range; None where there is nothing to replace."""
+        own = var(name)
+        found: set[Expr] = set()
+        memo: dict[Expr, bool] = {}
+
+        def only(x: Expr) -> bool:
+            if x not in memo:
+                if x.op == "read" and x.attr[0] in self.permutations and x.args[0] is own:
+                    found.add(x)
+                    memo[x] = True
+                else:
+                    memo[x] = x is not own and all(only(a) for a in x.args)
+            return memo[x]
+
+        if not all(only(x) for x in parts) or len(found) != 1:
+            return None
+        (place,) = found
+        if self.normal(self.permutations[place.attr[0]]) is not self.normal(count):
+            return None
+        rule = {place: own}
+        return [transform(x, rule.get) for x in parts]
 
     def _possible(self, a: Expr, name: str, count: Expr, kind: str) -> Poly:
         """The indicator that some index satisfies 0 <= p: a sum over it is zero elsewhere."""
@@ -632,6 +666,10 @@ class Reals(Algebra):
             while value.op == "select" and (value.args[2] is empty) and f.kind in ("max", "min"):
                 condition = self._both([condition, value.args[0]])
                 value = self.assuming(value.args[1], condition, True)
+            if not place:
+                straight = self._unpermuted([value, condition], name, count)
+                if straight is not None:
+                    value, condition = (self.normal(x) for x in straight)
             outside: Poly = {}
             if f.kind in ("max", "min", *ARG_FOLDS) and not piecewise(value):
                 p = self.poly(value)
@@ -687,6 +725,10 @@ class Reals(Algebra):
             body = term(at)
             condition = self.normal(substitute(guard, at)) if guard is not TRUE else TRUE
         kind = "any" if f.kind == "all" else f.kind
+        if kind == "any" and span[0] is ZERO:
+            with self.binding(own, span):
+                straight = self._unpermuted([body], own, span[1])
+                body = body if straight is None else self.normal(straight[0])
         if kind == "any" and body is FALSE:
             return FALSE
         return reduction(kind, (own,), (span,), body, condition)
