@@ -38,9 +38,16 @@ def print_results(results: list[CheckResult]) -> None:
             "files": [result.filename for result in results],
             "diagnostics": [to_json(d) for result in results for d in result.diagnostics],
             "obligations": [
-                {"file": result.filename, **record.to_json()}
+                {
+                    "file": result.filename,
+                    **record.to_json(),
+                    "operator": place.operator,
+                    "name": place.name,
+                    "kind": place.kind,
+                    "line": place.line,
+                }
                 for result in results
-                for record in result.obligations
+                for record, place in zip(result.obligations, result.places, strict=True)
             ],
         }
     )

@@ -248,5 +248,13 @@ OBLIGATIONS: Mapping[str, Example] = {
         "input k: i32[N]\n  def { y[i] = x[i] }\n  grad k auto",
         "input k: i32[N]\n  def { y[i] = x[i] }\n  grad x auto",
     ),
+    "E0421": pair(
+        "def { y[i] = max(x[i], 0) }\n  ensures nonneg: all[i: N](y[i] > 0)",
+        "def { y[i] = max(x[i], 0) }\n  ensures nonneg: all[i: N](y[i] >= 0)",
+    ),
+    "E0422": pair(
+        "def { y[i] = abs(x[i]) }\n  law odd: f([i: N => -x[i]]) ~= [i: N => -y[i]]",
+        "def { y[i] = abs(x[i]) }\n  law even: f([i: N => -x[i]]) ~= y",
+    ),
 }
 EXAMPLES: Mapping[str, Example] = {**SYNTAX, **NAMES, **KINDS, **SHAPES, **OBLIGATIONS}

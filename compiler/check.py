@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from opwright.compiler import codes
+from opwright.compiler.check_claims import check_claims
 from opwright.compiler.decide import Answer, Decider
 from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
 from opwright.compiler.gradients import check_gradients
@@ -33,8 +34,20 @@ from opwright.ir.expr import (
 )
 from opwright.ir.op import Law
 from opwright.ir.record import Record
+from opwright.verify.falsify import Falsifier
 
+CLAUSES = {codes.FALSE_ENSURES, codes.FALSE_LAW}
 BINDINGS = 32  # combinations of type variables that are elaborated, per operator
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an obligation comes from: its operator, its name and kind there, its line."""
+
+    operator: str
+    name: str
+    kind: str  # as in the ids: where, extent, range, empty, ..., ensures, law, gradient
+    line: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +59,7 @@ class CheckResult:
     obligations: tuple[Record, ...]
     operators: tuple[Elaborated, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()  # one for each obligation
 
     @property
     def ok(self) -> bool:
@@ -69,21 +83,37 @@ def check_text(text: str, filename: str = "<string>") -> CheckResult:
     except DiagnosticError as error:
         return CheckResult(filename, tuple(error.diagnostics), (), (), {filename: text})
     found: list[Diagnostic] = []
-    records: list[Record] = []
+    made: list[tuple[Record, Place]] = []
     operators: list[Elaborated] = []
     for syntax in spec.module.ops:
         elaborated = _elaborate(spec, syntax.name, found)
         if elaborated is not None:
             operators.append(elaborated)
-            made, wrong = check_operator(elaborated)
-            records += made
+            settled, wrong = check_operator(elaborated)
+            made += settled
             found += wrong
-            if not any(d.severity == "error" for d in wrong):
-                made, wrong = check_gradients(spec, elaborated)
-                records += made
+            if all(d.code in CLAUSES for d in wrong if d.severity == "error"):
+                records, wrong = check_gradients(spec, elaborated)
+                line = elaborated.syntax.name_span.line
+                lines = {_gradient(g): g.span.line for g in elaborated.syntax.grads}
+                for r in records:
+                    name = r.id.removeprefix("gradient.")
+                    place = Place(syntax.name, name, "gradient", lines.get(name, line))
+                    made.append((r, place))
                 found += wrong
     sources = {**spec.library.sources, filename: text}
-    return CheckResult(filename, tuple(in_order(found)), tuple(records), tuple(operators), sources)
+    return CheckResult(
+        filename,
+        tuple(in_order(found)),
+        tuple(r for r, _ in made),
+        tuple(operators),
+        sources,
+        tuple(p for _, p in made),
+    )
+
+
+def _gradient(grad: Any) -> str:
+    return "_".join(n.name for n in grad.names)
 
 
 def _elaborate(spec: Spec, name: str, found: list[Diagnostic]) -> Elaborated | None:
@@ -101,22 +131,26 @@ def _elaborate(spec: Spec, name: str, found: list[Diagnostic]) -> Elaborated | N
     return first
 
 
-def check_operator(e: Elaborated) -> tuple[list[Record], list[Diagnostic]]:
+def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diagnostic]]:
     """Decide the obligations of one operator: a record for each, a diagnostic for refuted ones."""
-    decider = Decider(e.operator)
-    subject = e.operator.digest
-    records: list[Record] = []
+    op = e.operator
+    decider = Decider(op)
+    made: list[tuple[Record, Place]] = []
     found: list[Diagnostic] = []
     answer = decider.satisfiable()
-    records.append(_record("spec.where", answer, subject, None))
+    span = next(iter(e.syntax.wheres)).span if e.syntax.wheres else e.syntax.name_span
+    place = Place(op.name, "where", "where", span.line)
+    made.append((_record("spec.where", answer, op.digest, None), place))
     if answer.status == "REFUTED":
-        place = next(iter(e.syntax.wheres)).span if e.syntax.wheres else e.syntax.name_span
-        found.append(diagnose(codes.CONTRADICTION, place, e.filename))
-        return records, found
-    laws = {c.name: c.source for c in e.operator.clauses if isinstance(c.source, Law)}
+        found.append(diagnose(codes.CONTRADICTION, span, e.filename))
+        return made, found
+    laws = {c.name: c.source for c in op.clauses if isinstance(c.source, Law)}
+    clauses = {c.name for c in op.clauses}
+    pending: dict[str, list[str]] = {}  # what is not proved, by the clause that it belongs to
+    if answer.status != "PROVED":
+        pending[""] = ["spec.where"]
     broken: set[Span] = set()  # calls whose preconditions fail: what is copied from them may too
-    obligations = collect(e)
-    for o in sorted(obligations, key=lambda o: o.kind != "call"):
+    for o in sorted(collect(e), key=lambda o: o.kind != "call"):
         if o.owner in e.origin and e.origin[o.owner][0] in broken:
             answer = Answer("UNKNOWN", "the call it comes from breaks a precondition")
         else:
@@ -127,8 +161,17 @@ def check_operator(e: Elaborated) -> tuple[list[Record], list[Diagnostic]]:
         if answer.status == "REFUTED":
             text = witness(e, o, answer)
             found.append(_diagnostic(e, o, answer, text))
-        records.append(_record(o.id, answer, subject, text, o.what))
-    return records, found
+        if answer.status != "PROVED":
+            pending.setdefault(o.owner if o.owner in clauses else "", []).append(o.id)
+        place = Place(op.name, o.owner, o.kind, o.span.line)
+        made.append((_record(o.id, answer, op.digest, text, o.what), place))
+    if not any(d.severity == "error" for d in found):
+        for claimed in check_claims(e, Falsifier(op), pending):
+            kind = claimed.clause.kind
+            line = claimed.place.line
+            made.append((claimed.record, Place(op.name, claimed.clause.name, kind, line)))
+            found += [] if claimed.wrong is None else [claimed.wrong]
+    return made, found
 
 
 def _record(id: str, answer: Answer, subject: str, witness: str | None, what: str = "") -> Record:

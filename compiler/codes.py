@@ -218,6 +218,16 @@ NO_GRADIENT = register(
     "no gradient of `{name}` can be derived: {reason}",
     "write it out, or `grad {name} none`",
 )
+FALSE_ENSURES = register(
+    "E0421",
+    "`ensures {name}` does not follow from `def`: {witness}",
+    "correct the claim or the definition, or state with `requires` when it holds",
+)
+FALSE_LAW = register(
+    "E0422",
+    "the law `{name}` does not hold: {witness}",
+    "correct the law or the definition, or narrow what its arguments may be",
+)
 UNSUPPORTED = register("E0499", "not supported by this version: {what}", "{cure}")
 
 

@@ -67,9 +67,7 @@ def evaluate_law(
             value = (arguments or {}).get(arg.name)
             drawn[arg.name] = _draw(evaluator, arg, rng) if value is None else np.asarray(value)
             evaluator.add(arg.name, drawn[arg.name])
-        return _judge(
-            op, clause, form, evaluator, run, arrays, drawn, setting, bound, rounded
-        )
+        return _judge(op, clause, form, evaluator, run, arrays, drawn, setting, bound, rounded)
     except MeaningError as e:
         raise InputError(f"{op.name}: {clause.name}: {e}") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from opwright.ir.expr import TRUE, ZERO, Expr, Fold, conjuncts
+from opwright.ir.expr import TRUE, ZERO, Expr, Fold, conjunction, conjuncts, substitute, var
 from opwright.ir.op import Operator
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 from opwright.verify.setting import Setting
@@ -66,13 +66,13 @@ def by_normal_form(op: Operator, where: Setting, claim: Sequence[Part]) -> list[
 
 
 def _holds(algebra: Reals, part: Part) -> bool:
+    # outer indices are named apart from those that folds bind
+    outer = {var(name): var(f"@{k}") for k, name in enumerate(part.ranges)}
     for name, (lo, hi) in part.ranges.items():
-        algebra.ranges[name] = (algebra.normal(lo), algebra.normal(hi))
-    goal = part.goal
-    condition = TRUE
-    for c in part.assume:
-        condition = condition & c
-    known = algebra.normal(condition)
+        span = (substitute(lo, outer), substitute(hi, outer))
+        algebra.ranges[outer[var(name)].attr] = (algebra.normal(span[0]), algebra.normal(span[1]))
+    goal = substitute(part.goal, outer)
+    known = algebra.normal(substitute(conjunction(part.assume), outer))
     if goal.op in ("approx", "eq") and goal.args[0].kind == "real":
         a, b = (algebra.assuming(algebra.normal(x), known, True) for x in goal.args)
         if a is b or equal_reals(algebra, algebra.poly(a), algebra.poly(b)):

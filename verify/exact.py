@@ -185,27 +185,27 @@ class Exact:
             return mp.power(y, self._real(args[1]))
         if op in ("exp", "exp2", "expm1", "sinh", "cosh") and abs(y) > 1e6 and mp.isfinite(y):
             raise NotExact("an exponential of a large number")
-        functions = {
-            "exp2": lambda: mp.power(2, y),
-            "log2": lambda: mp.log(y) / mp.log(2),
-            "rsqrt": lambda: 1 / mp.sqrt(y),
-            "sigmoid": lambda: 1 / (1 + mp.exp(-y)),
-            "log1p": lambda: mp.log1p(y),
-        }
-        found = functions.get(op) or (lambda: getattr(mp, op)(y))
-        if op not in functions and op not in KNOWN:
+        if op == "exp2":
+            return mp.power(2, y)
+        if op == "log2":
+            return mp.log(y) / mp.log(2)
+        if op == "rsqrt":
+            return 1 / mp.sqrt(y)
+        if op == "sigmoid":
+            return 1 / (1 + mp.exp(-y))
+        if op not in KNOWN:
             raise NotExact(f"{op} has no exact value")
-        return found()
+        return getattr(mp, op)(y)
 
     def compare(self, a: Any, b: Any) -> int:
         """The sign of a - b; raises Undecided when the digits do not tell."""
         if all(isinstance(x, Fraction | int) for x in (a, b)):
-            return (a > b) - (a < b)
+            return int(a > b) - int(a < b)
         a, b = self._real(a), self._real(b)
         if a is b:
             return 0
         if self.mp.isinf(a) or self.mp.isinf(b):
-            return (a > b) - (a < b)
+            return int(a > b) - int(a < b)
         if abs(a - b) <= MARGIN * (abs(a) + abs(b)):
             raise Undecided("equal to 30 digits")
         return 1 if a > b else -1
@@ -299,7 +299,7 @@ class Exact:
         return out
 
 
-KNOWN = {"exp", "expm1", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
+KNOWN = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
          "acos", "atan", "erf"}  # fmt: skip
 
 
@@ -349,12 +349,12 @@ class Judge:
         a, b = (self.exact.value(x, env) for x in e.args)
         bound = self.bounds[e]
         exact = self.exact
-        allowed = Fraction(bound.get("abs", 0.0))
-        rel = Fraction(bound.get("rel", 0.0))
-        if rel and not (not isinstance(b, Fraction | int) and exact.mp.isinf(b)):
-            allowed = allowed + rel * abs(b) if isinstance(b, Fraction | int) else (
-                exact._real(allowed) + exact._real(rel) * abs(b)
-            )  # fmt: skip
+        allowed: Any = Fraction(bound.get("abs", 0.0))
+        rel: Any = Fraction(bound.get("rel", 0.0))
+        if rel and isinstance(b, Fraction | int):
+            allowed = allowed + rel * abs(b)
+        elif rel and not exact.mp.isinf(b):
+            allowed = exact._real(allowed) + exact._real(rel) * abs(b)
         both = [x for x in (a, b) if not isinstance(x, Fraction | int)]
         if any(exact.mp.isinf(x) for x in both):
             order = exact.compare(a, b)

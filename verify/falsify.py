@@ -31,10 +31,9 @@ from opwright.verify.sizes import Limits, Number, Sampler, all_params
 Array = NDArray[Any]
 LIMITS = Limits(64, 1 << 13)
 SMALL = (2, 1, 3, 4)
-SIZES = 8  # combinations of sizes and params
-CASES = 36
+SIZES = 6  # combinations of sizes and params
+CASES = 20
 FAMILIES = ("small", "ties", "zero", "normal", "negative", "peak", "equal", "large", "uniform")
-LEAST = 3e-9  # relative: smaller violations in float64 are not looked at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +70,7 @@ class Falsifier:
     def trials(self) -> list[Trial]:
         """The cases, smallest first; none when no sizes or values are legal."""
         if self._trials is None:
-            made = []
+            made: list[Trial] = []
             for n, (sizes, params) in enumerate(self._sizes()):
                 for k, family in enumerate(FAMILIES):
                     if len(made) >= CASES and k >= 3:
@@ -79,7 +78,7 @@ class Falsifier:
                     trial = self._trial(sizes, params, family, self.seed * 977 + n * 31 + k)
                     if trial is not None:
                         made.append(trial)
-                if len(made) >= 2 * CASES:
+                if len(made) >= CASES + 8:
                     break
             self._trials = made
         return self._trials
@@ -209,7 +208,7 @@ class Falsifier:
             yield None
             return
         rng = np.random.default_rng([self.seed, n, 11])
-        for k in range(2):
+        for k in range(2 if n < 8 else 1):
             out: dict[str, Array] = {}
             exact = Exact(setting(self.op).tensors, {**trial.sizes, **trial.params}, trial.inputs)
             try:

@@ -164,6 +164,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "input k: i32[N] def { y[i] = x[i] } grad k auto",
         "input k: i32[N] def { y[i] = x[i] } grad x auto",
     ),
+    "E0421": both(COPY + "\n  ensures positive: all[i: N](y[i] > 0)",
+                  COPY + "\n  ensures same: all[i: N](y[i] == x[i])"),
+    "E0422": both(COPY + "\n  law even: f([i: N => -x[i]]) ~= y",
+                  COPY + "\n  law odd: f([i: N => -x[i]]) ~= [i: N => -y[i]]"),
     "E0499": both("def { y[i] = x[i] + rand(0, i) }", "def { y[i] = x[i] }"),
 }  # fmt: skip
 

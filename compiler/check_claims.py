@@ -1,0 +1,157 @@
+"""The contract of a spec against its meaning: every `ensures` and `law` is proved, refuted or open.
+
+A counterexample is looked for first, on small sizes and telling values, and replayed over the
+reals before anything is called false. What survives is proved by normal forms or with z3. A proof
+counts only where the definitions have values: where the obligations of `def` are proved and some
+legal input was found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opwright.compiler import codes
+from opwright.compiler.elaborate import Elaborated
+from opwright.grammar.ast import Span
+from opwright.grammar.diagnostics import Diagnostic, diagnose
+from opwright.ir.expr import show
+from opwright.ir.op import Clause, Law
+from opwright.ir.record import Record
+from opwright.verify.claims import FINITE, by_normal_form, parts
+from opwright.verify.falsify import Counterexample, Falsifier, elements_text, used_inputs
+from opwright.verify.reals import TooLarge
+from opwright.verify.setting import Setting, setting
+
+SYMBOLS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!=", "approx": "~="}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was found about one clause."""
+
+    clause: Clause
+    record: Record
+    place: Span
+    wrong: Diagnostic | None = None
+
+
+def check_claims(
+    e: Elaborated, falsifier: Falsifier, open_obligations: Mapping[str, Sequence[str]]
+) -> list[Claimed]:
+    """Decide every `ensures` and `law` of an operator.
+
+    `open_obligations` are those that are not proved, by owner; those of `def` stand under "".
+    """
+    out = []
+    for clause in e.operator.clauses:
+        if clause.kind == "requires" or clause.expr is None:
+            continue
+        waiting = [*open_obligations.get("", ()), *open_obligations.get(clause.name, ())]
+        out.append(_claimed(e, clause, falsifier, waiting))
+    return out
+
+
+def _claimed(
+    e: Elaborated, clause: Clause, falsifier: Falsifier, waiting: Sequence[str]
+) -> Claimed:
+    begin = time.perf_counter()
+    op, place = e.operator, claim_span(clause)
+    name = f"spec.{clause.kind}.{clause.name}"
+    found, tried = falsifier.falsify(clause)
+    if found is not None:
+        text = counterexample_text(e, clause, found)
+        code = codes.FALSE_LAW if clause.kind == "law" else codes.FALSE_ENSURES
+        wrong = diagnose(code, place, e.filename, name=clause.name, witness=text)
+        spent = time.perf_counter() - begin
+        reason = f"false over the reals: {text}"
+        example = {"text": text, "values": values(found)}
+        record = Record(name, "spec", "REFUTED", reason, op.digest, (), example, spent)
+        return Claimed(clause, record, place, wrong)
+    status, reason = _unrefuted(e, clause, tried, waiting)
+    spent = time.perf_counter() - begin
+    record = Record(name, "spec", status, reason, op.digest, (FINITE,), None, spent)
+    return Claimed(clause, record, place)
+
+
+def _unrefuted(
+    e: Elaborated, clause: Clause, tried: int, waiting: Sequence[str]
+) -> tuple[str, str]:
+    """The status of a clause without a counterexample, and why."""
+    held = f"no counterexample on {tried} generated cases in float64"
+    tested = "TESTED" if tried and clause.by != "proof" else "UNKNOWN"
+    if clause.by == "test":
+        return tested, held if tried else "no legal case could be generated"
+    where = setting(e.operator, clause)
+    how, why = prove(e, clause, where)
+    if why:
+        return tested, f"not proved: {why}; {held}"
+    if not tried:
+        return "UNKNOWN", "proved, but no legal input was found: the claim may be about nothing"
+    if waiting:
+        names = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
+        return tested, f"proved where every term has a value, which rests on {names}; {held}"
+    return "PROVED", f"{how}; over the reals"
+
+
+def prove(e: Elaborated, clause: Clause, where: Setting) -> tuple[str, str]:
+    """(how it was proved, "") or ("", why it was not)."""
+    assert clause.expr is not None
+    claim = parts(clause.expr)
+    try:
+        same = by_normal_form(e.operator, where, claim)
+    except (TooLarge, RecursionError):
+        same = [False] * len(claim)
+    left = [p for p, done in zip(claim, same, strict=True) if not done]
+    if not left:
+        return "equal normal forms for all sizes", ""
+    return "", f"the normal forms do not settle `{show(left[0].goal)}`"
+
+
+def claim_span(clause: Clause) -> Span:
+    """The claim where it begins on the line of its name, else the whole clause."""
+    node: Any = clause.source.ast if isinstance(clause.source, Law) else clause.source
+    span: Span = node.claim.span
+    whole: Span = node.span
+    return span if span.line == whole.line else whole
+
+
+# -- counterexamples in the spec's own names ------------------------------------------------------
+
+
+def counterexample_text(e: Elaborated, clause: Clause, found: Counterexample) -> str:
+    """`N = 2, j = 0, x = [[1, 0]]: 0.731 <= 0.5 is false`."""
+    trial = found.trial
+    where = setting(e.operator, clause)
+    said = [f"{k} = {v}" for k, v in trial.sizes.items()]
+    said += [f"{k} = {_plain(v)}" for k, v in trial.params.items()]
+    for a in where.arguments:
+        said.append(elements_text(where.tensors[a.name], found.arguments[a.name]))
+    for k, v in found.indices.items():
+        said.append(f"{e.display.get(k, k)} = {v}")
+    if clause.expr is not None:
+        for t in used_inputs(where, clause.expr):
+            if t.name in trial.inputs:
+                said.append(elements_text(t, trial.inputs[t.name]))
+    text = ", ".join(dict.fromkeys(s for s in said if s))
+    if found.sides:
+        left, right = map(_plain, found.sides)
+        return f"{text}: {left} {SYMBOLS[found.comparison.op]} {right} is false"
+    return f"{text}: `{show(found.comparison)}` is false"
+
+
+def values(found: Counterexample) -> dict[str, Any]:
+    """The counterexample as plain data."""
+    trial = found.trial
+    out: dict[str, Any] = {**trial.sizes, **trial.params, **found.indices}
+    out |= {k: v.tolist() for k, v in trial.inputs.items()}
+    out |= {k: v.tolist() for k, v in found.arguments.items()}
+    return out
+
+
+def _plain(x: Any) -> str:
+    if isinstance(x, bool):
+        return str(x).lower()
+    return f"{x:.7g}" if isinstance(x, float) else str(x)
