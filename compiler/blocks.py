@@ -30,7 +30,7 @@ from opwright.compiler.buffers import takes_dense
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.devices import DEVICES
 from opwright.compiler.execution import execute
-from opwright.compiler.importing import static_gates
+from opwright.compiler.importing import Static, static_gates
 from opwright.compiler.loads import workloads
 from opwright.compiler.modelled import modelled
 from opwright.compiler.package_spec import PackagedVariant
@@ -122,7 +122,7 @@ class Blocks:
             raise refusal(op, result)
         chosen = ships(result)
         variants = tuple(self._variant(label, op, c) for label, c in chosen)
-        found, why = compiled(chosen[0][1].program, op, self.targets)
+        found, why = compiled(_text(chosen[0][1], op, self.targets[0]), op, self.targets)
         targets = ", ".join(self.targets)
         unrun = [NO_GPU.format(targets=targets, compiled=f"compiled for {targets}, " * bool(found))]
         if why:
@@ -142,19 +142,35 @@ class Blocks:
         )
 
     def _variant(self, label: str, op: Operator, c: Choice) -> PackagedVariant:
-        own = printed(c.program, op, self.targets[0])
-        plan = replace(
-            own.plan, origin={"proposer": c.candidate.origin, "schedule": c.schedule.text}
-        )
+        own = _text(c, op, self.targets[0])
+        origin = {"proposer": c.candidate.origin, "schedule": c.schedule.text}
+        if c.given is not None:
+            origin |= {"text": c.given.digest, **own.plan.origin}
+        plan = replace(own.plan, spec=op.digest, types=dict(op.types), origin=origin)
         return PackagedVariant(
             label,
             plan,
             {},
             own.source,
-            show_program(c.program),
+            "" if c.given else show_program(c.program),
             records=c.candidate.records,
             targets=self.targets,
         )
+
+
+def _text(c: Choice | Job, op: Operator, target: str) -> Candidate:
+    """The text of a candidate: the one that was given, else what the printer makes."""
+    if c.given is not None:
+        return Candidate(c.given.emitted.plan, c.given.emitted.source)
+    return printed(c.program, op, target)
+
+
+def _static(job: Job, c: Candidate, op: Operator) -> Static:
+    """G0 to G3; of a given text they are known."""
+    if job.given is None:
+        return static_gates(c, op)
+    program = job.program if job.program.kernels else None
+    return Static(job.given.records, program, bind_plan(c.plan, op))
 
 
 def printed(program: TileProgram, op: Operator, target: str) -> Candidate:
@@ -162,13 +178,12 @@ def printed(program: TileProgram, op: Operator, target: str) -> Candidate:
     return Candidate(make_plan(program, op, target), print_for(program, op), program)
 
 
-def compiled(program: TileProgram, op: Operator, targets: Sequence[str]) -> tuple[Resources, str]:
+def compiled(c: Candidate, op: Operator, targets: Sequence[str]) -> tuple[Resources, str]:
     """(resources by target and kernel, why there are none)."""
     try:
         build = importlib.import_module("opwright.backends.triton.build")
     except ModuleNotFoundError as e:
         return {}, f"they are not part of this installation ({e.msg})"
-    c = printed(program, op, targets[0])
     bound: BoundPlan = bind_plan(c.plan, op)
     out: Resources = {}
     for target in targets:
@@ -231,8 +246,8 @@ class _Evaluator:
     def _judge(self, job: Job, incumbent: Incumbent | None) -> Evaluation:
         op = self.op
         try:
-            c = printed(job.program, op, self.targets[0])
-            static = static_gates(c, op)
+            c = _text(job, op, self.targets[0])
+            static = _static(job, c, op)
         except (PrintError, PlanError) as e:
             return Evaluation("unbuilt", str(e).splitlines()[0][:300])
         records = static.records
@@ -246,9 +261,14 @@ class _Evaluator:
             weak = next((r for r in safety if r.status == reached), None)
             why = f"{weak.id}: {weak.reason}" if weak else "no safety record"
             return Evaluation("unproved", f"safety is {reached}: {why}", c.digest, records)
+        if static.program is None and job.given is not None:
+            why = next((r.reason for r in records if r.kind == "G1"), "")
+            return Evaluation(
+                "unproved", f"not read, so nothing is modelled: {why}", c.digest, records
+            )
         begin = time.perf_counter()
         try:
-            found, _ = compiled(job.program, op, self.targets)
+            found, _ = compiled(c, op, self.targets)
         except (ValueError, RuntimeError, OSError) as e:
             return Evaluation("unbuilt", str(e).splitlines()[0][:300], c.digest, records)
         seconds = time.perf_counter() - begin

@@ -7,55 +7,37 @@ operator.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from opwright.backends.cpp.driver import DriverError
-from opwright.backends.cpp.policy import CALLS, HEADERS, PRAGMAS
-from opwright.compiler.backend import Refused
+from opwright.compiler.backend import CompileError, Refused
 from opwright.compiler.candidates import Candidate, printed
-from opwright.compiler.importing import static_gates
-from opwright.compiler.toolbox import Toolbox, evaluation_tools
+from opwright.compiler.exchange_texts import LANGUAGES, Language, target_facts
+from opwright.compiler.importing import FAILURES, static_gates
+from opwright.compiler.toolbox import evaluation_tools
 from opwright.ir.op import Operator
-from opwright.ir.plan import PlanError
+from opwright.ir.plan import Plan, PlanError
 from opwright.ir.record import Record
 from opwright.ir.tile import TileProgram
-from opwright.search.evaluate import host
+from opwright.search.archive import Candidate as Tried
 from opwright.search.exchange import Answer, Exchange, Folder, Texts
 from opwright.search.propose import Builtin
-from opwright.search.results import Given
-from opwright.search.run import Budget, Choice, SearchResult
+from opwright.search.results import Emitted, Given
+from opwright.search.run import Budget, Choice, Evaluated, SearchResult
 from opwright.search.space import IllegalSchedule
 
-CONTRACT = (
-    "A candidate is a launch plan (candidate.json) and one C++ source. Launching and allocation "
-    "are generated from the plan; the source holds kernels alone.",
-    'A kernel is extern "C" void NAME(ARGS, int64_t pid0, int64_t pid1, int64_t pid2), called once '
-    "for every point of its grid, from several threads, in any order.",
-    "ARGS are those of the plan, in order: a buffer's name is a pointer to its first element, any "
-    "other text an expression over sizes, params and stride(x, axis), passed as int64_t; i32(expr) "
-    "is an int32_t and needs a fact that bounds it; a real param is float or double as declared.",
-    "Element [i, j] of x lies at x[i * stride(x, 0) + j * stride(x, 1)]. What is assumed of "
-    "strides, sizes and alignment is a fact of the plan: it becomes a guard, and calls that it "
-    "excludes go to another candidate.",
-    "Inputs are read only; every element of every output is written, by one program; programs of a "
-    "launch share nothing. Launches run in order. Scratch of scope plan lives across launches, of "
-    "scope program it belongs to one program at a time; both hold garbage at first.",
-    "No state, no allocation, no threads, no input or output, no calls but those allowed.",
-    "Results are judged against the spec in float64 within its tolerances, on boundary sizes and "
-    "special values, in memory with guards; accesses are proved to be in bounds for all sizes that "
-    "the spec allows. Plain loops with affine indices are what the prover understands best.",
-)
-WORDS = """# Request {round}: {operator} for {target}
+WORDS = """# Request {round}: {operator} in {language} for {targets}
 
 {title}
 
-A faster candidate than the parent is wanted. Files here:
+A faster candidate than the parent is wanted. Times are {timed}. Files here:
 
-- `request.json`: this request for a program; the contract, what was tried, times, verdicts.
+- `request.json`: this request for a program; the contract, what is known of the targets, what was
+  tried, times, verdicts.
 - `spec.op`: what the operator means; nothing else defines it.
 - `parent/`: the best candidate so far, as plan and source.
 - `plan.schema.json`, `answer.schema.json`: the forms of candidate.json and of an answer in a file.
@@ -64,8 +46,7 @@ A faster candidate than the parent is wanted. Files here:
 
 {contract}
 
-Headers: {headers}. Pragmas: {pragmas}. Functions of <math.h> and their std:: forms, intrinsics and
-`__builtin_` functions may be called, and what the source itself defines.
+{allowed}
 
 ## How to answer
 
@@ -76,7 +57,7 @@ Put candidates into `answers/`, as many as you like; a NAME has letters, digits,
 
 Write an answer under another name first (`answers/.NAME` or `answers/NAME.tmp`) and rename it
 when it is complete: only final names are read. `candidate.json` needs
-`"abi": 1, "op": "{operator}", "target": "{target}", "backend": "cpp"{types}`.
+`"abi": 1, "op": "{operator}", "target": "{target}", "backend": "{backend}"{types}`.
 
 Then run the same `opwright compile` command again. Verdicts appear in `verdicts/NAME.json`, and the
 next request in `round-{next}/`.
@@ -95,6 +76,52 @@ class Waiting(Refused):
     """The request is written; nothing can go on before an answer arrives."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Medium:
+    """How one backend treats texts: what is built of one before it runs (PlanError, DriverError),
+    and the text of a program of our own. `targets` as the command line names them."""
+
+    language: Language
+    targets: tuple[str, ...]
+    emit: Callable[[Plan, str], Emitted]
+    own: Callable[[TileProgram], Candidate]
+
+    @property
+    def backend(self) -> str:
+        return self.language.backend
+
+
+def medium_of(backend: str, targets: tuple[str, ...], op: Operator) -> Medium:
+    """The medium of a backend; CompileError for one that takes no texts."""
+    if backend == "cpp":
+        level = targets[0].removeprefix("cpu(").removesuffix(")")
+        tools = evaluation_tools(op, level)
+        return Medium(
+            LANGUAGES["cpp"], targets, tools.emit_plan, lambda program: printed(program, op, level)
+        )
+    if backend == "triton":
+        from opwright.compiler.blocks import printed as block_text
+
+        return Medium(
+            LANGUAGES["triton"],
+            targets,
+            lambda plan, source: Emitted(source, "", plan),
+            lambda program: block_text(program, op, targets[0]),
+        )
+    if backend == "jax":
+        from opwright.compiler.pure import arrays_candidate
+
+        return Medium(
+            LANGUAGES["jax"],
+            targets,
+            lambda plan, source: Emitted(source, "", plan),
+            lambda program: arrays_candidate(op),
+        )
+    raise CompileError(
+        f"the exchange proposer takes no {backend} texts", f"backends: {', '.join(LANGUAGES)}"
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Desk:
     """One operator's exchange: its folder, the space and proposer of the search, and what follows
@@ -102,23 +129,25 @@ class Desk:
 
     op: Operator
     text: str
-    target: str
     folder: Folder
-    toolbox: Toolbox
+    medium: Medium
     own: int
     space: Texts
     proposer: Exchange
+    tried: dict[str, Tried] = field(default_factory=dict)
 
     @staticmethod
-    def open(path: Path, op: Operator, text: str, level: str, own: int) -> Desk:
+    def open(
+        path: Path, op: Operator, text: str, backend: str, targets: tuple[str, ...], own: int
+    ) -> Desk:
         """Take what has arrived. `own` is how many candidates the built-in proposer gives first."""
+        medium = medium_of(backend, targets, op)
         types = "".join(f", {k} = {v}" for k, v in op.types.items())
-        folder = Folder.open(path, f"{op.name}@{op.version}{types} for cpu({level})")
+        folder = Folder.open(path, f"{op.name}@{op.version}{types} for {', '.join(targets)}")
         folder.collect()
-        toolbox = evaluation_tools(op, level)
-        space = Texts(folder.taken, lambda a: judge(a, op, toolbox))
+        space = Texts(folder.taken, lambda a: judge(a, op, medium))
         proposer = Exchange(Builtin(), own, folder.taken, folder.ident)
-        return Desk(op, text, f"cpu({level})", folder, toolbox, own, space, proposer)
+        return Desk(op, text, folder, medium, own, space, proposer)
 
     def budget(self, seconds: float | None) -> Budget:
         return Budget(self.own + len(self.folder.taken), seconds)
@@ -127,6 +156,8 @@ class Desk:
         """Tell verdicts, open the next round if this one was answered; Waiting where there is no
         answer to go on with."""
         rows = {str(r["schedule"]): r for r in result.table}
+        events = (e for e in result.events if isinstance(e, Evaluated))
+        self.tried = {e.candidate.schedule: e.candidate for e in events}
         for a in self.folder.taken:
             row = rows.get(a.schedule.text)
             if row is not None:
@@ -162,33 +193,40 @@ class Desk:
             "score": row["score"],
             "times": _latencies(row),
         }
-        try:
-            records = self.space.given(a.schedule).records
-        except IllegalSchedule:
-            records = ()
-        found["records"] = [_brief(r) for r in records if r.status != "PROVED"]
+        tried = self.tried.get(a.schedule.text)
+        found["records"] = [_brief(r) for r in self._records(a) if r.status != "PROVED"]
+        if tried is not None and tried.build.get("resources"):
+            found["resources"] = tried.build["resources"]
         return found
+
+    def _records(self, a: Answer) -> tuple[Record, ...]:
+        """All that the gates said of an answer."""
+        tried = self.tried.get(a.schedule.text)
+        if tried is not None and tried.records:
+            return tried.records
+        try:
+            return self.space.given(a.schedule).records
+        except IllegalSchedule:
+            return ()
 
     def _request(self, result: SearchResult, number: int) -> dict[str, str]:
         """The files of a round."""
         best = result.winner or result.baseline
         tried = [_row(r) for r in result.table]
         operator = f"{self.op.name}@{self.op.version}"
+        language, targets = self.medium.language, self.medium.targets
         data: dict[str, Any] = {
             "exchange": 1,
             "round": number,
             "operator": operator,
             "spec": self.op.digest,
             "types": dict(self.op.types),
-            "backend": "cpp",
-            "target": self.target,
-            "hardware": host(),
-            "contract": list(CONTRACT),
-            "allowed": {
-                "headers": sorted(HEADERS),
-                "pragmas": list(PRAGMAS),
-                "calls": sorted(CALLS),
-            },
+            "backend": language.backend,
+            "target": targets[0],
+            "targets": target_facts(language.backend, targets),
+            "times": language.timed,
+            "contract": list(language.contract),
+            "allowed": dict(language.allowed),
             "answers": "answers/NAME/ with candidate.json and its source, or answers/NAME.json; "
             "written under another name and renamed",
             "tried": tried,
@@ -206,20 +244,25 @@ class Desk:
                 "score": best.score,
                 "times": times,
                 "records": [_brief(r) for r in best.candidate.records],
+                "resources": dict(best.candidate.build.get("resources", {})),
             }
             lines = [f"- {w}: {t * 1e3:.4g} ms" for w, t in times.items()]
             head = f"`{best.schedule.text}`, {best.score:.3f} of candidate 0's time"
-            parent = "\n".join([f"{head}; on {host()}:", "", *lines])
+            parent = "\n".join([f"{head}; {language.timed}:", "", *lines])
         types = "".join(f', "types": {json.dumps(dict(self.op.types))}' if self.op.types else "")
+        bound = f"Element types: {dict(self.op.types)}." if self.op.types else ""
         words = WORDS.format(
             round=number,
             next=number + 1,
             operator=operator,
-            target=self.target,
-            title=f"Element types: {dict(self.op.types)}." if self.op.types else "",
-            contract="\n".join(f"- {x}" for x in CONTRACT),
-            headers=", ".join(f"<{h}>" for h in sorted(HEADERS)),
-            pragmas=", ".join(PRAGMAS),
+            backend=language.backend,
+            language=language.title,
+            target=targets[0],
+            targets=", ".join(targets),
+            timed=language.timed,
+            title=" ".join(filter(None, (self.op.doc, bound))) or "`spec.op` says what it means.",
+            contract="\n".join(f"- {x}" for x in language.contract),
+            allowed=language.words,
             types=types,
             parent=parent,
             tried="\n".join(_line(r) for r in tried),
@@ -239,27 +282,30 @@ class Desk:
     def _text_of(self, c: Choice) -> tuple[dict[str, Any], str]:
         if c.given is not None:
             return c.given.emitted.plan.to_json(), c.given.emitted.source
-        own = printed(c.program, self.op, self.toolbox.isa)
+        own = self.medium.own(c.program)
         return own.plan.to_json(), own.source
 
 
-def judge(a: Answer, op: Operator, toolbox: Toolbox) -> tuple[TileProgram, Given]:
+def judge(a: Answer, op: Operator, medium: Medium) -> tuple[TileProgram, Given]:
     """G0 to G3 of an answer; IllegalSchedule for a plan that is not one for this operator."""
     plan = a.plan
     if plan.op != f"{op.name}@{op.version}":
         raise IllegalSchedule(f"the plan is for {plan.op}, not for {op.name}@{op.version}")
-    if plan.backend != "cpp":
-        raise IllegalSchedule(f"the plan's backend is {plan.backend}; cpp is asked for")
+    if plan.backend != medium.backend:
+        why = f"the plan's backend is {plan.backend}; {medium.backend} is asked for"
+        raise IllegalSchedule(why)
     other = [k for k, v in plan.types.items() if op.types.get(k) != v]
     if other:
         wanted = ", ".join(f"{k} = {v}" for k, v in op.types.items()) or "no type variable"
         raise IllegalSchedule(f"the plan binds {other[0]} otherwise; asked for: {wanted}")
-    c = Candidate(plan, a.source)
     try:
-        static = static_gates(c, op)
-        emitted = toolbox.emit_plan(plan, a.source)
+        static = static_gates(Candidate(plan, a.source), op)
+        emitted = medium.emit(plan, a.source)
     except (PlanError, DriverError) as e:
         raise IllegalSchedule(str(e)) from None
+    except FAILURES as e:  # whatever an answer holds, the others go on
+        first = next(iter(str(e).splitlines()), "")[:300]
+        raise IllegalSchedule(f"cannot be judged ({type(e).__name__}: {first})") from None
     program = static.program or TileProgram(op.name, (), (), static.bound.facts)
     return program, Given(a.digest, emitted, static.records)
 

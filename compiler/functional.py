@@ -10,6 +10,7 @@ from itertools import product
 
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.package_spec import Arrays
+from opwright.compiler.signatures import python_functions
 from opwright.ir.expr import Expr, call, param, size, walk
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.op import Operator
@@ -22,6 +23,7 @@ from opwright.verify.sizes import Limits, shape_of
 Readings = list[tuple[Operator, Sequence[Expr]]]
 
 SAFE = ("G2", "G3")
+ENTRY = "opwright_entry"
 ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
 
 
@@ -46,6 +48,37 @@ def wide_reals(op: Operator) -> bool:
             elif x.op == "fold" and x.attr.acc is not None:
                 names.add(x.attr.acc.name)
     return "f64" in names
+
+
+def arrays_from(c: Candidate, op: Operator) -> Arrays:
+    """The array code of a package from a text that was given: its function behind one that takes
+    inputs, params and free sizes by position, under jit."""
+    from opwright.backends.jax.printer import static_names
+    from opwright.backends.jax.scalar import identifier
+
+    launch = c.plan.launches[0]
+    own = python_functions(c.plan, c.source).get(identifier(launch.kernel), [])
+    inputs = [t.name for t in op.inputs]
+    numbers = [*(p.name for p in op.params), *op.free_sizes]
+    passed = [n for n in numbers if n in launch.args or identifier(n) in own]
+    names = [identifier(n) for n in (*inputs, *numbers)]
+    given = ", ".join(f"{identifier(n)}={identifier(n)}" for n in (*inputs, *passed))
+    static = f"static_argnames={static_names(op)!r}"
+    entry = (
+        "",
+        "",
+        "# what follows was added by the emitter: the function under jit, by position",
+        "import functools as _functools  # noqa: E402",
+        "",
+        "import jax as _jax  # noqa: E402",
+        "",
+        "",
+        f"@_functools.partial(_jax.jit, {static})",
+        f"def {ENTRY}({', '.join(names)}):",
+        f"    return {identifier(launch.kernel)}({given})",
+        "",
+    )
+    return Arrays(c.source.rstrip("\n") + "\n" + "\n".join(entry), ENTRY, wide_reals(op))
 
 
 def functional_gates(c: Candidate, op: Operator) -> list[Record]:

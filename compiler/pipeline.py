@@ -25,10 +25,12 @@ from opwright.compiler.backend import (
     carry,
     ships,
 )
+from opwright.compiler.candidates import Candidate
 from opwright.compiler.check import check
 from opwright.compiler.elaborate import Spec, load_spec
-from opwright.compiler.functional import arrays_of
+from opwright.compiler.functional import arrays_from, arrays_of
 from opwright.compiler.package import (
+    Arrays,
     Measurement,
     PackagedOperator,
     PackageSpec,
@@ -102,7 +104,7 @@ def compile_spec(
     `types` chooses the binding that is searched (default: the first of every type variable); all
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
-    are proposed from outside (C++ only); Waiting when none has come yet.
+    are proposed from outside; Waiting when none has come yet.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
@@ -151,14 +153,10 @@ def compile_spec(
 
 
 def _desk(path: Path, op: Operator, spec: Spec, backend: Backend, own: int) -> Desk:
-    """The exchange of an operator; CompileError for a backend whose texts cannot be timed here."""
+    """The exchange of an operator."""
     from opwright.compiler.exchanging import Desk
-    from opwright.compiler.native import Native
 
-    if not isinstance(backend, Native):
-        cure = "use --backend cpp; `opwright verify` judges single candidates of other backends"
-        raise CompileError(f"the exchange proposer takes no {backend.name} texts", cure)
-    return Desk.open(path, op, spec.source, backend.level, own)
+    return Desk.open(path, op, spec.source, backend.name, backend.targets, own)
 
 
 # -- preparation -----------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ def order(
 
 def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) -> PackageSpec:
     operators = tuple(
-        PackagedOperator(f.op, f.variants, f.cases, arrays_of(f.op)[0]) for f in found
+        PackagedOperator(f.op, f.variants, f.cases, _arrays(f, backend)) for f in found
     )
     measured = []
     for f in found:
@@ -270,6 +268,14 @@ def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) ->
             "emitted": time.strftime("%Y-%m-%d", time.gmtime(_source_date())),
         },
     )
+
+
+def _arrays(f: Found, backend: Backend) -> Arrays | None:
+    """What `<package>.jax` runs: the winner where it is array code, else what is printed."""
+    v = f.variants[0]
+    if backend.name == "jax" and "text" in v.plan.origin:
+        return arrays_from(Candidate(v.plan, v.source), f.op)
+    return arrays_of(f.op)[0]
 
 
 def _source_date() -> float:
