@@ -162,8 +162,8 @@ JAX_ANSWERS = {
     ),
     "constant": (
         answer(JAX_PLAN, JAX.replace("jnp.sum(x, axis=1)", "jnp.zeros(x.shape[:1], x.dtype)")),
-        "wrong",
-        "expected",
+        "refuted",  # over the reals, before it is run
+        "",
     ),
     "shape": (answer(JAX_PLAN, JAX.replace(", axis=1", "")), "crashed", "shape"),
     "facts": (answer({**JAX_PLAN, "facts": ["N <= 8"]}, JAX), "unbuilt", "facts"),
