@@ -93,6 +93,10 @@ class Stage(StrEnum):
     schedules = "schedules"
     tile = "tile"
     source = "source"
+    plan = "plan"
+    ttir = "ttir"
+    ptx = "ptx"
+    resources = "resources"
 
 
 def run(arguments: list[str]) -> int:
@@ -245,14 +249,23 @@ def show(
     op: OperatorName = None,
     types: Types = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Of tile and source.", show_default=False)
+        str | None,
+        typer.Option(help="Of tile and all below; a good default if absent.", show_default=False),
     ] = None,
+    backend: Written = Backend.cpp,
+    target: Annotated[
+        str,
+        typer.Option(help="Of ttir, ptx, resources: sm_80, sm_90, ... or all.", show_default=False),
+    ] = "",
 ) -> int:
-    """Print a spec at one stage: its tree, OpIR, derived gradient, schedules, TileIR or C++."""
+    """Print a spec at one stage: its tree, OpIR, gradient, schedules, TileIR, source, plan; of
+    Triton also TTIR, assembly, and the resources that compilers report."""
+    from opwright.show import View
     from opwright.show import show as show_stage
     from opwright.spec_files import parse_types
 
-    return show_stage(spec, stage.value, op, parse_types(types or []), schedule)
+    chosen = parse_types(types or [])
+    return show_stage(View(spec, stage.value, op, chosen, schedule, backend.value, target))
 
 
 @app.command()

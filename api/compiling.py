@@ -165,12 +165,37 @@ def tried(result: CompileResult) -> list[str]:
 
 def resource_lines(result: CompileResult) -> list[str]:
     """What the compilers report of the winner's kernels, by target."""
-    lines = ["resources of the winner as compiled; nothing was executed"]
-    for target, kernels in result.resources.items():
-        for kernel, found in kernels.items():
-            text = ", ".join(f"{name} {value}" for name, value in found.items())
-            lines.append(f"  {target:<7} {kernel}: {text}")
-    return lines
+    head = "resources of the winner as compiled; nothing was executed"
+    return [head, *(f"  {line}" for line in resource_table(result.resources))]
+
+
+# what a compiler reports -> how a table calls it
+COLUMNS = {
+    "registers": "registers/thread",
+    "spill_stores": "spilled B",
+    "spill_loads": "reloaded B",
+    "stack": "stack B",
+    "shared": "shared B",
+    "num_warps": "warps",
+    "code_bytes": "code B",
+}
+
+
+def resource_table(resources: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """A line for each target and kernel under the names of what is reported."""
+    rows = [(t, k, found) for t, kernels in resources.items() for k, found in kernels.items()]
+    keys = list(dict.fromkeys(key for _, _, found in rows for key in found))
+    keys.sort(key=lambda key: list(COLUMNS).index(key) if key in COLUMNS else len(COLUMNS))
+    table = [["target", "kernel", *(COLUMNS.get(key, key) for key in keys)]]
+    table += [[t, k, *(str(found.get(key, "-")) for key in keys)] for t, k, found in rows]
+    widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell.ljust(w) if n < 2 else cell.rjust(w)
+            for n, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    ]
 
 
 def modelled_lines(result: CompileResult) -> list[str]:

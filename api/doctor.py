@@ -28,7 +28,19 @@ PACKAGES = (
         "no Torch operator, no eager and torch.compile baselines",
         "pip install torch",
     ),
-    ("jax", False, "no JAX baseline", "pip install jax"),
+    ("jax", False, "no --backend jax, no JAX baseline", "pip install jax"),
+    (
+        "triton",
+        False,
+        "no --backend triton, and no Triton candidate is verified",
+        "pip install triton (Linux only)",
+    ),
+    (
+        "libclang",
+        False,
+        "C++ texts of others are not read back: their safety is UNKNOWN",
+        "pip install libclang",
+    ),
     ("onnxruntime", False, "no ONNX Runtime baseline", "pip install onnxruntime"),
 )
 
@@ -52,6 +64,8 @@ def examine() -> list[Finding]:
         *processor(),
         compiler(),
         *packages(),
+        *device_tools(),
+        device(),
         cache(),
     ]
 
@@ -148,6 +162,54 @@ def packages() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             found.append(Finding(name, f"not installed: {loss}", False, required, cure))
     return found
+
+
+def device_tools() -> list[Finding]:
+    """Assemblers and compilers for GPUs; those of Triton's package count."""
+    found = []
+    for name, loss, cure in (
+        ("ptxas", "no registers and spills of Triton kernels", "pip install triton brings one"),
+        ("nvcc", "nothing here needs it: CUDA texts are not compiled yet", "install CUDA"),
+    ):
+        path = triton_tool(name) or shutil.which(name)
+        if path is None:
+            found.append(Finding(name, f"not found: {loss}", False, False, cure))
+            continue
+        lines = output([path, "--version"]).strip().splitlines()
+        release = next((line for line in lines if "release" in line), lines[-1] if lines else "")
+        found.append(Finding(name, f"{path}: {release}"))
+    return found
+
+
+def triton_tool(name: str) -> str | None:
+    """A program that the installed Triton brings along."""
+    try:
+        files = importlib.metadata.files("triton") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.parts[-2:] == ("bin", name):
+            path = Path(str(file.locate()))
+            return str(path) if path.exists() else None
+    return None
+
+
+def device() -> Finding:
+    """The GPUs that their drivers report."""
+    query = "--query-gpu=name,driver_version,memory.total"
+    for tool, arguments in (
+        ("nvidia-smi", [query, "--format=csv,noheader"]),
+        ("rocm-smi", ["--showproductname", "--csv"]),
+    ):
+        path = shutil.which(tool)
+        lines = output([path, *arguments]).strip().splitlines() if path else []
+        named = [line for line in lines if "," in line and "fail" not in line.lower()]
+        if named:
+            return Finding("gpu", "; ".join(named))
+    lack = (
+        "none found: Triton kernels are proved and interpreted, not run; their times are modelled"
+    )
+    return Finding("gpu", lack, False, False, "run `make gpu` on a machine with an NVIDIA GPU")
 
 
 def cache() -> Finding:

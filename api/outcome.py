@@ -96,10 +96,10 @@ def as_problem(error: Exception) -> Problem | None:
         kind = loaded(module, name)
         if kind is not None and isinstance(error, kind):
             return Problem(str(error), cure)
-    refused = loaded("opwright.compiler.pipeline", "Refused")
+    refused = loaded("opwright.compiler.backend", "Refused")
     if refused is not None and isinstance(error, refused):
         return Problem(str(error), getattr(error, "cure", ""), NO)
-    failed = loaded("opwright.compiler.pipeline", "CompileError")
+    failed = loaded("opwright.compiler.backend", "CompileError")
     if failed is not None and isinstance(error, failed):
         return Problem(str(error), getattr(error, "cure", ""))
     if isinstance(error, OSError) and error.filename is not None:

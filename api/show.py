@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,57 +13,144 @@ from opwright.outcome import HOLDS, NO, Problem
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:
+    from opwright.compiler.candidates import Candidate
     from opwright.ir.op import Operator
     from opwright.ir.tile import TileProgram
+    from opwright.search.space import Space
 
 
-def show(
-    path: Path, stage: str, name: str | None, types: dict[str, str], schedule: str | None
-) -> int:
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is asked for: a stage of one operator, in the language of one backend."""
+
+    path: Path
+    stage: str
+    name: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    schedule: str | None = None
+    backend: str = "cpp"
+    target: str = ""
+
+
+COMPILED = ("ttir", "ptx", "resources")  # stages that only Triton has
+
+
+def show(view: View) -> int:
     """Print one stage of one operator (of every operator for `ast`)."""
     from opwright.grammar.diagnostics import DiagnosticError
 
     try:
-        print(text_of(path, stage, name, types, schedule).rstrip("\n"))
+        print(text_of(view).rstrip("\n"))
     except DiagnosticError as error:
         print_diagnostics(error.diagnostics)
         return NO
     return HOLDS
 
 
-def text_of(
-    path: Path, stage: str, name: str | None, types: dict[str, str], schedule: str | None
-) -> str:
+def text_of(view: View) -> str:
     """The text of a stage; raises `Problem` or `DiagnosticError`."""
-    spec = open_spec(path)
+    stage = view.stage
+    spec = open_spec(view.path)
     if stage == "ast":
         from opwright.grammar.dump import dump
 
-        wanted = None if name is None else pick_operator(spec, name)
+        wanted = None if view.name is None else pick_operator(spec, view.name)
         root = (
             spec.module
             if wanted is None
             else next(op for op in spec.module.ops if op.name == wanted)
         )
         return dump(root)
-    op = spec.operator(pick_operator(spec, name), types)
+    op = spec.operator(pick_operator(spec, view.name), view.types)
     if stage == "op":
         from opwright.ir.op import show_operator
 
         return show_operator(op)
     if stage == "grad":
         return gradient_of(op)
+    if stage in COMPILED and view.backend != "triton":
+        raise Problem(
+            f"{view.backend} texts have no stage {stage}", "add --backend triton, or --stage source"
+        )
+    if view.backend == "jax":
+        return array_text(op, view)
     if stage == "schedules":
-        return "\n".join(schedules(op))
-    program = lowered(op, schedule)
+        return "\n".join(s.text for space in known_spaces(op, view) for s in space.preferred())
+    program = lowered(op, view)
     if stage == "tile":
         from opwright.ir.tiletext import show_program
 
         return show_program(program)
+    if view.backend == "triton":
+        return block_text(op, program, view)
     from opwright.backends.cpp.build import host_isa
-    from opwright.backends.cpp.printer import print_program
+    from opwright.compiler.candidates import printed
 
-    return print_program(program, host_isa(), {p.name: p.dtype for p in op.params})
+    text = printed(program, op, host_isa())
+    return plan_text(text) if stage == "plan" else text.source
+
+
+def plan_text(c: Candidate) -> str:
+    """candidate.json as it would be written."""
+    return json.dumps(c.plan.to_json(), indent=2)
+
+
+def array_text(op: Operator, view: View) -> str:
+    """The printed function of arrays, or its plan."""
+    from opwright.compiler.pure import arrays_candidate
+
+    if view.stage not in ("source", "plan"):
+        raise Problem(
+            f"array code has no stage {view.stage}: it is printed from the operator itself",
+            "ask for --stage op, source or plan",
+        )
+    if view.schedule is not None:
+        raise Problem("array code has no schedules", "leave --schedule out")
+    found = arrays_candidate(op)
+    return plan_text(found) if view.stage == "plan" else found.source
+
+
+def block_text(op: Operator, program: TileProgram, view: View) -> str:
+    """The Triton source of a program, its plan, or what Triton makes of it without a GPU."""
+    from opwright.backends.triton.text import PrintError
+    from opwright.compiler.blocks import printed
+
+    target = targets(view)[0]
+    try:
+        found = printed(program, op, target)
+    except PrintError as error:
+        raise Problem(f"no Triton source: {error}", "try another --schedule") from None
+    if view.stage == "source":
+        return found.source
+    if view.stage == "plan":
+        return plan_text(found)
+    if importlib.util.find_spec("triton") is None:
+        raise Problem("Triton is not installed", "pip install triton (Linux only)")
+    from opwright.backends.triton.build import BuildError, compile_for
+    from opwright.backends.triton.frontend import to_ttir_many
+    from opwright.ir.launch import ImportRefusal, bind_plan
+
+    bound = bind_plan(found.plan, op)
+    try:
+        if view.stage == "ttir":
+            texts = to_ttir_many(found.source, found.plan.source, bound.launches, target)
+            return "\n".join(texts)
+        if view.stage == "ptx":
+            made = compile_for(found.source, bound, target)
+            return "\n".join(b.assembly for b in made.binaries)
+        compiled = {t: compile_for(found.source, bound, t).resources for t in targets(view)}
+    except (BuildError, ImportRefusal) as error:
+        raise Problem(str(error), "try another --schedule or --target", NO) from None
+    from opwright.compiling import resource_table
+
+    return "\n".join(resource_table(compiled))
+
+
+def targets(view: View) -> tuple[str, ...]:
+    """The architectures that are asked for."""
+    from opwright.compiler.blocks import targets_of
+
+    return targets_of(view.target)
 
 
 def gradient_of(op: Operator) -> str:
@@ -74,11 +165,15 @@ def gradient_of(op: Operator) -> str:
         raise Problem(str(error), "only real inputs have gradients") from None
 
 
-def schedules(op: Operator) -> list[str]:
-    """The preferred schedules of every space; the first is candidate 0."""
+def known_spaces(op: Operator, view: View) -> list[Space]:
+    """The spaces of a backend; the first preferred schedule of the first one is candidate 0."""
+    if view.backend == "triton":
+        from opwright.compiler import block_spaces
+
+        return block_spaces.spaces(op, targets(view)[0])
     from opwright.compiler.spaces import spaces
 
-    return [s.text for space in spaces(op, lanes()) for s in space.preferred()]
+    return spaces(op, lanes())
 
 
 def lanes() -> int:
@@ -88,14 +183,13 @@ def lanes() -> int:
     return 16 if host_isa() == "x86-64-v4" else 8
 
 
-def lowered(op: Operator, schedule: str | None) -> TileProgram:
+def lowered(op: Operator, view: View) -> TileProgram:
     """The program of a schedule; without one, of the first preferred schedule that is legal and
     not the fallback's."""
-    from opwright.compiler.spaces import spaces
     from opwright.search.space import IllegalSchedule, ScheduleError, parse, space_of
 
-    known = spaces(op, lanes())
-    if schedule is None:
+    known = known_spaces(op, view)
+    if view.schedule is None:
         for space in (*known[1:], known[0]):
             for one in space.preferred():
                 try:
@@ -103,8 +197,9 @@ def lowered(op: Operator, schedule: str | None) -> TileProgram:
                 except IllegalSchedule:
                     continue
     try:
-        wanted = parse(schedule or "")
+        wanted = parse(view.schedule or "")
         return space_of(known, wanted).instantiate(wanted)
     except (IllegalSchedule, ScheduleError) as error:
-        cure = "`opwright show SPEC --stage schedules` prints schedules of this operator"
-        raise Problem(f"schedule {schedule}: {error}", cure) from None
+        more = "" if view.backend == "cpp" else f" --backend {view.backend}"
+        cure = f"`opwright show SPEC --stage schedules{more}` prints schedules of this operator"
+        raise Problem(f"schedule {view.schedule}: {error}", cure) from None

@@ -236,6 +236,44 @@ def test_show(stage: str) -> None:
     assert len(done.stdout.splitlines()) > 3
 
 
+@pytest.mark.parametrize(
+    ("backend", "stage", "words"),
+    [
+        ("triton", "schedules", "loop(rows=1"),
+        ("triton", "tile", "launch num_warps"),
+        ("triton", "source", "@triton.jit"),
+        ("triton", "plan", '"backend": "triton"'),
+        ("jax", "source", "jnp."),
+        ("jax", "plan", '"backend": "jax"'),
+        ("cpp", "plan", '"backend": "cpp"'),
+    ],
+)
+def test_show_what_a_backend_prints(backend: str, stage: str, words: str) -> None:
+    path = ROOT / "specs/nn/softmax.op"
+    done = opwright("show", path, "--stage", stage, "--backend", backend)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [("ttir", "tt.func public @"), ("ptx", ".target sm_90"), ("resources", "registers/thread")],
+)
+def test_show_what_triton_makes_of_it(stage: str, words: str) -> None:
+    pytest.importorskip("triton")
+    path = ROOT / "specs/nn/softmax.op"
+    done = opwright("show", path, "--stage", stage, "--backend", "triton", "--target", "sm_90")
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+
+
+def test_doctor_names_what_devices_need() -> None:
+    done = opwright("doctor", "--json")
+    found = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+    assert {"triton", "libclang", "jax", "torch", "compiler", "nvcc", "ptxas", "gpu"} <= set(found)
+    assert all(one["ok"] or one["cure"] for one in found.values())
+
+
 def test_show_another_binding_and_schedule() -> None:
     path = ROOT / "specs/reduce/row_sum.op"
     done = opwright("show", path, "--stage", "tile", "--type", "T=bf16")
@@ -253,6 +291,9 @@ def test_show_bad_requests(tmp_path: Path) -> None:
         ("--op", "gird"): "did you mean grid?",
         ("--op", "f", "--type", "T=float"): "binds no type",
         ("--op", "f", "--stage", "tile", "--schedule", "nonsense(a=1)"): "no strategy nonsense",
+        ("--op", "f", "--stage", "ptx"): "add --backend triton",
+        ("--op", "f", "--stage", "tile", "--backend", "jax"): "array code has no stage tile",
+        ("--op", "f", "--stage", "ptx", "--backend", "triton", "--target", "sm_1"): "target sm_1",
     }.items():
         done = opwright("show", path, *arguments)
         assert done.returncode == 2, arguments
