@@ -47,7 +47,7 @@ class BlockBuilder(Builder):
     """
 
     def __init__(self, name: str, grid: tuple[ExprLike, ...]) -> None:
-        super().__init__(name, grid)
+        super().__init__(name, grid, "lane")
         self.ragged: set[Expr] = set()
         self.ranges: dict[Expr, tuple[Expr, Expr]] = {}
 
