@@ -9,9 +9,10 @@ so that programs with equal texts mean the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from opwright.ir.delinearize import stated_values, strides_of
 from opwright.ir.dtypes import DTYPES, DType, integer_range
 from opwright.ir.expr import Expr, conjuncts
 from opwright.ir.graph import Graph, Ref
@@ -31,6 +32,7 @@ from opwright.ir.tile import (
     TileProgram,
     Value,
     access_axes,
+    row_major,
     statements,
 )
 from opwright.ir.tileops import inside, operands
@@ -45,8 +47,9 @@ def normal_form(program: TileProgram) -> str:
     facts = [reader.expr(c) for f in program.facts for c in conjuncts(f)]
     for r in g.ordered(dict.fromkeys(facts)):
         lines += printer.line("fact", [r])
+    known = stated_values(program.facts)
     for k in program.kernels:
-        lines += _KernelReader(g, k).text(printer)
+        lines += _KernelReader(g, k, known).text(printer)
     return "\n".join(lines) + "\n"
 
 
@@ -144,9 +147,9 @@ class _Reader:
 class _KernelReader(_Reader):
     """Statements of one kernel as effects over nodes."""
 
-    def __init__(self, graph: Graph, kernel: Kernel) -> None:
+    def __init__(self, graph: Graph, kernel: Kernel, known: Mapping[Expr, Expr]) -> None:
         super().__init__(graph)
-        self.kernel, self.live = kernel, _live(kernel)
+        self.kernel, self.live, self.known = kernel, _live(kernel), known
         self.values: dict[Value, Ref] = {}
         self.variables: dict[str, Ref] = {}
         self.writes: dict[str, int] = {}
@@ -173,8 +176,9 @@ class _KernelReader(_Reader):
             if b.name in self.touched:
                 head = f"  {b.role} {b.name} {b.dtype} {b.init}"
                 out += printer.line(head, [self.expr(e) for e in b.shape])
-                if b.strides:
-                    out += printer.line("    strides", [self.expr(e) for e in b.strides])
+                strides = [self.expr(e) for e in strides_of(b, self.known)]
+                if strides != [self.expr(e) for e in row_major(b.shape)]:
+                    out += printer.line("    strides", strides)
         return [*out, *printer.effects(effects, "  ")]
 
     # -- expressions
@@ -183,7 +187,7 @@ class _KernelReader(_Reader):
             return self.variables[e.attr]
         if e.op == "value":
             return self.values[e.attr]
-        return super().leaf(e)
+        return self.expr(self.known[e]) if e in self.known else super().leaf(e)
 
     # -- statements
     def block(self, body: Iterable[Stmt], region: _Region, out: list[_Effect]) -> None:
@@ -307,7 +311,8 @@ class _KernelReader(_Reader):
                 return g.make("full", f"{v.dtype} {float(v.attr)!r}")
             return g.number(bool(v.attr) if v.dtype.kind == "bool" else int(v.attr))
         if v.op == "index":
-            inner = self.expr(v.attr)
+            whole = v.attr.op == "toreal"  # a float of it comes after it
+            inner = self.expr(v.attr.args[0] if whole else v.attr)
             if v.attr.kind != v.dtype.kind or v.dtype.kind == "real":
                 return g.make("index", v.dtype, [inner])
             return self.narrow(inner, v.dtype) if v.dtype.kind == "int" else inner
