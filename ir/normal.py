@@ -35,7 +35,7 @@ from opwright.ir.tile import (
     row_major,
     statements,
 )
-from opwright.ir.tileops import inside, operands
+from opwright.ir.tileops import inside, operands, shared
 
 
 def normal_form(program: TileProgram) -> str:
@@ -171,7 +171,8 @@ class _KernelReader(_Reader):
                 _mark(self.graph, r, used)
                 region.append(_Effect("touch", [r]))
         grid = [self.expr(e) for e in self.kernel.grid]
-        out = printer.line(f"kernel {self.kernel.order} grid", grid)
+        order = self.kernel.order if shared(self.kernel) else "any"
+        out = printer.line(f"kernel {order} grid", grid)
         for b in sorted(self.kernel.buffers, key=lambda b: b.name):
             if b.name in self.touched:
                 head = f"  {b.role} {b.name} {b.dtype} {b.init}"

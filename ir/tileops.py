@@ -7,6 +7,8 @@ Operands are numpy arrays over the axes of their values; results are over the ax
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,20 @@ from numpy.typing import NDArray
 from opwright.ir.dtypes import DType, integer_range
 from opwright.ir.expr import Expr, leaves
 from opwright.ir.semantics import MONOIDS
-from opwright.ir.tile import Atomic, Axis, Def, For, Scan, Store, TileProgram, Value, statements
+from opwright.ir.tile import (
+    Atomic,
+    Axis,
+    Def,
+    For,
+    If,
+    Kernel,
+    Scan,
+    Stmt,
+    Store,
+    TileProgram,
+    Value,
+    statements,
+)
 
 Array = NDArray[Any]
 KINDS: dict[str, Any] = {"real": np.float64, "int": np.int64, "bool": np.bool_}
@@ -124,6 +139,28 @@ def guesses(program: TileProgram) -> frozenset[Value]:
                         if not found.isdisjoint((i, y, *bounds)):
                             found |= {p, r}
     return frozenset(found)
+
+
+def shared(kernel: Kernel) -> dict[str, bool]:
+    """Buffers of which the order of statements may matter: one statement writes, and it or another
+    accesses it again. Says of each whether it is read, too."""
+    reads: Counter[str] = Counter()
+    writes: Counter[str] = Counter()
+
+    def visit(body: Iterable[Stmt], times: int) -> None:
+        for s in body:
+            if isinstance(s, Def) and s.value.op == "load":
+                reads[s.value.attr.buffer.name] += times
+            elif isinstance(s, (Store, Atomic)):
+                writes[s.buffer.name] += times
+            elif isinstance(s, For):
+                visit(s.body, 2)
+            elif isinstance(s, If):
+                visit(s.then, times)
+                visit(s.other, times)
+
+    visit(kernel.body, 1)
+    return {n: reads[n] > 0 for n in writes if writes[n] + reads[n] > 1}
 
 
 def inside(*es: Expr) -> list[Value]:

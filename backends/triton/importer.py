@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from opwright.backends.triton.frontend import to_ttir_many
 from opwright.backends.triton.importer_axes import Axes, plain
 from opwright.backends.triton.importer_control import Control
+from opwright.backends.triton.importer_memory import BARRIERS
 from opwright.backends.triton.importer_symbols import Need, Sym
 from opwright.backends.triton.importer_values import (
     FLOAT_ROWS,
@@ -33,7 +34,6 @@ RING = {"arith.addi": "add", "arith.subi": "sub", "arith.muli": "mul"}
 NOTHING = (
     "tt.assert", "tt.print", "llvm.intr.assume", "tt.return",
 )  # fmt: skip
-BARRIERS = ("ttg.barrier", "gpu.barrier", "ttg.local_barrier", "tt.debug_barrier")
 # pure operations on floats and integers that have no row
 OPAQUE = ("arith.remf", "tt.mulhiui", "tt.bitcast", "arith.bitcast")
 
@@ -132,7 +132,7 @@ class _Importer(Control):
         self.read_uses(f)
         self.arguments(f)
         self.function(f.blocks)
-        self.ordered()
+        self.ordered(f.blocks)
         made = self.builder.kernel()
         self.made = made
         return self

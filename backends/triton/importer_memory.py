@@ -6,18 +6,21 @@ and the program says that it assumes so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from opwright.backends.triton.importer_axes import plain
 from opwright.backends.triton.importer_symbols import Dims, Sym
 from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
-from opwright.backends.triton.ttir import Op
+from opwright.backends.triton.ttir import Block, Op
 from opwright.ir.delinearize import logical_index, strides_of
 from opwright.ir.dtypes import BOOL, dtype
 from opwright.ir.expr import TRUE, Expr, call, const, leaf, show, substitute
 from opwright.ir.tile import Buffer, Value, element_count
 
 ZERO_FILL = "zero fill of masked loads"
+BARRIERS = ("ttg.barrier", "gpu.barrier", "ttg.local_barrier", "tt.debug_barrier")
+ACCESSES = ("tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas")
 ATOMICS = {
     "fadd": "sum", "add": "sum", "max": "max", "min": "min", "umax": "max", "umin": "min",
 }  # fmt: skip
@@ -170,13 +173,64 @@ class Memory(Values):
             raise self.refuse(f"an atomic {kind} of {buffer.dtype}")
         b.atomic(ATOMICS[kind], buffer, *index, self.spread(v, dims), mask=under)
 
-    def ordered(self) -> None:
-        """Lanes of a program are ordered by nothing here, so that a barrier has a meaning only
-        where it changes nothing."""
+    def ordered(self, blocks: Sequence[Block]) -> None:
+        """Barriers between all accesses that may meet put statements in order; others have a
+        meaning only where they change nothing."""
+        if not self.barriers:
+            return
+        if len(blocks) == 1 and self.separated(blocks[0].ops, Open()) is not None:
+            self.builder.order = "statement"
+            return
         both = [n for n in self.writes if n in self.reads]
-        if self.barriers and both:
+        if both:
             self.line = self.barriers[0]
             raise self.refuse(f"a barrier between writes and reads of {both[0]}")
+
+    def separated(self, ops: Iterable[Op], seen: Open) -> Open | None:
+        """What was accessed since the last barrier; None where one of two accesses without a
+        barrier between them writes."""
+        for op in ops:
+            if op.name in BARRIERS:
+                seen = Open()
+            elif op.name in ACCESSES:
+                p = self.env.get(op.operands[0])
+                if not isinstance(p, Pointer):
+                    return None
+                name, reads = p.buffer.name, op.name == "tt.load"
+                if name in seen.writes or (not reads and name in seen.reads):
+                    return None
+                seen = seen.with_one(name, reads)
+            elif op.regions:
+                twice = 2 if op.name == "scf.for" else 1
+                ends = [seen]
+                for region in op.regions:
+                    end: Open | None = seen
+                    for block in region * twice:
+                        end = None if end is None else self.separated(block.ops, end)
+                    if end is None:
+                        return None
+                    ends.append(end)
+                seen = Open.union(ends)
+        return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Buffers accessed since the last barrier."""
+
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+
+    def with_one(self, name: str, reads: bool) -> Open:
+        if reads:
+            return Open(self.reads | {name}, self.writes)
+        return Open(self.reads, self.writes | {name})
+
+    @staticmethod
+    def union(of: Iterable[Open]) -> Open:
+        parts = list(of)
+        reads = frozenset().union(*(p.reads for p in parts))
+        return Open(reads, frozenset().union(*(p.writes for p in parts)))
 
 
 def _line(b: Buffer) -> Buffer:

@@ -45,8 +45,8 @@ from opwright.ir.tile import (
     pointer_arguments,
     row_major,
     scalar_arguments,
-    statements,
 )
+from opwright.ir.tileops import shared
 from opwright.ir.tiletext import axes_of
 
 WIDTH = 88  # of a statement's right-hand side; longer pure values get a name
@@ -121,8 +121,7 @@ class _Printer:
             self.leaf, self.named.get, self.sort, self.is_natural, self.constant_of
         )
         self.values = Values(self.ints, self.sort, self.constants, params)
-        found = (s.value for s in statements(kernel.body) if isinstance(s, Def))
-        self.read = {v.attr.buffer.name for v in found if v.op == "load"}
+        self.shared = shared(kernel) if kernel.order == "statement" else {}
 
     # -- the kernel -----------------------------------------------------------------------------
 
@@ -433,9 +432,18 @@ class _Printer:
             name = self.names.fresh(s.buffer.name.lower())
             self.line(f"{name} = {value.text}")
             value = value.called(name)
+        self.barrier(s, before=True)
         self.line(f"tl.store({where}, {spread(value, axes).text}{mask})")
-        if s.buffer.name in self.read:
-            self.line("tl.debug_barrier()")  # the other threads of the program read it
+        self.barrier(s)
+
+    def barrier(self, s: Store | Atomic, before: bool = False) -> None:
+        """Statements are ordered: other threads of the program are to read an element before it is
+        overwritten, and after it is written."""
+        read = self.shared.get(s.buffer.name)
+        if read is not None and (read or not before):
+            line = "    " * self.depth + "tl.debug_barrier()"
+            if self.out[-1] != line:
+                self.out.append(line)
 
     def atomic(self, s: Atomic) -> None:
         if s.monoid not in _ATOMIC:
@@ -445,7 +453,9 @@ class _Printer:
         parts = [self.pointer(s.buffer, s.index, axes).text, value.text]
         if s.mask is not TRUE:
             parts.append(f"mask={self.ix(s.mask, axes).text}")
+        self.barrier(s, before=True)
         self.line(f"tl.atomic_{_ATOMIC[s.monoid]}({', '.join(parts)})")
+        self.barrier(s)
 
 
 def _pointer(b: Buffer) -> Expr:

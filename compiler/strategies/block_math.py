@@ -108,9 +108,11 @@ class BlockBuilder(Builder):
         return super().loop(name, lo, hi, step, inits, known)
 
     def kernel(self) -> Kernel:
-        """The kernel without values that nothing uses."""
+        """The kernel without values that nothing uses; one that reads what it writes has its
+        statements in order, others only the effects of a lane."""
         k = super().kernel()
-        return replace(k, body=_alive(k.body, _needed(k.body)))
+        body = _alive(k.body, _needed(k.body))
+        return replace(k, body=body, order="statement" if _rereads(body) else "lane")
 
     def holds(self, cond: Expr) -> bool:
         """Whether a condition follows from the ranges of indices alone."""
@@ -128,6 +130,12 @@ class BlockBuilder(Builder):
         if e.op in ("add", "mul", "floordiv"):
             return all(self.natural(a) for a in e.args)
         return e.op in ("size", "pid", "lane", "mod")
+
+
+def _rereads(body: tuple[Stmt, ...]) -> bool:
+    values = [s.value for s in statements(body) if isinstance(s, Def)]
+    read = {v.attr.buffer.name for v in values if v.op == "load"}
+    return any(isinstance(s, Store) and s.buffer.name in read for s in statements(body))
 
 
 def _needed(body: tuple[Stmt, ...]) -> set[Value]:
