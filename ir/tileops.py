@@ -154,7 +154,8 @@ def shared(kernel: Kernel) -> dict[str, bool]:
             elif isinstance(s, (Store, Atomic)):
                 writes[s.buffer.name] += times
             elif isinstance(s, For):
-                visit(s.body, 2)
+                bounded = s.lo.op == s.hi.op == "const"
+                visit(s.body, 2 * times if not bounded or s.lo.attr < s.hi.attr else 0)
             elif isinstance(s, If):
                 visit(s.then, times)
                 visit(s.other, times)

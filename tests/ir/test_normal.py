@@ -305,6 +305,10 @@ def test_facts_and_order_of_effects_are_part_of_it():
     program = parse_program(foreign.FLAT)
     assert normal_form(program) != normal_form(replace(program, facts=()))
     block = (replace(program.kernels[0], order="statement"),)
-    assert normal_form(program) != normal_form(replace(program, kernels=block))
+    assert normal_form(program) == normal_form(replace(program, kernels=block))  # nothing meets
+    twice = (replace(program.kernels[0], body=program.kernels[0].body * 2),)
+    both = (replace(twice[0], order="statement"),)
+    again = replace(program, kernels=twice)
+    assert normal_form(again) != normal_form(replace(program, kernels=both))
     assert normal_form(program) == normal_form(replace(program, assumes=("anything",)))
     assert isinstance(program, TileProgram)
