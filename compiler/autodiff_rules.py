@@ -163,6 +163,8 @@ _NARY: dict[str, Callable[[Expr, Expr], Shares]] = {
     "cast": lambda x, w: (w,),
     "round": lambda x, w: (w,),  # straight through
     "toreal": lambda x, w: (None,),
+    "rand": lambda x, w: (None, None, None),
+    "randn": lambda x, w: (None, None, None),
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from opwright.compiler import codes
 from opwright.compiler.codes import KINDS, Findings
 from opwright.compiler.interface import is_default_limit
+from opwright.compiler.intrinsics import call_form, is_intrinsic, variant
 from opwright.compiler.library import Library
 from opwright.compiler.scope import (
     Interval,
@@ -24,6 +25,7 @@ from opwright.compiler.scope import (
     same_extent,
 )
 from opwright.compiler.terms import Terms
+from opwright.compiler.variadic import leading_axes, variadic_size
 from opwright.grammar import ast
 from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import DiagnosticError
@@ -114,9 +116,14 @@ class Calls:
         if op.key in self.library.pending:
             self.findings.add(codes.CYCLE, node.span, names=f"operator `{op.name}`")
             return None
+        if is_intrinsic(op):
+            node = call_form(node)
         values = self._values(node, scope)
         if values is None:
             return None
+        if is_intrinsic(op):
+            first = next(iter(values.values()), None)
+            op = variant(op, None if first is None else first.kind)
         callee = self._elaborate(op, values, node)
         if callee is None:
             return None
@@ -147,6 +154,13 @@ class Calls:
         """The called operator at the binding that the arguments' types ask for."""
         key = op.key
         syntax = self.library.op(key)  # type: ignore[arg-type]
+        if variadic_size(syntax) is not None:
+            given = [(t, values.get(k, values.get(t.name))) for k, t in enumerate(syntax.inputs)]
+            ranks = {t.name: len(v.shape) for t, v in given if v is not None}
+            count = leading_axes(syntax, ranks)
+            if count is not None and count >= 0 and count != 1:
+                key = self.library.written_out(key, count)  # type: ignore[arg-type]
+                syntax = self.library.op(key)
         options = {t.name: [o.name for o in t.options] for t in syntax.types}
         types: dict[str, str] = {}
         for k, decl in enumerate(syntax.inputs):

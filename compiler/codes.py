@@ -228,6 +228,11 @@ FALSE_LAW = register(
     "the law `{name}` does not hold: {witness}",
     "correct the law or the definition, or narrow what its arguments may be",
 )
+UNKNOWN_EXTENT = register(
+    "E0430",
+    "how far {what} runs follows from nothing",
+    "write an index alone, or one position that you compute",
+)
 UNSUPPORTED = register("E0499", "not supported by this version: {what}", "{cure}")
 
 

@@ -191,7 +191,7 @@ class Body:
             assert interval is not None
             unique = self.terms.index(name.removesuffix("..."), interval)
             axes.append(OpAxis(unique, *interval))
-            inner.names[name] = Index(var(unique))
+            inner.names[name] = Index(var(unique), interval[1])
             if name.endswith("..."):
                 inner.names.pop(name.removesuffix("..."), None)
         return axes, inner
@@ -393,7 +393,7 @@ class Body:
         init: Expr | None = ZERO
         if d.init is not None:
             first = Scope(inner)
-            first.names[axis] = Index(axes[where].lo - ONE)
+            first.names[axis] = Index(axes[where].lo - ONE, axes[where].hi)
             init = self.terms.scalar(d.init, first)
         if body is not None and t.role == "local" and t.kind == "int" and body.kind == "real":
             t.kind = "real"

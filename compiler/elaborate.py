@@ -20,6 +20,7 @@ from opwright.compiler.codes import Findings, did_you_mean
 from opwright.compiler.contract import Contract
 from opwright.compiler.definitions import Body, prune
 from opwright.compiler.interface import Reader, bindings
+from opwright.compiler.intrinsics import declare, streams
 from opwright.compiler.library import Key, Library
 from opwright.compiler.scope import Interval, Scope
 from opwright.compiler.terms import Terms
@@ -137,9 +138,12 @@ def _elaborate(
     library: Library, module: ast.Module, op: ast.Op, types: Mapping[str, str], key: Key
 ) -> Elaborated:
     findings = Findings(module.filename)
-    outer = Scope()
+    builtin = Scope()
+    declare(builtin, library)
+    outer = Scope(builtin)
     library.bind_imports(module, outer, findings)
     terms = Terms(findings)
+    terms.streams = streams(op)
     reader = Reader(op, terms, Scope(outer), findings)
     interface = reader.read(types)
     calls = Calls(terms, library, findings)
@@ -216,6 +220,7 @@ def quiet(library: Library, filename: str, loud: Calls) -> tuple[Terms, Calls]:
     terms = Terms(unseen)
     calls = Calls(terms, library, unseen)
     calls.equal = loud.equal
+    terms.streams = loud.terms.streams
     terms.call_operator = calls
     return terms, calls
 

@@ -119,6 +119,8 @@ class Evaluator:
         if e.op == "select":
             return self._select(e, mask)
         args = [self.value(a, mask) for a in e.args]
+        if e.op in ("rand", "randn"):
+            return self.b.cast(self.b.ew(e.op, *args), self.real)
         if e.op == "div" and args[0].axes and not args[1].axes:
             # one division per tile, not per lane: within an ulp, and out of the loop where it can
             # be

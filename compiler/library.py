@@ -7,12 +7,13 @@ and then among the shipped specs. Every file is parsed once, every binding elabo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opwright.compiler import codes
 from opwright.compiler.codes import Findings, did_you_mean
 from opwright.compiler.scope import ModuleName, OperatorName, Scope
+from opwright.compiler.variadic import written_out
 from opwright.grammar import ast
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.grammar.parser import parse_bytes
@@ -72,6 +73,15 @@ class Library:
             finally:
                 self.pending.pop()
         return self.operators[at]
+
+    def written_out(self, key: Key, count: int) -> Key:
+        """The operator with `count` axes in the place of its group of leading axes."""
+        name = f"{key.filename}#{key.op}#{count}"
+        if name not in self.modules:
+            module = self.modules[key.filename]
+            ops = tuple(written_out(o, count) if o.name == key.op else o for o in module.ops)
+            self.modules[name] = replace(module, ops=ops)
+        return Key(name, key.op)
 
     # -- imports ----------------------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A bound index: the expression it stands for."""
+    """A bound index: the expression it stands for, and one more than its largest value if known."""
 
     expr: Expr
+    extent: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

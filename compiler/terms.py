@@ -7,10 +7,11 @@ elaborator sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from opwright.compiler import codes
 from opwright.compiler.codes import KINDS, Findings, did_you_mean
+from opwright.compiler.intrinsics import INTRINSICS, RANDOM, RESULTS
 from opwright.compiler.scope import (
     Index,
     Interval,
@@ -21,6 +22,7 @@ from opwright.compiler.scope import (
     Scope,
     TensorName,
     Whole,
+    bounding,
     role_of,
     same_extent,
 )
@@ -56,10 +58,9 @@ FUNCTIONS = tuple(
     sorted(
         r.name
         for r in ROWS.values()
-        if r.symbol is None and r.name not in ("neg", "not", "select", "toreal")
+        if r.symbol is None and r.name not in ("neg", "not", "select", "toreal", "rand", "randn")
     )
 )
-RANDOM = ("rand", "randn")
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod"}
 COMPARISONS = {"==": "eq", "!=": "ne", "~=": "approx", "<=": "le", "<": "lt", ">": "lt", ">=": "le"}
 
@@ -79,6 +80,7 @@ class Terms:
         self.record: Callable[[Expr, Span], None] = lambda e, span: None
         self.call_operator: CallHandler = lambda node, op, scope: None
         self.whole_comparisons = False  # `~=` between tensors: contracts only
+        self.streams: Mapping[Span, int] = {}  # of calls of `rand` and `randn`
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -461,8 +463,9 @@ class Terms:
         if base is None:
             return None
         if isinstance(base, Results):
-            if node.name in base.outputs:
-                return base.outputs[node.name]
+            name = RESULTS.get(node.name, node.name) if base.op in INTRINSICS else node.name
+            if node.name in base.outputs or name in base.outputs:
+                return base.outputs.get(node.name) or base.outputs[name]
             known = ", ".join(base.outputs)
             self.findings.add(
                 codes.UNKNOWN_RESULT, node.span, op=base.op, name=node.name, known=known
@@ -479,30 +482,27 @@ class Terms:
 
     def _lambda(self, node: ast.TensorLambda, scope: Scope) -> Whole | None:
         shape: list[Expr | None] = []
+        ends: list[Interval] = []
         inner = scope.inner()
         for b in node.binders:
             hi = self.integer(b.hi, inner, f"the bound of `{b.name}`")
             lo = ZERO if b.lo is None else self.integer(b.lo, inner, f"the bound of `{b.name}`")
             if hi is None or lo is None:
                 return None
-            if lo is not ZERO:
-                self.findings.add(
-                    codes.UNSUPPORTED,
-                    b.span,
-                    what="a tensor literal whose index does not start at 0",
-                    cure="let the index start at 0 and shift it in the body",
-                )
-                return None
-            shape.append(hi)
+            shape.append(hi - lo)
+            ends.append((lo, hi))
             name = self.index(b.name, (lo, hi))
-            inner.names[b.name] = Index(var(name))
+            inner.names[b.name] = Index(var(name), hi)
         body = self.scalar(node.body, inner)
         if body is None:
             return None
 
         def at(index: tuple[Expr, ...], fill: Expr | None, span: Span) -> Expr | None:
             # the body is elaborated anew, so that the indices it binds stay unique
-            names = {b.name: Index(e) for b, e in zip(node.binders, index, strict=True)}
+            names = {
+                b.name: Index(lo + e, hi)
+                for b, e, (lo, hi) in zip(node.binders, index, ends, strict=True)
+            }
             e = self.scalar(node.body, scope.inner(names))
             if e is None or fill is None:
                 return e
@@ -521,8 +521,13 @@ class Terms:
         operator = isinstance(scope.find(node.func), OperatorName)
         if node.is_reducer and (len(node.args) > 1 or not operator):
             return self._binary_reducer(node, scope)
+        if operator and node.func in (*FUNCTIONS, *RANDOM) and not self._on_numbers(node, scope):
+            target = self._operator(node, scope)
+            return None if target is None else self.call_operator(node, target, scope)
         if node.func in FUNCTIONS:
             return self._function(node, scope)
+        if node.func in RANDOM:
+            return self._random(node, scope)
         target = self._operator(node, scope)
         if target is not None:
             return self.call_operator(node, target, scope)
@@ -553,16 +558,7 @@ class Terms:
         b = scope.find(node.func)
         if isinstance(b, OperatorName):
             return b
-        if node.func in RANDOM or node.func == "topk":
-            self.findings.add(
-                codes.UNSUPPORTED,
-                node.span,
-                what=f"`{node.func}`",
-                cure="pass the random numbers as an input"
-                if node.func in RANDOM
-                else "state the rank of every element with a sum, and take `argmax` of it",
-            )
-        elif b is not None:
+        if b is not None:
             self.findings.add(
                 codes.WRONG_ROLE, node.span, name=node.func, found=role_of(b), wanted="a function"
             )
@@ -572,8 +568,8 @@ class Terms:
                 codes.UNKNOWN_FUNCTION,
                 node.span,
                 name=node.func,
-                hint=did_you_mean(node.func, [*FUNCTIONS, *operators]),
-                known=", ".join(FUNCTIONS),
+                hint=did_you_mean(node.func, [*FUNCTIONS, *RANDOM, *operators]),
+                known=", ".join((*FUNCTIONS, *RANDOM, *INTRINSICS)),
             )
         return None
 
@@ -608,6 +604,63 @@ class Terms:
             )
             return None
         return self._apply(node.func, node.span, *args)
+
+    def _on_numbers(self, node: ast.Call, scope: Scope) -> bool:
+        """Whether a function that is also the name of an operator is called on single values."""
+        before = len(self.findings.found)
+        values = [self.value(a, scope) for a in node.args]
+        del self.findings.found[before:]
+        return not any(isinstance(v, Whole) and v.shape or isinstance(v, Results) for v in values)
+
+    def _random(self, node: ast.Call, scope: Scope) -> Expr | None:
+        """A random number at a tuple of indices: its position is row-major."""
+        stream: Expr | None = const(self.streams.get(node.span, 0))
+        for k in node.kwargs:
+            if k.name == "stream":
+                stream = self.integer(k.value, scope, "`stream`")
+        if len(node.args) < 2 or any(k.name != "stream" for k in node.kwargs):
+            self.findings.add(
+                codes.WRONG_ARITY,
+                node.span,
+                name=node.func,
+                wanted="a seed and at least one index, 2 or more",
+                found=len(node.args) + len(node.kwargs),
+                cure=f"write `{node.func}(seed, i, j)`",
+            )
+            return None
+        seed = self.integer(node.args[0], scope, "a seed")
+        position: Expr | None = None
+        for k, arg in enumerate(node.args[1:]):
+            e = self.integer(arg, scope, "an index")
+            if k == 0:
+                position = e
+                continue
+            extent = self._extent(arg, scope)
+            if e is None or position is None:
+                return None
+            if extent is None:
+                self.findings.add(codes.UNKNOWN_EXTENT, arg.span, what=f"`{format_expr(arg)}`")
+                return None
+            position = position * extent + e
+        return self._apply(node.func, node.span, seed, position, stream)
+
+    def _extent(self, node: ast.Expr, scope: Scope) -> Expr | None:
+        """One more than the largest value of an index expression."""
+        ranges: dict[str, Interval | None] = {}
+        inner = scope.inner()
+        for n in ast.walk(node):
+            b = scope.find(n.name) if isinstance(n, ast.Name | ast.Splat) else None
+            if isinstance(n, ast.Splat):
+                b = scope.find(n.name + "...")
+            if isinstance(b, Index) and isinstance(n, ast.Name | ast.Splat):
+                if b.extent is None:
+                    return None
+                name = n.name + ("..." if isinstance(n, ast.Splat) else "")
+                inner.names[name] = Index(var(f"?{name}"))
+                ranges[f"?{name}"] = (ZERO, b.extent)
+        e = self.integer(node, inner, "an index")
+        top = None if e is None else bounding(e, ranges, upper=True)
+        return None if top is None else top + 1
 
     def _cast(self, node: ast.Cast, scope: Scope) -> Expr | None:
         e = self.scalar(node.x, scope)
@@ -676,7 +729,7 @@ class Terms:
                 ranges.append(interval)
             name = self.index(b.name, interval)
             names.append(name)
-            inner.names[b.name] = Index(var(name))
+            inner.names[b.name] = Index(var(name), hi)
         return inner, names, ranges, good
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from opwright.ir.philox import normal, uniform
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -138,6 +140,9 @@ ROWS: dict[str, Row] = {
         Row("atan", "r:r", _quiet(np.arctan), None, 20, 4),
         Row("erf", "r:r", _erf, None, 20, 3),
         Row("sigmoid", "r:r", _sigmoid, None, 14, 3),
+        # random numbers: seed, position, stream (see `opwright.ir.philox`)
+        Row("rand", "iii:r", uniform, None, 100, 0),
+        Row("randn", "iii:r", normal, None, 140, 2),
         # between kinds
         Row(
             "toreal",

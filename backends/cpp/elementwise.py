@@ -88,6 +88,8 @@ def row(op: str, args: list[str], like: DType, out: DType, lanes: int) -> str:
         return f"v_{'positive' if like.bits == 32 and real else 'abs'}({args[0]})"
     if op == "pow":
         return f"v_pow({args[0]}, {args[1]})"
+    if op in ("rand", "randn"):
+        return f"v_{op}<{value_type(out, lanes)}>({', '.join(args)})"
     if op in ("isnan", "isinf"):
         text = f"v_{op}({args[0]})"
         return mask_lanes(text, like, lanes) if vector else text

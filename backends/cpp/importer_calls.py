@@ -5,7 +5,7 @@ from __future__ import annotations
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_memory import Memory
 from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
-from opwright.ir.dtypes import BF16, DTYPES, F16, F32, DType
+from opwright.ir.dtypes import BF16, DTYPES, F16, F32, I64, DType
 from opwright.ir.expr import Expr, call, leaf
 from opwright.ir.tile import Scan, Value
 
@@ -165,6 +165,9 @@ class Calls(Memory):
         if name in ("v_isnan", "v_isinf"):
             found = self.k.ew(name[2:], self.real(args[0]), name=self.hint or None)
             return C(t if t.kind == "vector" else TRUTH, leaf("value", found, "bool"))
+        if name in ("v_rand", "v_randn"):
+            words = [self.materialise(self.number(a), I64) for a in args]
+            return C(t, self.k.ew(name[2:], *words, name=self.hint or None))
         if name in _VECTOR_ROUND:
             return self.rounded(_VECTOR_ROUND[name], t, args[0])
         if name == "v_abs" and t.scalar.is_integer:

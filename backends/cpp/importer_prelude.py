@@ -53,6 +53,7 @@ template <class V> struct v_half_bits {{ typedef u16 type; }};
 {halves}
 template <class V> typename v_half_bits<V>::type v_to_bf16(V x);
 template <class V> typename v_half_bits<V>::type v_to_f16(V x);
+{random}
 {unary}
 {binary}
 i64 i_min(i64, i64); i64 i_max(i64, i64); i64 i_div(i64, i64); i64 i_mod(i64, i64);
@@ -61,6 +62,7 @@ double r_min(double, double); double r_max(double, double);
 _UNARY = """exp exp2 expm1 log log2 log1p sqrt root rsqrt sin cos tan sinh cosh tanh asin acos atan
 erf sigmoid abs positive floor ceil trunc rint""".split()
 _RUNS = [f"{kind}{back}" for kind in ("sum", "prod", "max", "min") for back in ("", "_back")]
+_RANDOM = "rand randn".split()
 _BINARY = "max min pow floordiv floormod".split()
 
 
@@ -104,6 +106,7 @@ def _declarations(types: list[str], halves: list[str]) -> str:
             for h in halves
         ),
         runs="".join(f"template <class V> V v_run_{n}(V v);\n" for n in _RUNS),
+        random="".join(f"template <class To, class V> To v_{n}(V, V, V);\n" for n in _RANDOM),
         unary="".join(f"template <class V> V v_{n}(V x);\n" for n in _UNARY),
         binary="".join(f"template <class V> V v_{n}(V x, V y);\n" for n in _BINARY),
     )

@@ -210,6 +210,30 @@ template <class V> INL V v_pow(V x, V y) {
   return v_map(x, y, [](auto a, auto b) {
     if constexpr (__is_same(decltype(a), float)) return __builtin_powf(a, b); else return __builtin_pow(a, b); }); }
 
+//: v_philox
+/* words 0 and 1 of Philox4x32-10; counter: position, stream, 0 */
+struct v_words { u32 a, b; };
+INL v_words v_philox(i64 seed, i64 at, i64 stream) {
+  u32 k0 = (u32)seed, k1 = (u32)((u64)seed >> 32), a = (u32)at, b = (u32)((u64)at >> 32), c = (u32)stream, d = 0;
+  for (int n = 0; n < 10; n++) {
+    u64 p = 0xD2511F53ull * a, q = 0xCD9E8D57ull * c;
+    a = (u32)(q >> 32) ^ b ^ k0; c = (u32)(p >> 32) ^ d ^ k1; b = (u32)q; d = (u32)p;
+    k0 += 0x9E3779B9u; k1 += 0xBB67AE85u; }
+  return {a, b}; }
+//: v_rand
+template <class To, class V> INL To v_rand(V seed, V at, V stream) {
+  if constexpr (v_scalar<V>) return (To)(v_philox(seed, at, stream).a >> 8) * (To)0x1p-24;
+  else return v_lanes<To>([&](int l) { return v_rand<typename v_of<To>::element>(seed[l], at[l], stream[l]); }); }
+//: v_normal
+INL double v_normal(i64 seed, i64 at, i64 stream) {
+  v_words w = v_philox(seed, at, stream);
+  double u = ((double)(w.a >> 8) + 1) * 0x1p-24, angle = (double)(w.b >> 8) * 0x1.921fb54442d18p-22;
+  return __builtin_sqrt(-2 * __builtin_log(u)) * __builtin_cos(angle); }
+//: v_randn
+template <class To, class V> INL To v_randn(V seed, V at, V stream) {
+  if constexpr (v_scalar<V>) return (To)v_normal(seed, at, stream);
+  else return v_lanes<To>([&](int l) { return v_randn<typename v_of<To>::element>(seed[l], at[l], stream[l]); }); }
+
 //: v_isnan
 template <class V> INL auto v_isnan(V x) { return x != x; }
 //: v_isinf
