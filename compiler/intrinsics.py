@@ -76,9 +76,11 @@ def variant(op: OperatorName, kind: str | None) -> OperatorName:
 
 def call_form(node: ast.Call) -> ast.Call:
     """`topk(x, k)` with its count as the size that it is."""
-    args, kwargs = node.args, node.kwargs
+    args: tuple[ast.Expr, ...] = node.args
+    kwargs: tuple[ast.NamedArg, ...] = node.kwargs
     if len(args) == 2:
-        args, kwargs = args[:1], (*kwargs, ast.NamedArg("K", args[1], span=args[1].span))
+        count = args[1]
+        args, kwargs = args[:1], (*kwargs, ast.NamedArg("K", count, span=count.span))
     kwargs = tuple(replace(k, name="K") if k.name == "k" else k for k in kwargs)
     return replace(node, args=args, kwargs=kwargs)
 

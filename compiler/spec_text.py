@@ -165,6 +165,8 @@ def _operation(e: Expr, outer: int) -> str:
     row = ROWS[e.op]
     if row.symbol is None:
         args = [expression(a) for a in e.args]
+        if e.op in ("rand", "randn"):
+            return f"{e.op}({args[0]}, {args[1]}, stream = {args[2]})"
         if row.kinds.startswith("r") and e.args[0].op == "toreal":
             args[0] = f"f32({args[0]})"
         return f"{e.op}({', '.join(args)})"

@@ -610,15 +610,15 @@ class Terms:
         before = len(self.findings.found)
         values = [self.value(a, scope) for a in node.args]
         del self.findings.found[before:]
-        return not any(isinstance(v, Whole) and v.shape or isinstance(v, Results) for v in values)
+        return not any((isinstance(v, Whole) and v.shape) or isinstance(v, Results) for v in values)
 
     def _random(self, node: ast.Call, scope: Scope) -> Expr | None:
         """A random number at a tuple of indices: its position is row-major."""
         stream: Expr | None = const(self.streams.get(node.span, 0))
-        for k in node.kwargs:
-            if k.name == "stream":
-                stream = self.integer(k.value, scope, "`stream`")
-        if len(node.args) < 2 or any(k.name != "stream" for k in node.kwargs):
+        for named in node.kwargs:
+            if named.name == "stream":
+                stream = self.integer(named.value, scope, "`stream`")
+        if len(node.args) < 2 or any(n.name != "stream" for n in node.kwargs):
             self.findings.add(
                 codes.WRONG_ARITY,
                 node.span,
@@ -646,6 +646,9 @@ class Terms:
 
     def _extent(self, node: ast.Expr, scope: Scope) -> Expr | None:
         """One more than the largest value of an index expression."""
+        alone = scope.find(node.name) if isinstance(node, ast.Name) else None
+        if isinstance(alone, Index):
+            return alone.extent
         ranges: dict[str, Interval | None] = {}
         inner = scope.inner()
         for n in ast.walk(node):

@@ -35,12 +35,13 @@ def written_out(op: ast.Op, count: int) -> ast.Op:
     group = variadic_size(op)
     assert group is not None
     items = tuple(i for i in op.items if isinstance(i, KEPT))
-    writer = _Writer(group, count, {n.name for i in items for n in ast.walk(i) if _named(n)})
+    writer = _Writer(group, count, {n for i in items for n in _names(i)})
     return replace(op, items=tuple(writer.node(i) for i in items))
 
 
-def _named(node: ast.Node) -> bool:
-    return isinstance(getattr(node, "name", None), str)
+def _names(item: ast.Node) -> set[str]:
+    found = (getattr(n, "name", None) for n in ast.walk(item))
+    return {n for n in found if isinstance(n, str)}
 
 
 class _Writer:

@@ -12,6 +12,8 @@ from opwright.backends.jax.expressions import Path, Running, Scope, Stored, path
 from opwright.backends.jax.folds import Folds
 from opwright.backends.jax.scalar import (
     ATOM,
+    PHILOX,
+    RANDOM,
     SUM,
     PrintError,
     Term,
@@ -55,6 +57,8 @@ def needs_x64(op: Operator) -> bool:
                 kinds.add(x.attr.name)
             elif x.op == "fold" and x.attr.acc is not None:
                 kinds.add(x.attr.acc.name)
+            elif x.op in RANDOM:
+                kinds.add("i64")
     return bool(kinds & {"f64", "i64", "u64"})
 
 
@@ -99,6 +103,9 @@ class _Printer(Folds):
         """The module around the statements of the function."""
         op = self.op
         code = "\n".join(self._head() + body)
+        random = [t.replace("REAL", self.real) for n, t in RANDOM.items() if f"{n}(" in code]
+        helpers = "\n\n".join([PHILOX, *random]) if random else ""
+        code += helpers
         imports = ["from functools import partial"] if static_names(op) else []
         imports += ["import math"] if "math." in code else []
         used = ["import jax", "import jax.numpy as jnp"]
@@ -110,6 +117,7 @@ class _Printer(Folds):
         title = f'"""{op.name} {op.version}{": " + title if title else ""}"""'
         types = ", ".join(f"{k} = {v}" for k, v in op.types.items())
         lines = [title, "", *imports, *([""] if imports else []), *used, "", ""]
+        lines += [*helpers.splitlines(), "", ""] if helpers else []
         lines += [f"# {types}"] if types else []
         lines += [jit, f"def {function_name(op)}({self._signature()}):"]
         lines += [f"    {line}" for line in self._head() + body]

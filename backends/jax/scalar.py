@@ -144,9 +144,47 @@ _MATH = {
     "isinf": "math.isinf", "exp2": "math.exp2",
 }  # fmt: skip
 
+RANDOM = {
+    "rand": """\
+def rand(seed, position, stream):
+    return (philox(seed, position, stream)[0] >> 8).astype(REAL) * 2.0**-24
+""",
+    "randn": """\
+def randn(seed, position, stream):
+    a, b = philox(seed, position, stream)
+    u = ((a >> 8).astype(float) + 1.0) * 2.0**-24
+    angle = (b >> 8).astype(float) * (2.0 * math.pi * 2.0**-24)
+    return (jnp.sqrt(-2.0 * jnp.log(u)) * jnp.cos(angle)).astype(REAL)
+""",
+}
+PHILOX = '''\
+def multiply(m, x):
+    """The high and the low word of a product of words of 32 bits."""
+    m = jnp.uint32(m)
+    low, high = x & jnp.uint32(0xFFFF), x >> 16
+    a, b, c = low * (m & 0xFFFF), low * (m >> 16), high * (m & 0xFFFF)
+    middle = (a >> 16) + (b & 0xFFFF) + (c & 0xFFFF)
+    return high * (m >> 16) + (b >> 16) + (c >> 16) + (middle >> 16), x * m
+
+
+def philox(seed, position, stream):
+    """Words 0 and 1 of Philox4x32-10; the counter is position, stream, 0."""
+    seed, position = jnp.asarray(seed), jnp.asarray(position)
+    k0, k1 = seed.astype(jnp.uint32), (seed >> 32).astype(jnp.uint32)
+    a, b = position.astype(jnp.uint32), (position >> 32).astype(jnp.uint32)
+    c, d = jnp.asarray(stream).astype(jnp.uint32), jnp.uint32(0)
+    for _ in range(10):
+        p, q = multiply(0xD2511F53, a), multiply(0xCD9E8D57, c)
+        a, b, c, d = q[0] ^ b ^ k0, q[1], p[0] ^ d ^ k1, p[1]
+        k0, k1 = k0 + jnp.uint32(0x9E3779B9), k1 + jnp.uint32(0xBB67AE85)
+    return a, b
+'''
+
 
 def operation(name: str, args: Sequence[Term], axes: tuple[str, ...], kind: str) -> Term:
     """An elementwise operation on terms that are aligned to `axes`."""
+    if name in RANDOM:
+        return Term(f"{name}({', '.join(a.code for a in args)})", axes, kind)
     if all(a.static for a in args):
         return _static(name, args, kind)
 

@@ -145,6 +145,9 @@ class Values:
         for d, other in (v.args[::-1], v.args) if v.op == "add" else ():
             if d in self.dots and set(other.axes) == set(v.axes):
                 return self.dot(d, self.solid(other))
+        if v.op in ("rand", "randn"):
+            whole = ", ".join(spread(self.solid(a), axes).text for a in v.args)
+            return Text(f"{v.op}({whole})", axes)
         args = self.operands(v)
         inside = ", ".join(t.text for t in args)
         if v.op in _INFIX:

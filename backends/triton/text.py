@@ -35,6 +35,28 @@ FUNCTIONS = {
 }  # fmt: skip
 
 HELPERS = {
+    "philox": '''\
+@triton.jit
+def philox(seed, position, stream):
+    """The words of Philox4x32-10; the counter is position, stream, 0."""
+    a, b = position.to(tl.uint32), (position >> 32).to(tl.uint32)
+    c = stream.to(tl.uint32) + a * 0
+    return tl.philox(seed, a, b, c, a * 0)
+''',
+    "rand": """\
+@triton.jit
+def rand(seed, position, stream):
+    a, b, c, d = philox(seed, position, stream)
+    return (a >> 8).to(tl.float32) * 5.9604644775390625e-08
+""",
+    "randn": """\
+@triton.jit
+def randn(seed, position, stream):
+    a, b, c, d = philox(seed, position, stream)
+    u = ((a >> 8).to(tl.float64) + 1.0) * 5.9604644775390625e-08
+    angle = (b >> 8).to(tl.float64) * 3.7450702829239286e-07
+    return (tl.sqrt(-2.0 * tl.log(u)) * tl.cos(angle)).to(tl.float32)
+""",
     "maximum": '''\
 @triton.jit
 def maximum(a, b):

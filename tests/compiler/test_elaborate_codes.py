@@ -168,7 +168,14 @@ TEXTS: Mapping[str, tuple[str, str]] = {
                   COPY + "\n  ensures same: all[i: N](y[i] == x[i])"),
     "E0422": both(COPY + "\n  law even: f([i: N => -x[i]]) ~= y",
                   COPY + "\n  law odd: f([i: N => -x[i]]) ~= [i: N => -y[i]]"),
-    "E0499": both("def { y[i] = x[i] + rand(0, i) }", "def { y[i] = x[i] }"),
+    "E0430": both(
+        "input k: i32[N] def { y[i] = x[i] * rand(0, i, k[i]) }",
+        "input k: i32[N] def { y[i] = x[i] * rand(0, k[i], i) }",
+    ),
+    "E0499": (
+        op("def { rec t: y[t] = both([j: N => y[t - 1] + x[j]]).a[t] init 0 }", head=TWO),
+        op("def { y[t] = both([j: N => x[t] + x[j]]).a[t] }", head=TWO),
+    ),
 }  # fmt: skip
 
 ELSEWHERE = {"E0213", "E0219"}  # these need files or arguments; see below
