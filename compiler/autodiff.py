@@ -231,6 +231,19 @@ class Reverse:
                     if share is not None:
                         weights.setdefault(a, []).append(share)
 
+    def _resumed(self, t: Tensor, saved: set[str]) -> Tensor:
+        """A tensor that is made again beside members of its recurrence that were saved."""
+        if t.recurrence is None or t.body is None or not saved & set(t.recurrence.group):
+            return t
+        members = [u for u in self.forward if u.name in t.recurrence.group]
+        self.earlier = tuple(u for u in members if u.name in saved)
+        body = self._started(t.body)
+        self.earlier = ()
+        group = tuple(n for n in t.recurrence.group if n not in saved)
+        again = any(reads_of(u) & set(group) for u in members if u.name in group)
+        rest = replace(t.recurrence, group=group) if again else None
+        return replace(t, body=body, recurrence=rest)
+
     def _started(self, e: Expr) -> Expr:
         """Reads of the recurrence one step before its first are its initial values."""
 
@@ -332,7 +345,8 @@ class Reverse:
     def _assemble(self, results: list[Tensor]) -> Operator:
         op = self.op
         outputs = {t.name for t in op.outputs}
-        made = {t.name: t for t in (*self.forward, *self.adjoints)}
+        forward = [t if t.name in outputs else self._resumed(t, outputs) for t in self.forward]
+        made = {t.name: t for t in (*forward, *self.adjoints)}
         live: set[str] = set()
         todo = [n for t in results for n in reads_of(t)]
         while todo:
@@ -358,7 +372,7 @@ class Reverse:
         known = {t.name for t in inputs}
         tensors = [
             replace(t, role="local", updates=None)
-            for t in (*self.forward, *self.adjoints)
+            for t in (*forward, *self.adjoints)
             if t.name in live and t.name not in known
         ]
         return Operator(

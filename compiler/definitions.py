@@ -151,7 +151,7 @@ class Body:
                 t.kind = "bool" if _truth(d.rhs) else "real"
         terms.used = set(self.terms.used)
         del calls
-        Ranges(self.definitions, scope, terms).infer(self.findings)
+        Ranges(self.definitions, scope, terms, self.interface.facts).infer(self.findings)
         for d in self.definitions.values():
             t = scope.names[d.name]
             assert isinstance(t, TensorName)

@@ -2,13 +2,14 @@
 
 An index takes the extent of an axis that its equation reads at that index alone, or at its mirror
 image `N - 1 - i` where N is that extent; else the range over which others read the local; else the
-extent of an axis it reads under a condition. Two
-different answers of one strength are reported, unless the readers decide between them.
+extent of an axis it reads under a condition; else what follows from a quotient `i // A`, or from
+`i * A + rest` that tiles an axis. Two different answers of one strength are reported, unless the
+readers decide between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.compiler import codes
@@ -26,7 +27,8 @@ from opwright.compiler.scope import (
 )
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
-from opwright.ir.expr import ZERO, affine, show, var
+from opwright.ir.expr import ZERO, Expr, affine, free_vars, show, var
+from opwright.ir.extents import digit_range
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +58,18 @@ class Site:
 class Ranges:
     """Infers in place: the `TensorName`s of the definitions in `root` get rank, kind and ranges."""
 
-    def __init__(self, definitions: Mapping[str, Definition], root: Scope, terms: Terms) -> None:
+    def __init__(
+        self,
+        definitions: Mapping[str, Definition],
+        root: Scope,
+        terms: Terms,
+        facts: Sequence[Expr] = (),
+    ) -> None:
         self.definitions, self.root, self.terms = definitions, root, terms
+        self.facts = facts
         self.counter = 0
         self.sites: list[Site] = []
+        self.digits: list[Site] = []  # where an axis is part of a longer index
         for d in definitions.values():
             env = {}
             for k, (name, _) in enumerate(d.indices):
@@ -68,7 +78,7 @@ class Ranges:
 
     def infer(self, findings: Findings) -> None:
         """Resolve what can be resolved and report the rest."""
-        while self._whole() or self._round(1) or self._round(2) or self._round(3):
+        while self._whole() or any(self._round(n) for n in (1, 2, 3, 4)):
             pass
         for d in self.definitions.values():
             t = self._tensor(d.name)
@@ -99,11 +109,18 @@ class Ranges:
             case ast.Read():
                 hidden = isinstance(node.base, ast.Name) and node.base.name in env
                 for k, part in enumerate(node.indices):
+                    if hidden or node.fill is not None:
+                        continue
+                    scope, count = tuple(env.items()), len(node.indices)
                     name, other = _index_name(part, env)
-                    if not hidden and node.fill is None and name is not None and name in env:
-                        scope = tuple(env.items())
-                        count = len(node.indices)
+                    if name is not None and name in env:
                         yield Site(node.base, k, count, env[name], scope, strong, other)
+                    if isinstance(part, ast.Binary):
+                        for inside in sorted(_names(part) & set(env)):
+                            if env[inside].axis is not None:
+                                self.digits.append(
+                                    Site(node.base, k, count, env[inside], scope, strong, part)
+                                )
                 for child in ast.children(node):
                     if not isinstance(child, ast.Name):
                         yield from self._walk(child, env, strong)
@@ -221,7 +238,25 @@ class Ranges:
             return both if len(both) == 1 else own
         if strength == 1:
             return own
+        if strength == 4:
+            return self._digits(d, k)
         return self._readers(d, k) if strength == 2 else self._own(d, k, strong=False)
+
+    def _digits(self, d: Definition, k: int) -> list[Interval]:
+        """What follows from indices that the axis is a part of: `i // A`, `i * A + rest`."""
+        found = []
+        for site in self.digits:
+            r = self._shape(site) if site.index.axis == (d.name, k) else None
+            if r is None or r[0] is not ZERO or not isinstance(site.part, ast.Expr):
+                continue
+            e = self.terms.scalar(site.part, self._scope(site.scope))
+            if e is None or e.kind != "int":
+                continue
+            name = site.index.placeholder
+            hi = digit_range(e, name, r[1], self.terms.ranges, self.facts)
+            if hi is not None and not free_vars(hi):
+                found.append((ZERO, hi))
+        return _distinct(found)
 
     def _own(self, d: Definition, k: int, strong: bool) -> list[Interval]:
         found = []
@@ -243,7 +278,7 @@ class Ranges:
         return _distinct(found)
 
     def _report(self, d: Definition, k: int, findings: Findings) -> None:
-        choices = self._own(d, k, strong=True) or self._readers(d, k) or self._own(d, k, False)
+        choices = next(filter(None, (self._candidates(d, k, n) for n in (1, 2, 3, 4))), [])
         index, span = d.indices[k]
         if choices:
             text = " or ".join(show(hi) if lo is ZERO else f"{show(lo)}..{show(hi)}"
@@ -260,10 +295,14 @@ def _index_name(part: ast.Node, env: Mapping[str, Bound]) -> tuple[str | None, a
     if isinstance(part, ast.Splat):
         return part.name + "...", None
     if isinstance(part, ast.Binary):
-        named = {n.name for n in ast.walk(part) if isinstance(n, ast.Name)} & set(env)
+        named = _names(part) & set(env)
         if len(named) == 1:
             return named.pop(), part
     return None, None
+
+
+def _names(node: ast.Node) -> set[str]:
+    return {n.name for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _distinct(found: list[Interval]) -> list[Interval]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from opwright.ir.expr import Expr, affine, const, free_vars
+from opwright.ir.expr import ZERO, Expr, affine, call, const, free_vars
 from opwright.ir.expr import var as variable
 
 Interval = tuple[Expr, Expr]  # half-open
@@ -60,4 +60,57 @@ def bounding(e: Expr, ranges: Mapping[str, Interval | None], upper: bool) -> Exp
         for leaf, c in (affine(edge) or {edge: 1}).items():
             total[leaf] = total.get(leaf, 0) + factor * c
         e = from_affine({k: c for k, c in total.items() if c or k is None})
+    return None
+
+
+def digit_range(
+    e: Expr,
+    index: str,
+    extent: Expr,
+    ranges: Mapping[str, Interval | None],
+    facts: Sequence[Expr] = (),
+) -> Expr | None:
+    """The upper end of an index (from 0) that `e` takes over 0..extent without gap or overlap.
+
+    `e` is `index // A`, or `index * A + rest` where the rest runs over 0..A and A divides the
+    extent; None for any other.
+    """
+    i = variable(index)
+    if e.op == "floordiv" and e.args[0] is i and index not in free_vars(e.args[1]):
+        return extent * e.args[1]
+    form = affine(e)
+    if form is None:
+        return None
+    terms = [x for x in form if x is not None and index in free_vars(x)]
+    if len(terms) != 1 or terms[0] is e:
+        return None
+    (term,) = terms
+    factor = form.pop(term)
+    if term is i:
+        stride = const(factor)
+    elif term.op == "mul" and i in term.args and factor == 1:
+        stride = term.args[1] if term.args[0] is i else term.args[0]
+    else:
+        return None
+    rest = from_affine(form) if form else ZERO
+    least, most = bounding(rest, ranges, False), bounding(rest, ranges, True)
+    whole = most is not None and same_extent(most + 1, stride)
+    if least is not ZERO or not whole or index in free_vars(stride):
+        return None
+    return _quotient(extent, stride, facts)
+
+
+def _quotient(extent: Expr, divisor: Expr, facts: Sequence[Expr]) -> Expr | None:
+    """extent / divisor where it is known to be an integer."""
+    if extent.op == "mul" and divisor in extent.args:
+        return extent.args[1] if extent.args[0] is divisor else extent.args[0]
+    if divisor.op == "floordiv" and same_extent(divisor.args[0], extent):
+        other = divisor.args[1]
+        if call("eq", call("mod", extent, other), 0) in facts:
+            return other
+    form = affine(extent)
+    if divisor.op == "const" and form and all(c % divisor.attr == 0 for c in form.values()):
+        return from_affine({x: c // divisor.attr for x, c in form.items()})
+    if call("eq", call("mod", extent, divisor), 0) in facts:
+        return extent // divisor
     return None

@@ -106,6 +106,11 @@ def test_shapes(spec: Any, name: str) -> None:
         agrees(op)
 
 
+@pytest.mark.parametrize(("spec", "name"), operators(DATA / "models.op"))
+def test_models(spec: Any, name: str) -> None:
+    agrees(spec.operator(name, {}))
+
+
 FORMS = """opwright "0.1"
 op joint @ 1.0 "two recurrences with initial values and a contraction inside" {
   dims B, T, H

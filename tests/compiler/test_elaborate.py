@@ -48,6 +48,33 @@ def bound_names(op: Operator) -> list[str]:
 # -- ranges of locals -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("facts", "extent", "index", "found"),
+    [
+        ("", "G * K", "i * K + k", "G"),
+        ("", "K * G", "k + K * i", "G"),
+        ("where C % G == 0, G >= 1\nlet Q = C // G", "C", "i * Q + k", "G"),
+        ("where C % K == 0, K >= 1", "C", "i * K + k", "C // K"),
+        ("", "4 * G", "4 * i + k", "G"),
+        ("", "G", "i // K", "G * K"),
+    ],
+)
+def test_ranges_follow_from_digits(facts: str, extent: str, index: str, found: str) -> None:
+    last = "4" if "4" in index else "Q" if "Q" in index else "K"
+    op = one(f"""
+      dims B, C, G, K
+      where K >= 1
+      {facts}
+      input x: f32[{extent}], n: i32[B]
+      output y: f32[B]
+      def {{
+        s[i] = sum[k: {last}](x[{index}])
+        y[b] = sum[i: 0..n[b]](s[i])
+      }}
+    """)
+    assert shape_of(op, "s") == found
+
+
 def test_ranges_follow_from_the_equation() -> None:
     op = one("""
       dims B, N
