@@ -12,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from opwright.ir.delinearize import stated_values, strides_of
-from opwright.ir.dtypes import DTYPES, DType, integer_range
+from opwright.ir.dtypes import DTYPES, DType, decode, encode, integer_range
 from opwright.ir.expr import Expr, conjuncts
 from opwright.ir.graph import Graph, Ref
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Buffer,
     Def,
     Dot,
     For,
@@ -76,6 +79,13 @@ def _live(kernel: Kernel) -> set[Value]:
             live.add(v)
             todo += made.get(v, ())
     return live
+
+
+def _labels(kernel: Kernel) -> dict[str, str]:
+    """Scratch of a program by the order in which it is first written."""
+    written = (s.buffer for s in statements(kernel.body) if isinstance(s, (Store, Atomic)))
+    own = dict.fromkeys(b.name for b in written if b.role == "program")
+    return {name: f"scratch {n}" for n, name in enumerate(own)}
 
 
 @dataclass(slots=True)
@@ -158,6 +168,7 @@ class _KernelReader(_Reader):
         self.mutable = {s.buffer.name for s in written}
         self.loads: list[tuple[list[_Effect], Ref]] = []
         self.touched: set[str] = set()
+        self.labels = _labels(kernel)
         self.viewed: dict[Ref, tuple[Ref, dict[Axis, Ref]]] = {}
         self.reduced: dict[Ref, tuple[Ref, tuple[Axis, ...]]] = {}
 
@@ -173,14 +184,17 @@ class _KernelReader(_Reader):
         grid = [self.expr(e) for e in self.kernel.grid]
         order = self.kernel.order if shared(self.kernel) else "any"
         out = printer.line(f"kernel {order} grid", grid)
-        for b in sorted(self.kernel.buffers, key=lambda b: b.name):
+        for b in sorted(self.kernel.buffers, key=self.label):
             if b.name in self.touched:
-                head = f"  {b.role} {b.name} {b.dtype} {b.init}"
+                head = f"  {b.role} {self.label(b)} {b.dtype} {b.init}"
                 out += printer.line(head, [self.expr(e) for e in b.shape])
                 strides = [self.expr(e) for e in strides_of(b, self.known)]
                 if strides != [self.expr(e) for e in row_major(b.shape)]:
                     out += printer.line("    strides", strides)
         return [*out, *printer.effects(effects, "  ")]
+
+    def label(self, b: Buffer) -> str:
+        return self.labels.get(b.name, b.name)
 
     # -- expressions
     def leaf(self, e: Expr) -> Ref:
@@ -211,11 +225,11 @@ class _KernelReader(_Reader):
         self.writes[s.buffer.name] = self.writes.get(s.buffer.name, 0) + 1
         refs = [*(self.expr(i) for i in s.index), mask, self.values[s.value]]
         if isinstance(s, Store):
-            out.append(_Effect(f"store {s.buffer.name}", refs))
+            out.append(_Effect(f"store {self.label(s.buffer)}", refs))
             return
         free = [a for a in access_axes(s) if not any(a in r.axes for r in refs)]
         many = sorted(a.extent for a in free)  # lanes that all bring the same
-        out.append(_Effect(f"atomic {s.monoid} {s.buffer.name} times {many}", refs))
+        out.append(_Effect(f"atomic {s.monoid} {self.label(s.buffer)} times {many}", refs))
 
     def branch(self, s: If, region: _Region, out: list[_Effect]) -> None:
         cond, then, other = self.expr(s.cond), s.then, s.other
@@ -309,7 +323,7 @@ class _KernelReader(_Reader):
         g = self.graph
         if v.op == "full":
             if v.dtype.kind == "real":
-                return g.make("full", f"{v.dtype} {float(v.attr)!r}")
+                return g.make("full", f"{v.dtype} {_number(v.attr, v.dtype)!r}")
             return g.number(bool(v.attr) if v.dtype.kind == "bool" else int(v.attr))
         if v.op == "index":
             whole = v.attr.op == "toreal"  # a float of it comes after it
@@ -329,12 +343,13 @@ class _KernelReader(_Reader):
         if v.op == "cast":
             return self.cast(v.args[0].dtype, v.dtype, args[0])
         if v.op == "round":
-            return g.make("round", v.dtype, args)
+            return self.round(v.args[0].dtype, v.dtype, args[0])
         whole = v.dtype.kind != "real" and all(a.dtype.kind != "real" for a in v.args)
         if v.op == "select":
-            return g.choice(args[0], args[1], args[2], v.dtype.name, v.dtype.kind == "bool")
+            kind = "int" if v.dtype.kind == "int" else v.dtype.name
+            return g.choice(args[0], args[1], args[2], kind, v.dtype.kind == "bool")
         if whole:
-            found = g.exact(v.op, args, v.dtype.name)
+            found = g.exact(v.op, args)
             return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
         return g.real(v.op, args, f"{v.args[0].dtype} {v.dtype}")
 
@@ -354,6 +369,15 @@ class _KernelReader(_Reader):
             return g.make("full", f"{new} {g.literal(r)!r}")
         return g.make("cast", f"{old} {new}", [r])
 
+    def round(self, old: DType, new: DType, r: Ref) -> Ref:
+        """A rounding that is meant: it stays, whatever type the number has."""
+        n = self.graph.nodes[r.node]
+        if n.op == "cast" and old.kind == "real":
+            first = DTYPES[n.attr.split()[0]]
+            if first.kind == "real" and _holds(old, first):
+                return self.round(first, new, self.graph.parts(r)[0])
+        return self.graph.make("round", f"{old} {new}", [r])
+
     def load(self, v: Value, region: _Region, out: list[_Effect]) -> Ref:
         """A load is known by its element, by the writes before it and by where it stands."""
         g, what = self.graph, v.attr
@@ -362,18 +386,17 @@ class _KernelReader(_Reader):
         mask = self.expr(what.mask)
         other = "poison"
         if what.other is not None and mask != g.number(True):
-            kinds: dict[str, type] = {"real": float, "int": int, "bool": bool}
-            other = repr(kinds[v.dtype.kind](what.other))
+            other = repr(_number(what.other, v.dtype))
         self.touched.add(name)
         epoch = self.writes.get(name, 0)
         if g.constant(mask) is False and what.other is not None:
             if v.dtype.kind == "real":
-                return g.make("full", f"{v.dtype} {float(what.other)!r}")
+                return g.make("full", f"{v.dtype} {_number(what.other, v.dtype)!r}")
             return g.number(bool(what.other) if v.dtype.kind == "bool" else int(what.other))
         refs = [*(self.expr(i) for i in what.index), mask]
         conds = g.ordered(dict.fromkeys(region.conds))
         loops = region.loops if name in self.mutable else region.maybe
-        attr = f"{name} {epoch} {other} in {loops} {len(conds)}"
+        attr = f"{self.label(what.buffer)} {epoch} {other} in {loops} {len(conds)}"
         found = g.make("load", attr, [*refs, *conds])
         if v.dtype.kind == "int":
             g.know(found, *integer_range(v.dtype))
@@ -455,6 +478,15 @@ class _KernelReader(_Reader):
         found = self.graph.make("reduce", f"{monoid} {dtype}", [r], bound)
         self.reduced[found] = (r, bound)
         return found
+
+
+def _number(x: float | int | bool, d: DType) -> float | int | bool:
+    """A constant as a number of a type."""
+    if d.kind == "real":
+        return (
+            float(x) if d.name == "f64" else float(decode(encode(np.asarray([x], float), d), d)[0])
+        )
+    return bool(x) if d.kind == "bool" else int(x)
 
 
 def _holds(wide: DType, narrow: DType) -> bool:

@@ -63,8 +63,9 @@ class Node:
 
     Expressions: int, real (the number) | name ((declaration, spelling)) | unary, binary, assign
     (the operator; an assignment's is "" or that of `+=`) | cond | call ((name, declaration,
-    integers of its template)) | invoke (a lambda) | index | cast (whether it is written) | init |
-    paren | lambda ((parameters, body)).
+    integers of its template, which arguments it may change)) | invoke (a lambda; which arguments
+    it may change) | index | cast (whether it is written) | init | paren | lambda ((parameters,
+    body)).
     Statements: block | declare ((declaration, name)) | expr | if | for (init, condition, step,
     body, each maybe None) | while | do | return | continue | break | asm (its text) | empty.
     """
@@ -155,6 +156,8 @@ class _Reader:
             if d.severity >= self.ci.Diagnostic.Error:
                 raise self.refuse(f"does not parse: {d.spelling}", d.location.line - 1)
         self.functions: dict[int, Function] = {}
+        self.idents: dict[int, list[Any]] = {}
+        self.count = 0
         self.pending: list[Any] = []
 
     def refuse(self, what: str, at: Any = 0) -> ImportRefusal:
@@ -176,11 +179,21 @@ class _Reader:
                 raise self.refuse(f"#pragma {rest} inside a candidate{hint}", n)
 
     # -- declarations
+    def ident(self, cursor: Any) -> int:
+        """A number for a declaration; hashes of two may be equal."""
+        row = self.idents.setdefault(cursor.hash, [])
+        for known, number in row:
+            if known == cursor:
+                return int(number)
+        self.count += 1
+        row.append((cursor, self.count))
+        return self.count
+
     def unit(self) -> Unit:
         self.find(self.tu.cursor)
         while self.pending:  # functions that are called: templates at their arguments too
             cursor = self.pending.pop()
-            if cursor.hash not in self.functions:
+            if self.ident(cursor) not in self.functions:
                 self.function(cursor)
         return Unit(self.functions)
 
@@ -199,12 +212,12 @@ class _Reader:
         body = None
         for p in c.get_children():
             if p.kind == kinds.PARM_DECL:
-                parameters.append((p.hash, p.spelling, self.type(p.type, p)))
+                parameters.append((self.ident(p), p.spelling, self.type(p.type, p)))
             elif p.kind == kinds.COMPOUND_STMT:
                 body = p
         if body is None:
             return
-        self.functions[c.hash] = Function(
+        self.functions[self.ident(c)] = Function(
             c.spelling,
             tuple(parameters),
             self.type(c.result_type, c),
@@ -304,7 +317,7 @@ class _Reader:
         if kind.kind == "array":  # extents are children too
             inits = [x for x in inits if x.kind == kinds.INIT_LIST_EXPR]
         args = (self.expression(inits[-1]),) if inits else ()
-        return Node("declare", kind, args, (c.hash, c.spelling), line)
+        return Node("declare", kind, args, (self.ident(c), c.spelling), line)
 
     def loop(self, c: Any, children: list[Any], line: int) -> Node:
         """A `for`; libclang leaves absent parts out, so they are told apart by the semicolons."""
@@ -393,7 +406,7 @@ class _Reader:
             body = next((x for x in children if x.kind == kinds.COMPOUND_STMT), None)
             if body is None:
                 raise self.refuse("a lambda without a body", line)
-            declared = tuple((p.hash, p.spelling, self.type(p.type, p)) for p in params)
+            declared = tuple((self.ident(p), p.spelling, self.type(p.type, p)) for p in params)
             return Node("lambda", kind, (), (declared, self.statement(body)), line)
         if k == kinds.INIT_LIST_EXPR:
             return Node("init", kind, tuple(map(self.expression, children)), None, line)
@@ -433,7 +446,7 @@ class _Reader:
         if d.kind == kinds.ENUM_CONSTANT_DECL or d.semantic_parent.kind in top:
             return self.outside(c, d, kind, line)
         if d.kind in (kinds.VAR_DECL, kinds.PARM_DECL):
-            return Node("name", kind, (), (d.hash, c.spelling), line)
+            return Node("name", kind, (), (self.ident(d), c.spelling), line)
         raise self.refuse(f"the name {c.spelling} is not understood here", line)
 
     def outside(self, c: Any, d: Any, kind: CType, line: int) -> Node:
@@ -457,7 +470,7 @@ class _Reader:
             raise self.refuse("a constructor call", line)
         if name == "operator()":  # of a lambda
             args = [self.expression(x) for x in children if not self.is_method(x)]
-            return Node("invoke", kind, tuple(args), None, line)
+            return Node("invoke", kind, tuple(args), self.changes(d), line)
         arguments = list(c.get_arguments())
         if name in ("NAN", "INFINITY") or name.startswith(("__builtin_inf", "__builtin_nan")):
             found = self.constant(c, line)
@@ -480,8 +493,19 @@ class _Reader:
             if x.kind == kinds.INTEGER_LITERAL:
                 integers.append(int(self.evaluate(x) or 0))
         args = [self.expression(x) for x in arguments]
-        attr = (name, defined.hash if here else None, tuple(integers))
+        attr = (name, self.ident(defined) if here else None, tuple(integers), self.changes(d))
         return Node("call", kind, tuple(args), attr, line)
+
+    def changes(self, function: Any) -> tuple[int, ...]:
+        """Arguments that a function takes by a reference through which it may change them."""
+        kinds = self.ci.TypeKind
+        given = [p.type.get_canonical() for p in function.get_arguments()]
+        return tuple(
+            n
+            for n, t in enumerate(given)
+            if t.kind in (kinds.LVALUEREFERENCE, kinds.RVALUEREFERENCE)
+            and not t.get_pointee().is_const_qualified()
+        )
 
     def is_method(self, c: Any) -> bool:
         d = c.referenced

@@ -52,7 +52,7 @@ class Calls(Memory):
         raise NotImplementedError
 
     def call(self, n: Node) -> C:
-        name, _, numbers = n.attr
+        name, _, numbers, _ = n.attr
         if name in _IGNORED:
             return C(n.type, None)
         if name == "__builtin_expect":
@@ -144,6 +144,8 @@ class Calls(Memory):
             return C(t, call("lt", self.axis(t.count).lane, self.number(args[0])))
         if name == "v_convert":
             return self.convert(args[0], t)
+        if name == "v_meant":
+            return C(t, self.meant(self.value(args[0])))
         if name in _REDUCED:
             return self.reduced(_REDUCED[name], t, args[0], n.args[0].type)
         if name.startswith("v_run_"):
@@ -176,6 +178,11 @@ class Calls(Memory):
         if row in _VECTOR_ROWS or name in _VECTOR_NAMES:
             return C(t, self.k.ew(row, *map(self.real, args), name=self.hint or None))
         return self.storage(name, t, args[0], numbers)
+
+    def meant(self, v: Value) -> Value:
+        """A rounding that is meant: of the cast that was just read, or to the number's own type."""
+        inner = v.args[0] if v.op == "cast" and v not in self.kept else v
+        return self.k.define("round", (inner,), v.axes, v.dtype, None, self.hint or None)
 
     def is_mask(self, c: C) -> bool:
         return isinstance(c.what, Expr) and c.what.kind != "real"

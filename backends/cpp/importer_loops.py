@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opwright.backends.cpp.clang import CType, Node
-from opwright.backends.cpp.importer_structure import STEPS, assigned, names, nodes, plain, target
+from opwright.backends.cpp.importer_structure import STEPS, names, nodes, plain, target
 from opwright.backends.cpp.importer_values import C, Pointer
 from opwright.ir.expr import Expr, call, cdiv, const, leaves, maximum, var
 from opwright.ir.launch import ImportRefusal
@@ -22,6 +22,7 @@ class Reader(Protocol):
     quiet: int
 
     def expression(self, n: Node) -> C: ...
+    def moves(self, *roots: Node | None) -> set[int]: ...
     def truth(self, c: C) -> Expr: ...
     def check(self, cond: Expr, kind: str, reason: str) -> None: ...
     def refuse(self, what: str, line: int | None = None) -> ImportRefusal: ...
@@ -64,17 +65,13 @@ def counted(
     m: Reader, cond: Node, steps: list[Node], body: list[Node], line: int
 ) -> Counter | None:
     """The counter of a loop, or None when there is none in closed form."""
-    inside = assigned(*body, *steps)
+    inside = m.moves(*body, *steps)
     for s in steps:
-        moved = assigned(s)
+        moved = m.moves(s)
         if len(moved) != 1 or not moved <= names(cond):
             continue
         (v,) = moved
-        if (
-            v not in m.env
-            or v in assigned(*body)
-            or v in assigned(*(x for x in steps if x is not s))
-        ):
+        if v not in m.env or v in m.moves(*body) or v in m.moves(*(x for x in steps if x is not s)):
             continue
         start = m.env[v]
         if not isinstance(start.what, Expr) or start.what.kind != "int":
@@ -170,13 +167,13 @@ def _free(e: Expr) -> bool:
 
 def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | None:
     """What every trip adds to a variable that is stepped once, whatever happens."""
-    own = [s for s in body if v in assigned(s)]
+    own = [s for s in body if v in m.moves(s)]
     if len(own) != 1 or own[0].op != "expr":
         return None
     n = plain(own[0].args[0])
     c = m.env[v]
     steps = (n.op == "unary" and n.attr in STEPS) or n.op == "assign"
-    if not steps or target(n.args[0]) != v or assigned(*n.args):
+    if not steps or target(n.args[0]) != v or m.moves(*n.args):
         return None
     if isinstance(c.what, Pointer):
         pass

@@ -30,6 +30,7 @@ template <class V> V v_splat(v_el<V> x);
 template <class V> V v_iota();
 template <class M> M v_prefix(i64 n);
 template <class To, class V> To v_convert(V x);
+template <class V> V v_meant(V x);
 template <class V> V v_load(const void *p);
 template <class V> void v_store(void *p, V v);
 template <class V> void v_stream(void *p, V v);

@@ -371,6 +371,27 @@ class Statements(Calls):
         self.put(where, value)
         return value
 
+    def moves(self, *roots: Node | None) -> set[int]:
+        """Variables that a text may assign, through references and lambdas too."""
+        found = assigned(*roots)
+        seen: set[int] = set()
+        todo = names(*roots) | found
+        while todo:
+            v = todo.pop()
+            seen.add(v)
+            c = self.env.get(v)
+            more: set[int] = set()
+            if c is not None and isinstance(c.what, Node):  # a lambda that is mentioned may be run
+                inner = assigned(c.what)
+                found |= inner
+                more = names(c.what) | inner
+            elif c is not None and isinstance(c.what, Place) and v in found:
+                if c.what.pointer is None:
+                    more = {c.what.variable}
+                    found |= more
+            todo |= more - seen
+        return found
+
     # -- branches
     def branch(self, s: Node) -> None:
         cond = self.truth(self.expression(s.args[0]))
@@ -379,7 +400,7 @@ class Statements(Calls):
         if cond is TRUE or cond is FALSE:
             self.block(sides[0] if cond is TRUE else sides[1])
             return
-        moved = assigned(*s.args[1:])
+        moved = self.moves(*s.args[1:])
         changed = [v for v in self.env if v in moved]
         short = s.args[1].op == "expr" and len(s.args) == 2
         by_lane = any(x.op == "lane" or x.attr.axes for x in leaves(cond, "lane", "value"))
@@ -418,8 +439,8 @@ class Statements(Calls):
         inner = statements(body)
         if inner and inner[-1].op == "expr":
             last = plain(inner[-1].args[0])
-            moved = assigned(last)
-            if len(moved) == 1 and moved <= names(cond) and not moved & assigned(*inner[:-1]):
+            moved = self.moves(last)
+            if len(moved) == 1 and moved <= names(cond) and not moved & self.moves(*inner[:-1]):
                 if holds(inner, ("continue",), False) is None:
                     block = Node("block", s.type, tuple(inner[:-1]), None, s.line)
                     step = inner[-1]
@@ -466,8 +487,10 @@ class Statements(Calls):
         raise self.refuse("a loop without a closed form of its counter", s.line)
 
     def counted_loop(self, c: Counter, body: list[Node], line: int) -> None:
-        moved = assigned(*body)
-        changed = [v for v in self.env if v in moved]  # in the order of their declarations
+        moved = self.moves(*body)
+        changed = [  # in the order of their declarations; references stay what they are
+            v for v, old in self.env.items() if v in moved and not isinstance(old.what, Place)
+        ]
         if c.variable in changed:
             raise self.refuse(f"the counter {c.name} is assigned in its loop", line)
         closed: dict[int, Expr] = {}
@@ -479,7 +502,7 @@ class Statements(Calls):
         inits, carried = [], []
         for v in rest:
             old = self.env[v]
-            if old.what is None or isinstance(old.what, Pointer | Place | Node):
+            if old.what is None or isinstance(old.what, Pointer | Node):
                 if old.what is not None:
                     raise self.refuse("a pointer that a loop changes without a closed form", line)
                 continue
@@ -565,7 +588,7 @@ class Statements(Calls):
 
     # -- functions of the text
     def calling(self, n: Node) -> C:
-        name, ident, _ = n.attr
+        name, ident, _, _ = n.attr
         if ident is not None and not self.trusted:
             f = self.functions.get(ident)
             if f is None:
@@ -586,7 +609,7 @@ class Statements(Calls):
         if not isinstance(f, Node):
             raise self.refuse("the call of something that is no function")
         params, body = f.attr
-        whole = Node("call", n.type, n.args[1:], ("lambda", None, ()), n.line)
+        whole = Node("call", n.type, n.args[1:], ("lambda", None, (), ()), n.line)
         return self.inline(params, body, whole, "lambda", id(f))
 
     def inline(

@@ -45,11 +45,24 @@ def assigned(*roots: Node | None) -> set[int]:
             changes = n.op == "assign" or (n.op == "unary" and n.attr in STEPS)
             if changes and (v := target(n.args[0])) is not None:
                 out.add(v)
-            if n.op == "call" and (n.attr[1] is not None or n.attr[0] == "swap"):
-                for a in n.args:
-                    if plain(a).op == "name":
-                        out.add(plain(a).attr[0])
+            given: list[Node] = []
+            if n.op == "call":
+                given = [n.args[i] for i in n.attr[3] if i < len(n.args)]
+            elif n.op == "invoke":
+                given = [n.args[i + 1] for i in n.attr if i + 1 < len(n.args)]
+            elif n.op == "declare" and n.type.kind == "reference":
+                given = list(n.args)
+            out |= {v for a in given for v in _places(a)}
     return out
+
+
+def _places(n: Node) -> set[int]:
+    """Variables that a reference may be bound to."""
+    n = plain(n)
+    if n.op == "cond":
+        return {v for a in n.args[1:] for v in _places(a)}
+    v = target(n)
+    return set() if v is None else {v}
 
 
 def names(*roots: Node | None) -> set[int]:

@@ -273,13 +273,7 @@ class Values:
         if not leaves(e, "value"):
             return self.k.index(e, dtype, name=self.hint or None)
         row = ROWS[e.op]
-        inner = [a for a in e.args if a.kind == "int"]
-        kinds = {
-            x.attr.dtype for a in inner for x in leaves(a, "value") if x.attr.dtype.kind == "int"
-        }
-        common = kinds.pop() if len(kinds) == 1 else I64
-        if e.kind == "int" and dtype.kind == "int":
-            common = dtype
+        common = self.common(e, dtype)
         args = [self.materialise(a, BOOL if a.kind == "bool" else common) for a in e.args]
         if any(a.kind == "real" for a in e.args):
             args = [
@@ -288,6 +282,15 @@ class Values:
             ]
         found = self.k.ew(row.name, *args, name=self.hint or None)
         return self.k.cast(found, dtype) if found.dtype != dtype else found
+
+    def common(self, e: Expr, dtype: DType) -> DType:
+        """The type in which an operation on integers is done: i64 holds what an expression means;
+        a narrower one only where all operands have it, and the result, too."""
+        inner = [a for a in e.args if a.kind == "int" and a.op != "const"]
+        found = {a.attr.dtype if a.op == "value" else I64 for a in inner}
+        if len(found) != 1 or (e.kind == "int" and found != {dtype}):
+            return I64
+        return found.pop()
 
     # -- reals
     def real(self, c: C) -> Value:

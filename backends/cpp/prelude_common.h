@@ -48,6 +48,10 @@ template <class V> INL V v_iota() { return v_lanes<V>([](int l) { return (typena
 template <class To, class V> INL To v_convert(V x) {
   if constexpr (v_scalar<To>) return (To)x; else return __builtin_convertvector(x, To); }
 
+//: v_meant
+/* a rounding that is meant, beside those of a type with less precision */
+template <class V> INL V v_meant(V x) { return x; }
+
 //: v_bits
 template <class To, class V> INL To v_bits(V x) { return __builtin_bit_cast(To, x); }
 

@@ -287,7 +287,8 @@ class _KernelPrinter(Indexing):
             return self.scan(v, at, n)
         if v.op in ("cast", "round"):
             source = v.args[0]
-            return elementwise.convert(self.name(source, at), source.dtype, v.dtype, n)
+            text = elementwise.convert(self.name(source, at), source.dtype, v.dtype, n)
+            return f"v_meant({text})" if v.op == "round" else text
         numeric = [a for a in v.args if a.dtype is not BOOL]
         like = numeric[0].dtype if numeric else BOOL
         args = [self.name(a, at) for a in v.args]

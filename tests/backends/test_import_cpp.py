@@ -171,3 +171,29 @@ def test_an_array_without_an_evident_length_is_refused():
     text += f" {body} {{ float t[1]; t[0] = x[i]; y[i] = t[0]; }} }}"
     with pytest.raises(ImportRefusal, match="without an evident length"):
         imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
+
+
+TOTAL = "op total @ 1.0 { dims N input x: f32[N] output y: f32 def { y = sum[i: 0..N](x[i]) } }"
+THROUGH = [  # ways to change a variable of the text without naming it
+    "auto add = [&](float v) { t += v; }; for (int64_t i = 0; i < n; i++) add(x[i]);",
+    "for (int64_t i = 0; i < n; i++) { float &u = t; u += x[i]; }",
+    "float &u = t; for (int64_t i = 0; i < n; i++) { u += x[i]; }",
+    "for (int64_t i = 0; i < n; i++) more(t, x[i]);",
+    "auto add = [&](float v) { t += v; }; auto go = [&](int64_t i) { add(x[i]); };"
+    " for (int64_t i = 0; i < n; i++) go(i);",
+    "for (int64_t i = 0; i < n; i++) t = plus(t, x[i]);",
+    "for (int64_t i = 0; i < n; i++) { if (i < n) more(t, x[i]); }",
+]
+HELPERS = (
+    "static void more(float &a, float b) { a += b; }\n"
+    "template <class T> static inline T plus(const T &a, T b) { return a + b; }\n"
+)
+
+
+@pytest.mark.parametrize("body", THROUGH)
+def test_variables_are_changed_through_references_and_lambdas(body):
+    text = HELPERS + f'extern "C" void k(const float *x, float *y, int64_t n{IDS})'
+    text += f" {{ float t = 0; {body} y[0] = t; }}"
+    op, program = imported(TOTAL, text, ["1"], ["x", "y", "N"], ["stride(x, 0) == 1"])
+    assert float(run(program, {"N": 7}, {"x": np.arange(1.0, 8.0)})["y"]) == 28
+    assert statuses(op, program) == {}

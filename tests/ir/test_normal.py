@@ -227,7 +227,7 @@ def test_programs_with_one_form_compute_the_same(name):
 
 
 HEAD = "program p\nsizes N\nkernel k\n  grid N\n  in X: f32[N]\n  out Y: f32[N]\n"
-HEAD += "  program S: f32[8]\n  axis a = 8\n  axis b = 8\n  axis c = 64\n  body\n"
+HEAD += "  program S: f32[8]\n  program R: f32[8]\n  axis a = 8\n  axis b = 8\n  axis c = 64\n  body\n"
 
 
 def form(*lines):
@@ -254,6 +254,12 @@ ONE = [
     (["for i in 0 .. 8 by 1:", "  x: f32 = load X[3]", "  st: store Y[i] = x"],
      ["x: f32 = load X[3]", "for i in 0 .. 8 by 1:", "  st: store Y[i] = x"]),
     ([LOAD, "st: store Y[a] = x"], ["x: f32[b] = load X[b]", "st: store Y[b] = x"]),
+    (["x: f32[a] = load X[a] if a < N else 0", "st: store Y[a] = x"],
+     ["x: f32[a] = load X[a] if a < N else 0.0", "st: store Y[a] = x"]),
+    (["x: f32 = full 0.1", "st: store Y[0] = x"],
+     ["x: f32 = full 0.10000000149011612", "st: store Y[0] = x"]),
+    ([LOAD, "s1: store S[a] = x", "y: f32[a] = load S[a]", STORE],
+     [LOAD, "s1: store R[a] = x", "y: f32[a] = load R[a]", STORE]),
     ([LOAD, "y: f32[a] = sub x x", "for i in 5 .. 2 by 1:", "  st_1: store Y[a] = x", STORE],
      [LOAD, "y: f32[a] = sub x x", STORE]),
 ]  # fmt: skip
@@ -286,6 +292,13 @@ TWO = [
      ["x: f32[a, b] = load X[a * 8 + b]",
       "for i in 0 .. 3 by 1 carry s = x -> r:", "  u: f32[b, a] = exp s",
       "  t: f32[a, b] = view u at a = b, b = a", "  next t", "st: store Y[a * 8 + b] = r"]),
+    (["x: f32[a] = load X[a] if a < N else 0.0", "st: store Y[a] = x"],
+     ["x: f32[a] = load X[a] if a < N", "st: store Y[a] = x"]),
+    ([LOAD, "w: bf16[a] = cast x", "y: f32[a] = cast w", STORE],
+     [LOAD, "w: bf16[a] = round x", "y: f32[a] = cast w", STORE]),
+    (["x: f32 = full 0.1", "st: store Y[0] = x"], ["x: f32 = full 0.1000001", "st: store Y[0] = x"]),
+    ([LOAD, "s1: store S[a] = x", "s2: store R[7 - a] = x", "y: f32[a] = load S[a]", STORE],
+     [LOAD, "s1: store S[a] = x", "s2: store R[7 - a] = x", "y: f32[a] = load R[a]", STORE]),
 ]  # fmt: skip
 
 
