@@ -256,5 +256,10 @@ OBLIGATIONS: Mapping[str, Example] = {
         "def { y[i] = abs(x[i]) }\n  law odd: f([i: N => -x[i]]) ~= [i: N => -y[i]]",
         "def { y[i] = abs(x[i]) }\n  law even: f([i: N => -x[i]]) ~= y",
     ),
+    "E0423": pair("def { y[i] = log(-1 - x[i] * x[i]) }", "def { y[i] = log(1 + x[i] * x[i]) }"),
+    "W0401": pair(
+        "def { y[i] = 1 / x[i] }",
+        "def { y[i] = 1 / x[i] }\n  requires positive: all[i: N](0 < x[i])",
+    ),
 }
 EXAMPLES: Mapping[str, Example] = {**SYNTAX, **NAMES, **KINDS, **SHAPES, **OBLIGATIONS}

@@ -6,13 +6,15 @@ that inspection did not settle is a record.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from opwright.compiler import codes
 from opwright.compiler.check_claims import check_claims
+from opwright.compiler.check_domains import REAL, Domains
 from opwright.compiler.decide import Answer, Decider
 from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
 from opwright.compiler.gradients import check_gradients
@@ -149,16 +151,25 @@ def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diag
     pending: dict[str, list[str]] = {}  # what is not proved, by the clause that it belongs to
     if answer.status != "PROVED":
         pending[""] = ["spec.where"]
+    falsifier = Falsifier(op)
+    domains = Domains(e, falsifier)
     broken: set[Span] = set()  # calls whose preconditions fail: what is copied from them may too
     for o in sorted(collect(e), key=lambda o: o.kind != "call"):
         if o.owner in e.origin and e.origin[o.owner][0] in broken:
             answer = Answer("UNKNOWN", "the call it comes from breaks a precondition")
+        elif o.kind in REAL:
+            begin = time.perf_counter()
+            answer, wrong = domains.decide(o)
+            answer = replace(answer, seconds=time.perf_counter() - begin)
+            found += [] if wrong is None else [wrong]
         else:
             answer = decider.decide(o, laws.get(o.owner))
         if o.kind == "call" and answer.status == "REFUTED":
             broken.add(o.span)
         text = None
-        if answer.status == "REFUTED":
+        if answer.status == "REFUTED" and o.kind in REAL:
+            text = answer.reason
+        elif answer.status == "REFUTED":
             text = witness(e, o, answer)
             found.append(_diagnostic(e, o, answer, text))
         if answer.status != "PROVED":
@@ -166,7 +177,7 @@ def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diag
         place = Place(op.name, o.owner, o.kind, o.span.line)
         made.append((_record(o.id, answer, op.digest, text, o.what), place))
     if not any(d.severity == "error" for d in found):
-        for claimed in check_claims(e, Falsifier(op), pending):
+        for claimed in check_claims(e, falsifier, pending):
             kind = claimed.clause.kind
             line = claimed.place.line
             made.append((claimed.record, Place(op.name, claimed.clause.name, kind, line)))

@@ -17,12 +17,19 @@ from opwright.compiler import codes
 from opwright.compiler.elaborate import Elaborated
 from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, diagnose
-from opwright.ir.expr import show
+from opwright.ir.clauses import bound_of
+from opwright.ir.expr import Expr, free_vars, show, substitute, var
 from opwright.ir.op import Clause, Law
 from opwright.ir.record import Record
 from opwright.verify.claims import FINITE, by_normal_form, parts
-from opwright.verify.falsify import Counterexample, Falsifier, elements_text, used_inputs
-from opwright.verify.reals import TooLarge
+from opwright.verify.falsify import (
+    Counterexample,
+    Falsifier,
+    elements_text,
+    flat_bound,
+    used_inputs,
+)
+from opwright.verify.inequalities import Prover
 from opwright.verify.setting import Setting, setting
 
 SYMBOLS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!=", "approx": "~="}
@@ -99,15 +106,24 @@ def _unrefuted(
 def prove(e: Elaborated, clause: Clause, where: Setting) -> tuple[str, str]:
     """(how it was proved, "") or ("", why it was not)."""
     assert clause.expr is not None
+    op = e.operator
     claim = parts(clause.expr)
-    try:
-        same = by_normal_form(e.operator, where, claim)
-    except (TooLarge, RecursionError):
-        same = [False] * len(claim)
-    left = [p for p, done in zip(claim, same, strict=True) if not done]
-    if not left:
-        return "equal normal forms for all sizes", ""
-    return "", f"the normal forms do not settle `{show(left[0].goal)}`"
+    same = by_normal_form(op, where, claim)
+    prover = Prover(op, where)
+    for part, done in zip(claim, same, strict=True):
+        if not done:
+            bound = flat_bound(op, bound_of(op, clause, part.goal))
+            found, why = prover.claim(part, bound)
+            if not found:
+                return "", f"{_shown(e, part.goal)}: {why}"
+    if all(same):
+        return "both sides have one normal form, for all sizes", ""
+    return "z3: unsat, for all sizes", ""
+
+
+def _shown(e: Elaborated, goal: Expr) -> str:
+    names = {v: e.display[v] for v in free_vars(goal) if v in e.display}
+    return f"`{show(substitute(goal, {var(k): var(v) for k, v in names.items()}))}`"
 
 
 def claim_span(clause: Clause) -> Span:
@@ -123,23 +139,30 @@ def claim_span(clause: Clause) -> Span:
 
 def counterexample_text(e: Elaborated, clause: Clause, found: Counterexample) -> str:
     """`N = 2, j = 0, x = [[1, 0]]: 0.731 <= 0.5 is false`."""
+    text = trial_text(e, clause, found, clause.expr)
+    if found.sides:
+        left, right = map(plain, found.sides)
+        return f"{text}: {left} {SYMBOLS[found.comparison.op]} {right} is false"
+    return f"{text}: {_shown(e, found.comparison)} is false"
+
+
+def trial_text(
+    e: Elaborated, clause: Clause | None, found: Counterexample, about: Expr | None
+) -> str:
+    """Sizes, params, a law's arguments, indices and the inputs that matter, by their names."""
     trial = found.trial
     where = setting(e.operator, clause)
     said = [f"{k} = {v}" for k, v in trial.sizes.items()]
-    said += [f"{k} = {_plain(v)}" for k, v in trial.params.items()]
+    said += [f"{k} = {plain(v)}" for k, v in trial.params.items()]
     for a in where.arguments:
         said.append(elements_text(where.tensors[a.name], found.arguments[a.name]))
     for k, v in found.indices.items():
         said.append(f"{e.display.get(k, k)} = {v}")
-    if clause.expr is not None:
-        for t in used_inputs(where, clause.expr):
+    if about is not None:
+        for t in used_inputs(where, about):
             if t.name in trial.inputs:
                 said.append(elements_text(t, trial.inputs[t.name]))
-    text = ", ".join(dict.fromkeys(s for s in said if s))
-    if found.sides:
-        left, right = map(_plain, found.sides)
-        return f"{text}: {left} {SYMBOLS[found.comparison.op]} {right} is false"
-    return f"{text}: `{show(found.comparison)}` is false"
+    return ", ".join(dict.fromkeys(s for s in said if s))
 
 
 def values(found: Counterexample) -> dict[str, Any]:
@@ -151,7 +174,7 @@ def values(found: Counterexample) -> dict[str, Any]:
     return out
 
 
-def _plain(x: Any) -> str:
+def plain(x: Any) -> str:
     if isinstance(x, bool):
         return str(x).lower()
     return f"{x:.7g}" if isinstance(x, float) else str(x)

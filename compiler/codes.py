@@ -233,6 +233,17 @@ UNKNOWN_EXTENT = register(
     "how far {what} runs follows from nothing",
     "write an index alone, or one position that you compute",
 )
+NEVER_IN_DOMAIN = register(
+    "E0423",
+    "`{function}` has no value here, whatever the inputs are",
+    "give it an argument that can lie in its domain",
+)
+NO_VALUE = register(
+    "W0401",
+    "{what} can be {value}: {witness}",
+    "exclude it with `requires`, or give the case a value with `if`",
+    "warning",
+)
 UNSUPPORTED = register("E0499", "not supported by this version: {what}", "{cure}")
 
 

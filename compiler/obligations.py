@@ -40,7 +40,6 @@ DOMAINS = {
     "rsqrt": "a positive argument",
     "pow": "a base and exponent in the domain of the power",
 }
-OVER_REALS = "over the reals: not decided by this version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Obligation:
     """
 
     id: str
-    kind: str  # range | empty | divisor | real | extent | call | where
+    kind: str  # range | empty | divisor | real | domain | extent | call | where
     owner: str
     span: Span
     subject: Expr | None  # the node: a read, a fold, a quotient
@@ -292,7 +291,7 @@ class _Collector:
             self._add("divisor", e, call("ne", whole, 0), path, ranges)
             return
         what = f"the divisor of {show(e)} is not 0"
-        self._add("real", e, TRUE, path, ranges, undecided=OVER_REALS, what=what)
+        self._add("real", e, call("ne", divisor, 0), path, ranges, what=what)
 
     def _domain(self, e: Expr, path: tuple[Expr, ...], ranges: Mapping[str, Interval]) -> None:
         x = e.args[0]
@@ -306,7 +305,19 @@ class _Collector:
             self._add("divisor", e, goal, path, ranges)
             return
         what = f"{show(e)} has {DOMAINS[e.op]}"
-        self._add("real", e, TRUE, path, ranges, undecided=OVER_REALS, what=what)
+        goal = call("lt", {"log1p": -1}.get(e.op, 0), x)
+        if e.op == "sqrt":
+            goal = call("le", 0, x)
+        elif e.op == "pow":
+            n = e.args[1]
+            whole_power = n.op == "const" and float(n.attr).is_integer()
+            if whole_power and n.attr >= 0:
+                return
+            if whole_power:
+                goal = call("ne", x, 0)
+            elif n.op == "const" and n.attr > 0:
+                goal = call("le", 0, x)
+        self._add("domain", e, goal, path, ranges, what=what)
 
 
 def integer_part(e: Expr) -> Expr | None:

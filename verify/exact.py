@@ -299,8 +299,8 @@ class Exact:
         return out
 
 
-KNOWN = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
-         "acos", "atan", "erf"}  # fmt: skip
+KNOWN = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+         "asin", "acos", "atan", "erf"}  # fmt: skip
 
 
 def _short(x: Any) -> str:

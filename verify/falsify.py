@@ -240,7 +240,7 @@ class Falsifier:
         scalars = {**trial.sizes, **trial.params}
         exact = Exact(where.tensors, scalars, {**trial.inputs, **given})
         bounds = {
-            x: _flat(self.op, bound_of(self.op, clause, x))
+            x: flat_bound(self.op, bound_of(self.op, clause, x))
             for x in walk(clause.expr)
             if x.op in ("lt", "le", "eq", "approx") and x.args[0].kind != "bool"
         }
@@ -258,6 +258,30 @@ class Falsifier:
             return None
         return Counterexample(trial, place[1], place[0], tuple(sides), given)
 
+    def breaks(
+        self, ranges: Mapping[str, tuple[Expr, Expr]], assume: Sequence[Expr], goal: Expr
+    ) -> tuple[Counterexample | None, bool]:
+        """Where a condition on `def` fails over the reals, and whether it fails everywhere."""
+        first: Counterexample | None = None
+        held = False
+        where = setting(self.op)
+        for trial in self.trials()[:16]:
+            exact = Exact(where.tensors, {**trial.sizes, **trial.params}, trial.inputs)
+            try:
+                for at in _points(exact, list(ranges.items()), {}):
+                    if not all(exact.value(a, at) for a in assume):
+                        continue
+                    if exact.value(goal, at):
+                        held = True
+                    elif first is None and self._legal(exact, where):
+                        sides = tuple(float(exact.value(x, at)) for x in goal.args)
+                        first = Counterexample(trial, at, goal, sides, {})
+            except (NotExact, OverflowError, KeyError, IndexError):
+                continue
+            if held and first is not None:
+                break
+        return first, first is not None and not held
+
     def _legal(self, exact: Exact, where: Setting) -> bool:
         """Whether facts and preconditions hold exactly, a call's included."""
         plain = Judge(exact, {})
@@ -271,7 +295,18 @@ class Falsifier:
         )
 
 
-def _flat(op: Operator, bound: Mapping[str, float]) -> dict[str, float]:
+def _points(
+    exact: Exact, ranges: list[tuple[str, tuple[Expr, Expr]]], at: dict[str, int]
+) -> Iterator[dict[str, int]]:
+    if not ranges:
+        yield at
+        return
+    (name, (lo, hi)), *rest = ranges
+    for value in range(exact.value(lo, at), exact.value(hi, at)):
+        yield from _points(exact, rest, {**at, name: value})
+
+
+def flat_bound(op: Operator, bound: Mapping[str, float]) -> dict[str, float]:
     """A bound without units in the last place."""
     out = {k: v for k, v in bound.items() if k != "ulp"}
     if "ulp" in bound:

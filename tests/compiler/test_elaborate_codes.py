@@ -176,6 +176,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         op("def { rec t: y[t] = both([j: N => y[t - 1] + x[j]]).a[t] init 0 }", head=TWO),
         op("def { y[t] = both([j: N => x[t] + x[j]]).a[t] }", head=TWO),
     ),
+    "E0423": both("def { y[i] = log(-1 - x[i] * x[i]) }", "def { y[i] = log(1 + x[i] * x[i]) }"),
 }  # fmt: skip
 
 ELSEWHERE = {"E0213", "E0219"}  # these need files or arguments; see below
