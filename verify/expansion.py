@@ -9,7 +9,7 @@ the sign of a term.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -286,10 +286,12 @@ RANGES = {
     "cosh": Bounds(ONE, None),
     "atan": Bounds(Fraction(-2), Fraction(2), True, True),
 }
-RISING = {"exp": math.exp, "exp2": lambda x: 2.0**x, "tanh": math.tanh, "erf": math.erf,
-          "log": math.log, "log2": math.log2, "log1p": math.log1p, "sqrt": math.sqrt,
-          "expm1": math.expm1, "sinh": math.sinh, "atan": math.atan,
-          "sigmoid": lambda x: 1 / (1 + math.exp(-x))}  # fmt: skip
+RISING: dict[str, Callable[[float], float]] = {
+    "exp": math.exp, "exp2": lambda x: 2.0**x, "tanh": math.tanh, "erf": math.erf,
+    "log": math.log, "log2": math.log2, "log1p": math.log1p, "sqrt": math.sqrt,
+    "expm1": math.expm1, "sinh": math.sinh, "atan": math.atan,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+}  # fmt: skip
 AT_ZERO = {"exp": 1, "exp2": 1, "tanh": 0, "erf": 0, "sqrt": 0, "expm1": 0, "log1p": 0,
            "sinh": 0, "atan": 0}  # fmt: skip
 OPEN_BELOW = {"exp": ZERO, "exp2": ZERO, "expm1": -ONE, "sqrt": ZERO}

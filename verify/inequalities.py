@@ -166,7 +166,7 @@ class _Question:
 
         self.z3: Any = z3
         self.prover = prover
-        self.depth = 0 if outer is None else outer.depth + 1
+        self.depth: int = 0 if outer is None else outer.depth + 1
         self.algebra = algebra_of(prover.op, prover.where)
         self.expand = Expansion(self.algebra)
         self.signs = Signs(self.algebra, prover.known)
@@ -531,7 +531,9 @@ class _Question:
     def _required(self, c: Clause, e: Expr) -> None:
         """The instance of a precondition at an element that occurs."""
         assert c.expr is not None
-        body, binders, guards = c.expr, {}, []
+        body = c.expr
+        binders: dict[str, tuple[Expr, Expr]] = {}
+        guards: list[Expr] = []
         while body.op == "fold" and Fold(body).kind == "all":
             f = Fold(body)
             binders |= dict(zip(f.binders, f.ranges, strict=True))

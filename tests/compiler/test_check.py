@@ -21,7 +21,11 @@ def messages(result: CheckResult) -> list[str]:
 
 
 def undecided(result: CheckResult) -> list[str]:
-    return [r.id for r in result.obligations if r.status == "UNKNOWN" and "real" not in r.id]
+    return [
+        r.id
+        for r in result.obligations
+        if r.status == "UNKNOWN" and r.id.split(".")[1] not in ("real", "domain")
+    ]
 
 
 def test_a_counterexample_has_the_names_of_the_spec_and_a_caret() -> None:
@@ -149,16 +153,19 @@ def test_reductions_of_nothing() -> None:
     assert values.ok and undecided(values) == ["spec.empty.m.1"]
 
 
-def test_divisors_of_sizes_are_decided_and_of_values_are_not() -> None:
-    result = checked("""  dims N
+def test_divisors_and_domains_of_values_need_a_precondition() -> None:
+    text = """  dims N
   where N >= 1
   input x: f32[N]
   output y: f32, z: f32[N]
-  def { y = sum[j: N](x[j]) / N  z[i] = log(x[i]) / x[i] }""")
-    assert result.ok
-    reasons = {r.id: r.reason for r in result.obligations if r.status == "UNKNOWN"}
-    assert set(reasons) == {"spec.real.z.1", "spec.real.z.2"}
-    assert all("over the reals: not decided by this version" in r for r in reasons.values())
+  def { y = sum[j: N](x[j]) / N  z[i] = log(x[i]) / x[i] }"""
+    result = checked(text)
+    assert result.ok and [d.code for d in result.diagnostics] == ["W0401", "W0401"]
+    assert "the divisor of `/` can be 0: N = 2, i = 0, x = [0, 0]" in messages(result)
+    refuted = {r.id for r in result.obligations if r.status == "REFUTED"}
+    assert refuted == {"spec.real.z.1", "spec.domain.z.1"}
+    result = checked(text + "\n  requires positive: all[i: N](0 < x[i])")
+    assert result.diagnostics == () and {r.status for r in result.obligations} == {"PROVED"}
 
 
 def test_contradictions_and_divisors_in_shapes() -> None:
