@@ -213,6 +213,10 @@ SHAPES: Mapping[str, Example] = {
         body("def { y[i..., j] = x[i..., j] }", "input x: f32[N..., N]\n  output y: f32[N, N]"),
         body("def { y[i, j] = x[i, j] }", "input x: f32[N, N]\n  output y: f32[N, N]"),
     ),
+    "E0430": pair(
+        "input k: i32[N]\n  def { y[i] = x[i] * rand(0, i, k[i]) }",
+        "input k: i32[N]\n  def { y[i] = x[i] * rand(0, k[i], i) }",
+    ),
 }
 OBLIGATIONS: Mapping[str, Example] = {
     "E0401": pair("def { y[i] = x[i + 1] }", "def { y[i] = x[i + 1] ?? 0 }"),
