@@ -129,10 +129,7 @@ def page(name: str, result: CompileResult) -> list[str]:
     lines.append(f"         {result.speedup:.2f} times as fast as candidate 0, {how}")
     if result.why:
         lines.append(f"         {result.why}")
-    lines += [
-        f"         where its facts do not hold: {other['name']} {other['schedule']}"
-        for other in result.variants[1:-1]
-    ]
+    lines += variant_lines(result)
     lines += ["", *verdict_lines(result.verdict)]
     if result.rows:
         lines += ["", *timing_lines(result.rows)]
@@ -145,6 +142,18 @@ def page(name: str, result: CompileResult) -> list[str]:
     if result.stopped:
         lines += ["", "stopped before the end: this is the best so far, unconfirmed"]
     lines += ["", f"package  {result.package}", f"wheel    {result.wheel}"]
+    return lines
+
+
+def variant_lines(result: CompileResult) -> list[str]:
+    """The variants beside the winner and candidate 0, and when they are taken."""
+    lines = []
+    for other in result.variants[:-1]:
+        if other["schedule"] == result.winner["schedule"]:
+            continue
+        narrow = set(result.targets) - set(other.get("targets", ())) if result.modelled else set()
+        when = f"on {', '.join(other['targets'])}" if narrow else "where its facts do not hold"
+        lines.append(f"         {when}: {other['name']} {other['schedule']}")
     return lines
 
 
@@ -164,8 +173,8 @@ def tried(result: CompileResult) -> list[str]:
 
 
 def resource_lines(result: CompileResult) -> list[str]:
-    """What the compilers report of the winner's kernels, by target."""
-    head = "resources of the winner as compiled; nothing was executed"
+    """What the compilers report of the kernels that each target takes first."""
+    head = "resources of what each target takes first, as compiled; nothing was executed"
     return [head, *(f"  {line}" for line in resource_table(result.resources))]
 
 

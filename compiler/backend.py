@@ -58,7 +58,7 @@ class Found:
 
     `serving` names the variant that each workload takes; `resources` are what compilers report of
     the winner, by target; `unrun` says what was not executed, and why; `modelled` are times that
-    nobody measured.
+    nobody measured. `schedules` are those that ship where they are more than the winner's.
     """
 
     op: Operator
@@ -70,6 +70,7 @@ class Found:
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unrun: tuple[str, ...] = ()
     modelled: tuple[Mapping[str, Any], ...] = ()
+    schedules: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -119,9 +120,11 @@ class Carried:
         return [Proposal(s, "carried") for s in fresh[:count]]
 
 
-def carry(first: SearchResult, effort: Effort) -> Effort:
+def carry(first: Found, effort: Effort) -> Effort:
     """The effort at a binding that is not searched: candidate 0 and what won elsewhere."""
-    won = [c.schedule.text for c in (first.winner, first.general) if c is not None]
+    found = (first.result.winner, first.result.general)
+    won = [*(c.schedule.text for c in found if c is not None), *first.schedules]
+    won = list(dict.fromkeys(won))
     budget = Budget(1 + max(CARRIED, len(won)), effort.budget.seconds)
     return Effort(budget, effort.seed, effort.require, False, Carried(tuple(won)), effort.progress)
 

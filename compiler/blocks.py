@@ -7,7 +7,6 @@ model, and every figure of it is labelled so.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import time
@@ -17,13 +16,13 @@ from typing import Any
 
 from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.text import PrintError
+from opwright.compiler.architectures import Shipped, shipped, taken
 from opwright.compiler.backend import (
     CompileError,
     Effort,
     Found,
     reference_cases,
     refusal,
-    ships,
 )
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.buffers import takes_dense
@@ -60,8 +59,6 @@ NO_GPU = (
     "interpreter on the CPU, and times for {targets} are modelled"
 )
 UNCOMPILED = "through the compilers of {targets}: {why}"
-# what a program may take of a multiprocessor; a kernel that needs more does not start
-SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 Resources = dict[str, dict[str, dict[str, Any]]]  # target -> kernel -> registers, spills, shared
 
 
@@ -120,13 +117,19 @@ class Blocks:
             effort.searched(result)
         if result.baseline is None:
             raise refusal(op, result)
-        chosen = ships(result)
-        variants = tuple(self._variant(label, op, c) for label, c in chosen)
-        found, why = compiled(_text(chosen[0][1], op, self.targets[0]), op, self.targets)
+        chosen = shipped(result, choices, op, judge.weights, self.targets)
+        variants = tuple(self._variant(s, op) for s in chosen)
+        found: Resources = {}
+        for t in self.targets:
+            own = taken(chosen, t).choice.candidate.build.get("resources", {})
+            if t in own:
+                found[t] = {k: dict(v) for k, v in own[t].items()}
         targets = ", ".join(self.targets)
         unrun = [NO_GPU.format(targets=targets, compiled=f"compiled for {targets}, " * bool(found))]
-        if why:
-            unrun.append(UNCOMPILED.format(targets=targets, why=why))
+        lacking = ", ".join(t for t in self.targets if t not in found)
+        if lacking:
+            why = "no resources were reported; the last variant is what they take"
+            unrun.append(UNCOMPILED.format(targets=lacking, why=why))
         estimates, serving = judge.estimates(chosen) if effort.primary else ([], {})
         cases = reference_cases(op, judge.cases, judge.bound)
         return Found(
@@ -139,22 +142,24 @@ class Blocks:
             found,
             tuple(unrun),
             tuple(estimates),
+            tuple(s.choice.schedule.text for s in chosen[:-1]),
         )
 
-    def _variant(self, label: str, op: Operator, c: Choice) -> PackagedVariant:
+    def _variant(self, s: Shipped, op: Operator) -> PackagedVariant:
+        c = s.choice
         own = _text(c, op, self.targets[0])
         origin = {"proposer": c.candidate.origin, "schedule": c.schedule.text}
         if c.given is not None:
             origin |= {"text": c.given.digest, **own.plan.origin}
         plan = replace(own.plan, spec=op.digest, types=dict(op.types), origin=origin)
         return PackagedVariant(
-            label,
+            s.label,
             plan,
             {},
             own.source,
             "" if c.given else show_program(c.program),
             records=c.candidate.records,
-            targets=self.targets,
+            targets=s.targets,
         )
 
 
@@ -178,18 +183,23 @@ def printed(program: TileProgram, op: Operator, target: str) -> Candidate:
     return Candidate(make_plan(program, op, target), print_for(program, op), program)
 
 
-def compiled(c: Candidate, op: Operator, targets: Sequence[str]) -> tuple[Resources, str]:
-    """(resources by target and kernel, why there are none)."""
-    try:
-        build = importlib.import_module("opwright.backends.triton.build")
-    except ModuleNotFoundError as e:
-        return {}, f"they are not part of this installation ({e.msg})"
+def compiled(
+    c: Candidate, op: Operator, targets: Sequence[str]
+) -> tuple[Resources, dict[str, str]]:
+    """(resources by target and kernel, why a target has none)."""
+    from opwright.backends.triton.build import BuildError, compile_for
+
     bound: BoundPlan = bind_plan(c.plan, op)
     out: Resources = {}
+    refused: dict[str, str] = {}
     for target in targets:
-        artefact = build.compile_for(c.source, bound, target)
+        try:
+            artefact = compile_for(c.source, bound, target)
+        except BuildError as e:
+            refused[target] = str(e).splitlines()[0][:300]
+            continue
         out[target] = {k: dict(v) for k, v in artefact.resources.items()}
-    return out, ""
+    return out, refused
 
 
 class _Evaluator:
@@ -267,14 +277,11 @@ class _Evaluator:
                 "unproved", f"not read, so nothing is modelled: {why}", c.digest, records
             )
         begin = time.perf_counter()
-        try:
-            found, _ = compiled(c, op, self.targets)
-        except (ValueError, RuntimeError, OSError) as e:
-            return Evaluation("unbuilt", str(e).splitlines()[0][:300], c.digest, records)
+        found, refused = compiled(c, op, self.targets)
         seconds = time.perf_counter() - begin
-        large = _too_large(found)
-        if large:
-            return Evaluation("unbuilt", large, c.digest, records)
+        if self.targets[0] in refused:
+            return Evaluation("unbuilt", refused[self.targets[0]], c.digest, records)
+        self._notes += [f"{job.schedule}: not for {t}: {why}" for t, why in refused.items()]
         records = (*records, *execute(c, static, op, "portable", self.effort.seed))
         size = len(c.source.encode())
         build = {"seconds": seconds, "size": size, "resources": found}
@@ -306,8 +313,8 @@ class _Evaluator:
                 notes.append(f"its facts exclude {name}: another variant runs there")
                 continue
             times = {
-                t: modelled(self.op, job.program, scaled.sizes, scaled.params, t, found.get(t, {}))
-                for t in self.targets
+                t: modelled(self.op, job.program, scaled.sizes, scaled.params, t, found[t])
+                for t in found
             }
             metrics[name] = {
                 "latency": times[self.targets[0]],
@@ -321,29 +328,30 @@ class _Evaluator:
         return metrics, notes
 
     def estimates(
-        self, chosen: Sequence[tuple[str, Choice]]
+        self, chosen: Sequence[Shipped]
     ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
         """(modelled seconds of what ships at each workload and target, what serves a workload)."""
         out: list[Mapping[str, Any]] = []
-        serving = {}
+        serving: dict[str, str] = {}
         for _, scaled in self._loads:
-            label, c = next(
-                ((n, c) for n, c in chosen
-                 if serves(self.op, c.program, scaled.sizes, scaled.params)),
-                chosen[-1],
-            )  # fmt: skip
-            serving[scaled.name] = label
+            fits = [
+                s for s in chosen
+                if serves(self.op, s.choice.program, scaled.sizes, scaled.params)
+            ]  # fmt: skip
             for t in self.targets:
-                for impl, one in ((OWN, c), (ZERO, chosen[-1][1])):
-                    own = one.metrics.get(scaled.name, {})
+                own = taken([*fits, chosen[-1]], t)
+                serving.setdefault(scaled.name, own.label)
+                for impl, one in ((OWN, own), (ZERO, chosen[-1])):
+                    known = one.choice.metrics.get(scaled.name, {})
                     out.append(
                         {
                             "op": self.op.name,
                             "workload": scaled.name,
                             "shape": shape_text(self.op, scaled.sizes),
                             "impl": impl,
+                            "variant": one.label,
                             "target": t,
-                            "modelled_s": own.get(f"latency@{t}"),
+                            "modelled_s": known.get(f"latency@{t}"),
                         }
                     )
         return out, serving
@@ -353,16 +361,6 @@ class _Evaluator:
 
     def close(self) -> None:
         """Every process ended with the call that started it."""
-
-
-def _too_large(found: Resources) -> str:
-    for target, kernels in found.items():
-        for name, own in kernels.items():
-            shared = int(own.get("shared") or 0)
-            if shared > SHARED_LIMIT[target]:
-                limit = SHARED_LIMIT[target]
-                return f"{name} needs {shared} bytes of shared memory, {target} has {limit}"
-    return ""
 
 
 def serves(

@@ -130,7 +130,7 @@ def compile_spec(
             baselines=baselines,
         )
         if found:
-            effort = carry(found[0].result, effort)
+            effort = carry(found[0], effort)
         elif exchange is not None:
             desk = _desk(exchange, operator, spec, chosen, effort.budget.evaluations)
             effort = replace(
@@ -311,8 +311,13 @@ def _result(package: Path, wheel: Path, found: Sequence[Found], backend: Backend
         backend=backend.name,
         targets=backend.targets,
         variants=tuple(
-            {"name": label, "schedule": c.schedule.text, "guards": list(v.guards)}
-            for (label, c), v in zip(ships(first), found[0].variants, strict=True)
+            {
+                "name": v.name,
+                "schedule": str(v.plan.origin.get("schedule", "")),
+                "guards": list(v.guards),
+                "targets": list(v.targets or v.libraries),
+            }
+            for v in found[0].variants
         ),
         resources=found[0].resources,
         unrun=tuple(dict.fromkeys(text for f in found for text in f.unrun)),
