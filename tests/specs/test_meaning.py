@@ -12,9 +12,10 @@ import opwright
 torch = pytest.importorskip("torch")
 from support.torch_cases import SPECS, Row, judge  # type: ignore[import-not-found]  # noqa: E402
 from support.torch_linalg import CASES as LINALG  # type: ignore[import-not-found]  # noqa: E402
+from support.torch_loss import CASES as LOSS  # type: ignore[import-not-found]  # noqa: E402
 from support.torch_nn import CASES as NN  # type: ignore[import-not-found]  # noqa: E402
 
-CASES = [*NN, *LINALG]
+CASES = [*NN, *LOSS, *LINALG]
 NAMES = sorted({c.spec for c in CASES})
 
 
