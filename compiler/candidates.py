@@ -18,6 +18,7 @@ from pathlib import Path
 
 from opwright.backends.cpp.plan import make_plan, print_for
 from opwright.ir.expr import ExprError
+from opwright.ir.launch import with_room
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan, PlanError, load
 from opwright.ir.tile import TileProgram
@@ -93,8 +94,10 @@ def read(folder: Path, op: Operator) -> Candidate:
         raise PlanError(f"{folder / plan.source}: cannot be read: {e}") from None
     tile = folder / TILE_FILE
     if plan.backend != "cpp":
+        plan = with_room(plan, op)
         return Candidate(plan, source, None, f"{plan.backend} texts are read back as they are")
     if not tile.exists():
+        plan = with_room(plan, op)
         return Candidate(plan, source, None, f"there is no {TILE_FILE} beside {plan.source}")
     try:
         program = parse_program(tile.read_text())

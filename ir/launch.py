@@ -5,16 +5,19 @@ Importers get kernels whose parameters are buffers and scalars of the spec, not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opwright.ir.dtypes import DTYPES, F64, I32, I64, DType
-from opwright.ir.expr import Expr, ExprError, param, size, stride
-from opwright.ir.op import Operator
+from opwright.ir.expr import Expr, ExprError, call, param, size, stride
+from opwright.ir.op import DEFAULT_DIM_LIMIT, Operator
 from opwright.ir.plan import Launch, Plan, PlanError
 from opwright.ir.text import parse_expr
 from opwright.ir.tile import Buffer
+
+ROOM = 2**31 - 2**20  # what is counted in 32 bits may overshoot by a tile
 
 
 class ImportRefusal(ValueError):
@@ -90,6 +93,47 @@ def bind_plan(plan: Plan, op: Operator) -> BoundPlan:
     return BoundPlan(plan, buffers, launches, facts)
 
 
+def with_room(plan: Plan, op: Operator) -> Plan:
+    """A plan whose facts keep what its kernels count in 32 bits away from the end of the type.
+
+    Program ids, lanes and loops over them are 32 bits wide in block languages, and what a plan
+    passes as `i32(e)` is: within a tile of 2^31 a mask or a loop's last step would wrap. Sizes
+    that nothing but the default limit bounds, and numbers passed in 32 bits, get an upper bound,
+    which is a guard like every fact. Other languages count in 64 bits but for `i32(e)`.
+    """
+    names = operator_names(op)
+    known = [*op.facts, *(_expression(f, names, "facts") for f in plan.facts)]
+    asked: dict[str, Expr] = {}
+    for n, c in enumerate(plan.launches):
+        for text in (a.strip() for a in c.args):
+            inner = text[4:-1] if text.startswith("i32(") and text.endswith(")") else ""
+            if inner:
+                asked[inner] = _expression(inner, names, f"launches[{n}].args")
+            if plan.backend == "triton":
+                asked |= {x: size(x) for x in op.sizes if re.search(rf"\b{x}\b", text)}
+        if plan.backend == "triton":
+            whole = " ".join(c.grid)
+            asked |= {x: size(x) for x in op.sizes if re.search(rf"\b{x}\b", whole)}
+    wide = {size(x) for x in op.sizes if call("le", size(x), DEFAULT_DIM_LIMIT) not in op.facts}
+    more = [
+        f"{text} <= {ROOM}" if text.isidentifier() or text.endswith(")") else f"({text}) <= {ROOM}"
+        for text, e in asked.items()
+        if e.op != "const" and e.kind == "int" and e not in wide and not _below(e, known)
+    ]
+    return replace(plan, facts=(*plan.facts, *more)) if more else plan
+
+
+def _below(e: Expr, facts: Sequence[Expr]) -> bool:
+    """Whether a fact keeps an expression below the end of 32 bits."""
+    return any(
+        f.op in ("le", "lt", "eq")
+        and f.args[0] is e
+        and f.args[1].op == "const"
+        and f.args[1].attr <= ROOM
+        for f in facts
+    )
+
+
 def _tensor(name: str, role: str, kind: DType, shape: tuple[Expr, ...]) -> Buffer:
     steps = tuple(stride(name, n) for n in range(len(shape)))
     return Buffer(name, "in" if role == "input" else "out", kind, shape, steps)
@@ -119,7 +163,14 @@ def _argument(
     for p in op.params:
         if p.name == inner:
             return Scalar(e, p.dtype)
+    if e.op == "cast" and isinstance(e.attr, DType):  # f32(scale)
+        return Scalar(e.args[0] if _exact(e.args[0], e.attr, op) else e, e.attr)
     return Scalar(e, DTYPES["bool"] if e.kind == "bool" else F64)
+
+
+def _exact(e: Expr, kind: DType, op: Operator) -> bool:
+    """Whether an expression is a param of this type already."""
+    return any(e is param(p.name, p.dtype.kind) and p.dtype is kind for p in op.params)
 
 
 def _expression(text: str, names: Mapping[str, Expr], at: str) -> Expr:

@@ -348,9 +348,9 @@ def _real_values(
     else:
         v = rng.normal(0, 1, n)
         if family == "sorted":
-            v = np.sort(v)
-            if rng.random() < 0.5:
-                v = v[::-1]
+            v = np.sort(v.reshape(shape), axis=-1) if shape else v
+            if shape and rng.random() < 0.5:
+                v = v[..., ::-1]
     return np.ascontiguousarray(v, np.float64).reshape(shape)
 
 

@@ -399,7 +399,23 @@ class Encoder:
         exact = v.args and all(a.dtype.kind != "real" for a in (v, *v.args))
         if exact and v.op in ROWS:
             return self.apply(v.op, [self.value(a, at) for a in v.args], v, at)
+        if v.dtype.kind == "int" and (
+            v.op == "argreduce" or (v.op == "reduce" and v.attr[0] in ("max", "min"))
+        ):
+            return self.picked(v, at)
         return self.unknown(v, at)
+
+    def picked(self, v: Value, at: Instance) -> Poly:
+        """What a reduction takes from some lane is what that lane holds; which one depends on
+        data."""
+        where = self.place(v, at)
+        axis: Axis = v.attr[1]
+        name = f"{self.seen.launches.get(v, 0)}.{v.name}.lane"
+        bounds = (0, axis.extent - 1)
+        lane = self.make(("lane", v, *where), "int", v.name, bounds, name, tuple(where))
+        inner = Instance(at.launch, at.tag, {**at.leaves, axis.lane: lane}, depth=at.depth)
+        found: Poly = self.value(v.args[-1], inner)
+        return found
 
     def data(self, v: Value, at: Instance) -> Poly:
         """A number that stands for what a value holds: equal for values made alike of equal

@@ -79,6 +79,7 @@ class Terms:
         self._formulas: dict[tuple[object, ...], Formula] = {}
         self._made: dict[tuple[object, ...], Poly] = {}
         self.limits: dict[Monomial, int] = {}  # upper bounds of products, from facts
+        self.named: dict[Poly, Poly] = {}  # atoms for sums that are factors of products
 
     # -- polynomials
     def poly(self, items: dict[Monomial, int]) -> Poly:
@@ -125,12 +126,25 @@ class Terms:
         return self.add(a, self.const(n))
 
     def mul(self, a: Poly, b: Poly) -> Poly:
+        if a.constant is None and b.constant is None:
+            a, b = self._factor(a), self._factor(b)
         out: dict[Monomial, int] = {}
         for m, c in a.items:
             for n, d in b.items:
                 k = tuple(sorted(m + n))
                 out[k] = out.get(k, 0) + c * d
         return self.poly(out)
+
+    def _factor(self, p: Poly) -> Poly:
+        """A polynomial as a factor: one that has products itself becomes an atom, since products of
+        three are more than the lemmas about products reach."""
+        found = self.named.get(p)
+        if found is not None or len(p.items) < 2 or all(len(m) < 2 for m, _ in p.items):
+            return found or p
+        atom = self.atom(f"factor{len(self.atoms)}", *self.interval(p))
+        name = self.named[p] = self.of(atom)
+        atom.axioms.append(self.formula("eq0", self.sub(name, p)))
+        return name
 
     # -- intervals
     def interval(self, p: Poly) -> Interval:
@@ -199,7 +213,17 @@ class Terms:
             left = self.sub(r, self.mul(q, d))
             sane = self.both(self.ge0(left), self.ge0(self.shift(self.sub(d, left), -1)))
             atom.axioms.append(self.either(self.lt(d, self.const(1)), sane))
+            self._name_remainder(left, d)
         return self.add(g, q), self.sub(r, self.mul(q, d))
+
+    def _name_remainder(self, left: Poly, d: Poly) -> None:
+        """An atom that stands for a remainder in products, where its sum would be multiplied out.
+        Its divisor is positive, or the atom means nothing."""
+        hi = self.interval(d)[1]
+        atom = self.atom(f"remainder{len(self.atoms)}", 0, None if hi is None else max(hi - 1, 0))
+        name = self.named[left] = self.of(atom)
+        sane = self.all((self.formula("eq0", self.sub(name, left)), self.lt(name, d)))
+        atom.axioms.append(self.either(self.lt(d, self.const(1)), sane))
 
     def _divide_constant(self, a: Poly, n: int) -> tuple[Poly, Poly]:
         whole = {m: c // n for m, c in a.items}

@@ -402,7 +402,8 @@ class Control(Folds):
             )
         else:
             e = s.first.expr + r.scaled(now, s.more)
-        return self.held(s, e, dims)
+        later = call("lt", r.lo, now)  # what is added matters from the second iteration on
+        return self.held(s, e, dims, tuple(_where(n, later) for n in s.needs))
 
     def lagged(self, s: Steady, r: Range, then: Expr) -> Expr:
         states = [x for x in leaves(s.more, "state") if str(x.attr).startswith("iv ")]
@@ -416,11 +417,11 @@ class Control(Folds):
             e = call("select", call("lt", r.lo, r.hi), made, s.first.expr)
         else:
             e = s.first.expr + r.trips() * s.more
-        return self.held(s, e, dims)
+        return self.held(s, e, dims, s.needs)
 
-    def held(self, s: Steady, e: Expr, dims: Dims) -> Thing:
+    def held(self, s: Steady, e: Expr, dims: Dims, more: tuple[Need, ...]) -> Thing:
         raw = s.first.bits < WIDE and self.ranges.inside(e, s.first.bits) is not TRUE
-        needs = s.first.needs if s.lagging else join(s.first.needs, s.needs)
+        needs = s.first.needs if s.lagging else join(s.first.needs, more)
         sym = Sym(e, dims, s.first.bits, needs, raw, self.line)
         return sym if s.pointer is None else Pointer(s.pointer.buffer, sym, s.pointer.bits)
 
@@ -430,6 +431,13 @@ def _leaves_of(n: Need) -> set[Expr]:
     for d in n.deps:
         out |= _leaves_of(d)
     return out
+
+
+def _where(n: Need, c: Expr, pairs: tuple[tuple[Expr, Expr], ...] = ()) -> Need:
+    """A need that exists only where a condition holds."""
+    pairs = (*n.moved, *pairs)
+    deps = tuple(_where(d, c, pairs) for d in n.deps)
+    return Need(call("or", ~c, moved(n.cond, pairs)), n.kind, n.reason, n.line, deps)
 
 
 def _returns(b: Block) -> bool:

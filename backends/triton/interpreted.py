@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import traceback
@@ -39,9 +40,9 @@ def main() -> None:
 
 
 def correct_the_interpreter() -> None:
-    """Triton's interpreter cuts floats to bf16, and reads the bits of one as an integer when it is
-    widened to f64; devices round to the nearest and widen the value. It also spreads a truth value
-    over a tile as the integers that were compared."""
+    """Triton's interpreter cuts floats to bf16, and computes with the bits of one as an integer;
+    devices round to the nearest and compute with the value. It also spreads a truth value over a
+    tile as the integers that were compared, and knows no functions of libdevice."""
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -59,12 +60,121 @@ def correct_the_interpreter() -> None:
             return TensorHandle(np.where(np.isnan(wide), 0x7FC0, near).astype(np.uint16), new)
         return plain(self, source, to)
 
+    def wide(x: Any) -> Any:
+        """A tile of bf16 as one of f32; any other as it is."""
+        if x.dtype.scalar != tl.bfloat16:
+            return x
+        return TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def computed(name: str) -> Any:
+        inner = getattr(InterpreterBuilder, name)
+
+        def operation(self: Any, *given: Any) -> Any:
+            if all(not hasattr(x, "dtype") or x.dtype.scalar != tl.bfloat16 for x in given):
+                return inner(self, *given)
+            made = inner(self, *(wide(x) if hasattr(x, "dtype") else x for x in given))
+            if made.dtype.scalar != tl.float32 or made.data.dtype == np.bool_:
+                return made
+            return cast_impl(self, made, tl.bfloat16)
+
+        return operation
+
+    multiply = InterpreterBuilder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+        return multiply(self, wide(a), wide(b), d, *rest)
+
+    def create_extern_elementwise(
+        self: Any, library: str, path: str, symbol: str, args: Any, kind: Any, pure: bool
+    ) -> Any:
+        name = symbol.removeprefix("__nv_")
+        function = LIBRARY.get(name) or LIBRARY.get(name.removesuffix("f"))
+        if function is None:
+            raise NotImplementedError(f"{symbol} in the interpreter")
+        made = np.asarray(function(*(np.asarray(x.data) for x in args)))
+        plain_type = kind.scalar
+        if plain_type.is_floating():
+            made = made.astype(np.float64 if plain_type == tl.float64 else np.float32)
+        else:
+            made = made.astype(np.int64 if plain_type == tl.int64 else np.int32)
+        return TensorHandle(made, plain_type)
+
     def create_splat(self: Any, kind: Any, value: Any) -> Any:
         number = value.data.reshape(-1)[0]
         return TensorHandle(np.full(kind.shape, number, value.data.dtype), value.dtype.scalar)
 
     InterpreterBuilder.cast_impl = cast_impl
     InterpreterBuilder.create_splat = create_splat
+    InterpreterBuilder.create_dot = create_dot
+    InterpreterBuilder.create_extern_elementwise = create_extern_elementwise
+    for name in ("binary_op", "unary_op", "ternary_op"):
+        setattr(InterpreterBuilder, name, computed(name))
+    open_the_library()
+
+
+def open_the_library() -> None:
+    """Kernels see the names of libdevice without bodies; here they get those of one device."""
+    import triton.language.extra.libdevice as names
+    from triton.language.extra.cuda import libdevice
+    from triton.runtime.interpreter import interpreter_semantic
+
+    def bound(function: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            more.pop("_semantic", None)
+            return function(*args, **more, _semantic=interpreter_semantic)
+
+        return call
+
+    for name in dir(libdevice):
+        function = getattr(libdevice, name)
+        if callable(function) and getattr(function, "__module__", "") == libdevice.__name__:
+            setattr(libdevice, name, bound(function))
+            setattr(names, name, getattr(libdevice, name))
+
+
+def each(function: Any) -> Any:
+    """A function of numbers on tiles, computed in f64."""
+
+    def guarded(*numbers: float) -> float:
+        try:
+            return float(function(*numbers))
+        except (ValueError, OverflowError):
+            return math.nan
+
+    spread = np.vectorize(guarded, otypes=[np.float64])
+    return lambda *tiles: spread(*tiles)
+
+
+# functions of libdevice by what is between __nv_ and the f of f32
+LIBRARY: dict[str, Any] = {
+    **{
+        n: getattr(np, n)
+        for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh cbrt floor "
+        "ceil trunc rint hypot nextafter fmod copysign".split()
+    },
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "atan2": np.arctan2,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power,
+    "fast_pow": np.power, "powi": lambda x, n: np.power(x, n.astype(x.dtype)),
+    "exp10": lambda x: np.power(10.0, x.astype(np.float64)),
+    "fast_exp10": lambda x: np.power(10.0, x.astype(np.float64)),
+    "fast_exp": np.exp, "fast_log": np.log, "fast_log2": np.log2, "fast_log10": np.log10,
+    "fast_sin": np.sin, "fast_cos": np.cos, "fast_tan": np.tan, "fast_fdivide": np.divide,
+    "rsqrt": lambda x: 1 / np.sqrt(x), "frsqrt_rn": lambda x: 1 / np.sqrt(x),
+    "rcbrt": lambda x: 1 / np.cbrt(x), "fabs": np.abs, "abs": np.abs, "llabs": np.abs,
+    "nearbyint": np.rint, "llrint": np.rint, "lrint": np.rint,
+    "round": lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x),
+    "llround": lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x),
+    "fma": lambda x, y, z: x.astype(np.float64) * y + z, "remainder": each(math.remainder),
+    "fma_rn": lambda x, y, z: x.astype(np.float64) * y + z,
+    "erf": each(math.erf), "erfc": each(math.erfc), "lgamma": each(math.lgamma),
+    "tgamma": each(math.gamma), "normcdf": each(lambda x: math.erfc(-x / math.sqrt(2)) / 2),
+    "saturate": lambda x: np.clip(np.nan_to_num(x), 0, 1), "fdim": lambda x, y: np.fmax(x - y, 0),
+    "isnan": np.isnan, "isnand": np.isnan, "isinf": np.isinf, "isinfd": np.isinf,
+    "finite": np.isfinite, "isfinited": np.isfinite, "signbit": np.signbit,
+    "signbitd": np.signbit, "fdiv_rn": np.divide, "ddiv_rn": np.divide, "fmul_rn": np.multiply,
+    "dmul_rn": np.multiply, "fadd_rn": np.add, "dadd_rn": np.add, "fsub_rn": np.subtract,
+    "fsqrt_rn": np.sqrt, "dsqrt_rn": np.sqrt, "frcp_rn": np.reciprocal, "drcp_rn": np.reciprocal,
+}  # fmt: skip
 
 
 def load(path: str) -> ModuleType:
@@ -93,6 +203,8 @@ def serve(module: ModuleType, request: dict[str, Any]) -> None:
     start = memory.ctypes.data
     for launch in request["launches"]:
         kernel = getattr(module, launch["kernel"])
+        while type(kernel).__name__ in ("Autotuner", "Heuristics"):  # the plan gives all constants
+            kernel = kernel.fn
         args = [argument(kind, value, start) for kind, value in launch["args"]]
         kernel[tuple(launch["grid"])](*args, **launch["const"])
     memory.flush()

@@ -236,10 +236,23 @@ class Call:
             raise RunError(f"{show(e)} has no value in this call: {error}") from None
 
     def facts(self) -> None:
-        for f in self.bound.facts:
-            known = not any("(" in str(x.attr) for x in leaves(f, "param"))
-            if known and not self.value(f):
+        facts = [
+            f for f in self.bound.facts if not any("(" in str(x.attr) for x in leaves(f, "param"))
+        ]
+        if not all(self.value(f) for f in facts):
+            self.empty_strides()
+        for f in facts:
+            if not self.value(f):
                 raise RunError(f"the plan assumes {show(f)}")
+
+    def empty_strides(self) -> None:
+        """Strides of buffers without elements, as libraries choose them: never 0."""
+        for name, place in self.places.items():
+            if 0 in place.shape:
+                step = 1
+                for n in reversed(range(len(place.shape))):
+                    self.env[name, n] = step
+                    step *= max(place.shape[n], 1)
 
     def view(self, memory: Array, name: str) -> Array:
         """A buffer's elements in some memory of the call."""
