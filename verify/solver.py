@@ -15,8 +15,9 @@ from typing import Any
 from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
 LEMMA_PAIRS = 60  # of products that share a factor, per question
-EXACT_QUESTION = 1.0  # seconds for a question with products as they are
-EXACT_SECONDS = 4.0  # for all of them
+EXACT_QUESTION = 4.0  # seconds for a question with products as they are, on a busy machine
+EXACT_RESOURCES = 1_500_000  # its share of the resource limit, which does not depend on load
+EXACT_SECONDS = 12.0  # for all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ class Asker:
             if seconds <= 0:
                 return Answer("unknown", reason="the time for this program is spent")
         s = z3.SimpleSolver()
-        s.set("timeout", max(1, int(seconds * 1000)), "rlimit", self.rlimit, "random_seed", 1)
+        resources = min(self.rlimit, EXACT_RESOURCES) if exact else self.rlimit
+        s.set("timeout", max(1, int(seconds * 1000)), "rlimit", resources, "random_seed", 1)
         s.add(*(self.formula(f) for f in formulas))
         for a in atoms:
             x = self.atom(a.number)
