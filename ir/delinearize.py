@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from opwright.ir.expr import ONE, Expr, conjuncts, leaves, substitute
-from opwright.ir.polynomial import Polynomial, divide, expression, leading, polynomial
+from opwright.ir.polynomial import Polynomial, add, divide, expression, leading, polynomial
 from opwright.ir.tile import Buffer, element_count, row_major
 
 _ORDER = {"stride": 0, "param": 1, "size": 2}
@@ -61,6 +61,9 @@ def logical_index(
     for d in sorted(range(len(steps)), key=lambda d: (_weight(steps[d]), -d), reverse=True):
         if steps[d] and not fixed[d]:
             index[d], rest = divide(rest, steps[d])
+            plain = all(x.op != "stride" for m in steps[d] for x in m)
+            if rest and plain and all(c < 0 for c in rest.values()):  # from the end of a row
+                index[d], rest = add(index[d], {(): -1}), add(rest, steps[d])
     return None if rest else tuple(expression(p) for p in index)
 
 

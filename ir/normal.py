@@ -40,6 +40,8 @@ from opwright.ir.tile import (
 )
 from opwright.ir.tileops import inside, operands, shared
 
+WHOLE = ("floor", "ceil", "trunc", "nearest")
+
 
 def normal_form(program: TileProgram) -> str:
     """The text; equal for two programs only if they compute the same with the same accesses."""
@@ -149,9 +151,27 @@ class _Reader:
     def narrow(self, r: Ref, to: DType) -> Ref:
         lo, hi = integer_range(to)
         a, b = self.graph.interval(r)
+        if self.graph.op(r) == "sum":  # modulo 2^bits it is the same without inner ones
+            terms: dict[tuple[Ref, ...], int] = {}
+            for m, c in self.graph.terms(r).items():
+                term: dict[tuple[Ref, ...], int] = {(): c}
+                for f in m:
+                    term = self.graph.times(term, self.graph.terms(self.unnarrowed(f, to)))
+                terms = self.graph.plus(terms, term)
+            r = self.graph.total(terms)
+            a, b = self.graph.interval(r)
+        else:
+            r = self.unnarrowed(r, to)
         if to.bits == 64 or (a is not None and b is not None and lo <= a and b <= hi):
             return r
         return self.graph.make("narrow", to.name, [r])
+
+    def unnarrowed(self, r: Ref, to: DType) -> Ref:
+        """What was narrowed to a type at least as wide."""
+        n = self.graph.nodes[r.node]
+        if n.op == "narrow" and DTYPES[n.attr].bits >= to.bits:
+            return self.graph.parts(r)[0]
+        return r
 
 
 class _KernelReader(_Reader):
@@ -323,12 +343,13 @@ class _KernelReader(_Reader):
         g = self.graph
         if v.op == "full":
             if v.dtype.kind == "real":
-                return g.make("full", f"{v.dtype} {_number(v.attr, v.dtype)!r}")
+                return self.full(v.attr, v.dtype)
             return g.number(bool(v.attr) if v.dtype.kind == "bool" else int(v.attr))
         if v.op == "index":
-            whole = v.attr.op == "toreal"  # a float of it comes after it
-            inner = self.expr(v.attr.args[0] if whole else v.attr)
-            if v.attr.kind != v.dtype.kind or v.dtype.kind == "real":
+            if v.dtype.kind == "real":
+                return self.scalar(v.attr, v.dtype)
+            inner = self.expr(v.attr)
+            if v.attr.kind != v.dtype.kind:
                 return g.make("index", v.dtype, [inner])
             return self.narrow(inner, v.dtype) if v.dtype.kind == "int" else inner
         if v.op == "load":
@@ -351,7 +372,30 @@ class _KernelReader(_Reader):
         if whole:
             found = g.exact(v.op, args)
             return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
+        if v.op in WHOLE:  # of a float that is an integer already
+            inner = g.nodes[args[0].node]
+            if inner.op == "cast" and inner.attr == f"i64 {v.args[0].dtype}":
+                first = g.parts(args[0])[0]
+                n = g.nodes[first.node]
+                if n.op in WHOLE and n.attr == f"{v.args[0].dtype} {v.dtype}":
+                    return first
         return g.real(v.op, args, f"{v.args[0].dtype} {v.dtype}")
+
+    def full(self, number: float | None, dtype: DType) -> Ref:
+        """A float constant: the number of the type that is next to what is written."""
+        return self.graph.make("full", f"{dtype} {_number(number or 0.0, dtype)!r}")
+
+    def scalar(self, e: Expr, dtype: DType) -> Ref:
+        """A float out of sizes and params, operation by operation."""
+        g = self.graph
+        if e.op == "const":
+            return self.full(float(e.attr), dtype)
+        if e.op == "select" and e.kind == "real":
+            yes, no = (self.scalar(a, dtype) for a in e.args[1:])
+            return g.choice(self.expr(e.args[0]), yes, no, dtype.name, False)
+        if e.args and e.kind == "real" and all(a.kind == "real" for a in e.args) and e.op in ROWS:
+            return g.real(e.op, [self.scalar(a, dtype) for a in e.args], f"{dtype} {dtype}")
+        return g.make("index", dtype, [self.expr(e.args[0] if e.op == "toreal" else e)])
 
     def cast(self, old: DType, new: DType, r: Ref) -> Ref:
         """Casts that change nothing go, also those to a wider type and back."""
@@ -366,7 +410,7 @@ class _KernelReader(_Reader):
             if first.kind == "real" and _holds(old, first):
                 return self.cast(first, new, g.parts(r)[0])
         if n.op == "full" and old.kind == new.kind == "real" and _holds(new, old):
-            return g.make("full", f"{new} {g.literal(r)!r}")
+            return self.full(g.literal(r), new)
         return g.make("cast", f"{old} {new}", [r])
 
     def round(self, old: DType, new: DType, r: Ref) -> Ref:
@@ -391,7 +435,7 @@ class _KernelReader(_Reader):
         epoch = self.writes.get(name, 0)
         if g.constant(mask) is False and what.other is not None:
             if v.dtype.kind == "real":
-                return g.make("full", f"{v.dtype} {_number(what.other, v.dtype)!r}")
+                return self.full(what.other, v.dtype)
             return g.number(bool(what.other) if v.dtype.kind == "bool" else int(what.other))
         refs = [*(self.expr(i) for i in what.index), mask]
         conds = g.ordered(dict.fromkeys(region.conds))

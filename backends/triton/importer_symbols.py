@@ -22,6 +22,7 @@ from opwright.ir.expr import (
     leaves,
     substitute,
 )
+from opwright.ir.polynomial import polynomial
 from opwright.ir.tile import Axis, Value
 
 Interval = tuple[int | None, int | None]
@@ -194,6 +195,7 @@ class Arithmetic:
 
     def __init__(self) -> None:
         self.ranges = Ranges()
+        self.cut: dict[Expr, tuple[str, Expr, Expr]] = {}  # quotients and remainders towards zero
 
     def observe(self, x: Sym, line: int = 0) -> Sym:
         """The number in the range of its type, which is now needed."""
@@ -225,7 +227,22 @@ class Arithmetic:
         if not self.ranges.natural(a.expr):
             negative = call("neg", call(row, call("neg", a.expr), b.expr))
             e = call("select", call("lt", a.expr, 0), negative, e)
+        self.cut[e] = (row, a.expr, b.expr)
         return self.exact(e, a.bits, dims, line, a, b)
+
+    def floored(self, c: Expr, a: Expr, b: Expr) -> Expr | None:
+        """Floor division or its remainder by a positive number, where a selection makes one out of
+        those that are cut towards zero; None where it does not."""
+        if c.op != "lt" or c.args[1] is not ZERO or a.kind != "int":
+            return None
+        rest, own = self.cut.get(c.args[0]), self.cut.get(b)
+        if rest is None or own is None or rest[0] != "mod" or rest[1:] != own[1:]:
+            return None
+        if b is c.args[0] and polynomial(a - b) == polynomial(rest[2]):
+            return call("mod", *rest[1:])
+        if own[0] == "floordiv" and polynomial(b - a) == polynomial(const(1)):
+            return call("floordiv", *rest[1:])
+        return None
 
     def unsigned(self, x: Sym) -> Expr:
         """The number that the bits stand for without a sign."""
@@ -263,6 +280,9 @@ class Arithmetic:
         return self.exact(made, 1, dims, line, a, b)
 
     def select(self, c: Sym, a: Sym, b: Sym, dims: Dims, line: int) -> Sym:
+        whole = self.floored(c.expr, a.expr, b.expr)
+        if whole is not None:
+            return self.exact(whole, a.bits, dims, line, c, a, b)
         out = self.exact(choose(c.expr, a.expr, b.expr), a.bits, dims, line, c, a, b)
         out.raw = a.raw or b.raw
         return out

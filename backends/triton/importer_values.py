@@ -254,34 +254,9 @@ class Values(Arithmetic):
             return b.index(e, kind)
         if e.op not in ROWS:
             raise self.refuse(f"{e} as a value")
-        row = ROWS[e.op]
-        if kind.kind == "int" and kind is not I64 and self.widens(e, kind):
-            wide = self.materialise(e, I64)
-            return b.cast(wide, kind)
-        inner = kind if row.result in "ni" else self.common(e)
-        if e.op in ("floordiv", "mod"):
-            inner = self.common(e)
-        args = [self.materialise(a, BOOL if a.kind == "bool" else inner) for a in e.args]
+        # integers are computed with 64 bits: no part of an exact expression is cut on the way
+        args = [self.materialise(a, BOOL if a.kind == "bool" else I64) for a in e.args]
         return self.converted(b.ew(e.op, *args), kind)
-
-    @staticmethod
-    def widens(e: Expr, kind: DType) -> bool:
-        """Whether a part of an expression needs more than this type."""
-        if any(v.dtype.bits > kind.bits for v in values_in(e)) or kind.name[0] == "u":
-            return True
-        top = 1 << kind.bits - 1
-        return any(x.kind == "int" and not -top <= x.attr < top for x in leaves(e, "const"))
-
-    def common(self, e: Expr) -> DType:
-        """A type in which the integer operands of a node can be computed."""
-        kinds = {v.dtype for a in e.args if a.kind == "int" for v in values_in(a)}
-        ints = [k for k in kinds if k.kind == "int"]
-        if len(ints) != 1 or ints[0].name[0] != "i":
-            return I64
-        small = ints[0]
-        rest = [a for a in e.args if a.kind == "int" and a.op != "value"]
-        fits = all(self.ranges.inside(a, small.bits) is TRUE for a in rest)
-        return small if fits else I64
 
     def converted(self, v: Value, kind: DType) -> Value:
         return v if v.dtype == kind else self.emitting().cast(v, kind)

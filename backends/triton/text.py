@@ -17,7 +17,7 @@ from opwright.ir.dtypes import DType, integer_range
 from opwright.ir.expr import Expr, show
 from opwright.ir.tile import Axis
 
-ATOM, UNARY, TIMES, PLUS, AND, OR, COMPARE = 9, 8, 7, 6, 4, 3, 0
+ATOM, UNARY, TIMES, PLUS, SHIFT, AND, OR, COMPARE = 9, 8, 7, 6, 5, 4, 3, 0
 I32 = (-(2**31), 2**31 - 1)
 
 TYPES = {
@@ -68,6 +68,19 @@ def maximum(a, b):
 def minimum(a, b):
     """The smaller one; NaN if one of them is."""
     return tl.minimum(a, b, tl.PropagateNan.ALL)
+''',
+    "floor_div": '''\
+@triton.jit
+def floor_div(a, b):
+    """a / b rounded down, for b > 0; `//` rounds towards zero."""
+    return tl.where(a % b < 0, a // b - 1, a // b)
+''',
+    "floor_mod": '''\
+@triton.jit
+def floor_mod(a, b):
+    """What is left of a when it is divided by b > 0, never negative; `%` has the sign of a."""
+    rest = a % b
+    return tl.where(rest < 0, rest + b, rest)
 ''',
     "multiply": """\
 @triton.jit
@@ -309,12 +322,14 @@ class Integers:
 
 
 def floor_division(op: str, a: Text, b: Text, axes: tuple[Axis, ...]) -> Text:
-    """Floor division or its remainder, by a positive divisor, out of truncating ones."""
-    x, y = a.at(TIMES), b.at(TIMES + 1)
-    rest = f"({x} % {y} + {b.at(PLUS + 1)}) % {y}"
-    if op == "mod":
-        return Text(rest, axes, TIMES)
-    return Text(f"({a.at(PLUS)} - {rest}) // {y}", axes, TIMES)
+    """Floor division or its remainder, by a positive divisor."""
+    power = b.literal and b.text.isdigit() and int(b.text).bit_count() == 1
+    if power and op == "mod":
+        return Text(f"{a.at(AND)} & {int(b.text) - 1}", axes, AND)
+    if power:
+        return Text(f"{a.at(SHIFT)} >> {int(b.text).bit_length() - 1}", axes, SHIFT)
+    name = "floor_mod" if op == "mod" else "floor_div"
+    return Text(f"{name}({a.text}, {b.text})", axes)
 
 
 def is_natural(e: Expr, context: Callable[[Expr], bool]) -> bool:

@@ -198,7 +198,7 @@ class _Launch:
         self.b.loop("start", ZERO, extent, self.lanes, (), step)
 
     def open(self, grid: tuple[Expr, ...]) -> None:
-        self.b = BlockBuilder(self.name, grid)
+        self.b = BlockBuilder(self.name, grid, self.normal.op.params)
         self.e = Evaluator(self.b, self.normal.op, self.resolve, F64)
 
     def run(self, at: Point, body: Callable[[Point], None]) -> None:

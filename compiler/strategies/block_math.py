@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from opwright.ir.dtypes import BOOL, F32, F64, I64, DType
 from opwright.ir.expr import TRUE, ZERO, Expr, ExprLike, conjunction, conjuncts, leaves, lift
+from opwright.ir.op import Param
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Buffer,
@@ -43,11 +44,13 @@ class BlockBuilder(Builder):
     known of an index leaves no mask.
 
     `ragged` are the conditions under which lanes lie in their range; a load keeps those of the
-    axes that it varies over. `ranges` holds half-open ranges of loop variables and program indices.
+    axes that it varies over. `ranges` holds half-open ranges of loop variables and program indices;
+    `params` are those of the operator.
     """
 
-    def __init__(self, name: str, grid: tuple[ExprLike, ...]) -> None:
+    def __init__(self, name: str, grid: tuple[ExprLike, ...], params: Iterable[Param] = ()) -> None:
         super().__init__(name, grid, "lane")
+        self.params = {p.name: p.dtype for p in params}
         self.ragged: set[Expr] = set()
         self.ranges: dict[Expr, tuple[Expr, Expr]] = {}
 
@@ -85,6 +88,9 @@ class BlockBuilder(Builder):
         if e.kind == "bool":
             e = conjunction([c for c in conjuncts(e) if not self.holds(c)])
         kind = dtype or {"int": I64, "bool": BOOL, "real": F32}[e.kind]
+        own = self.params.get(e.attr, kind) if e.op == "param" and e.kind == "real" else kind
+        if own != kind:
+            return self.cast(self.index(e, own), kind)  # it comes in its own type
         for block in self._stack:
             for s in block:
                 if isinstance(s, Def) and s.value.op == "index":

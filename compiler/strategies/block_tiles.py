@@ -86,7 +86,7 @@ class Tiles:
         if len(dims) > 3:
             raise Unsupported("there are more axes than a grid has dimensions")
         self.facts += [call("le", d, SMALL_GRID) for d in dims[1:]]
-        self.b = BlockBuilder(self.name, tuple(dims) or (ONE,))
+        self.b = BlockBuilder(self.name, tuple(dims) or (ONE,), self.group.normal.op.params)
         self.e = Evaluator(self.b, self.group.normal.op, self.resolve, self.real)
         self.point: dict[str, Expr] = {}
         for a, i in points:
