@@ -373,11 +373,10 @@ class _KernelReader(_Reader):
             found = g.exact(v.op, args)
             return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
         if v.op in WHOLE:  # of a float that is an integer already
-            inner = g.nodes[args[0].node]
-            if inner.op == "cast" and inner.attr == f"i64 {v.args[0].dtype}":
-                first = g.parts(args[0])[0]
-                n = g.nodes[first.node]
-                if n.op in WHOLE and n.attr == f"{v.args[0].dtype} {v.dtype}":
+            held, own = g.nodes[args[0].node], f"{v.args[0].dtype} {v.dtype}"
+            if held.op == "cast" and held.attr == f"i64 {v.args[0].dtype}":
+                (first,) = g.parts(args[0])
+                if g.op(first) in WHOLE and g.nodes[first.node].attr == own:
                     return first
         return g.real(v.op, args, f"{v.args[0].dtype} {v.dtype}")
 
