@@ -19,6 +19,9 @@ NAMES = {
     "float32": "f32",
     "float16": "f16",
     "bfloat16": "bf16",
+    "int4": "i4",
+    "uint4": "u4",
+    "float4_e2m1fn": "f4e2m1",
     "float8_e4m3fn": "f8e4m3",
     "float8_e5m2": "f8e5m2",
     "float8_e4m3fnuz": "f8e4m3fnuz",
@@ -61,15 +64,25 @@ def stored(array: Any) -> tuple[NDArray[Any], str | None]:
     return plain, name
 
 
+def unpacked(plain: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The elements of bytes that hold two each, the low one first, along the last axis."""
+    pairs = np.stack([plain % 16, plain // 16], axis=-1).astype(np.int64)
+    flat = pairs.reshape(*plain.shape[:-1], -1) if plain.ndim else pairs[..., 0]
+    return (flat + 8) % 16 - 8
+
+
 def decoded(array: Any, wanted: str) -> NDArray[Any]:
     """The elements as float64, int64 or bool, exact.
 
     `wanted` is the declared type: where numpy lacks it, elements of its storage type are its bits.
+    Bytes that are given for `i4` hold two elements each.
     """
     plain, name = stored(array)
     declared = DTYPES[wanted]
     if name is not None and not DTYPES[name].is_native:
         return decode(plain, DTYPES[name])
+    if wanted == "i4" and plain.dtype == np.uint8:
+        return unpacked(plain)
     if not declared.is_native and plain.dtype == np.dtype(declared.storage):
         return decode(plain, declared)
     if declared.kind == "real":

@@ -61,6 +61,7 @@ def spec_rows(
 
 def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
     """Rows of an emitted package at its spec's workloads, by its public function."""
+    from opwright.compiler.stored import stored_form
     from opwright.compiler.timing import Row, shape_text
     from opwright.packages import function_of, import_package
     from opwright.search.evaluate import memory_limit
@@ -74,7 +75,7 @@ def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
         raise Problem(f"{folder} has no spec/*.op", "name a folder that `compile` wrote")
     module = import_package(folder)
     engine, function = module._ENGINE, function_of(module)
-    op = open_spec(specs[0]).operator(engine.spec.name)
+    op = stored_form(open_spec(specs[0]).operator(engine.spec.name))
     options = Options()
     find = baselines(against)
     rows: list[Row] = []

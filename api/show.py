@@ -61,6 +61,8 @@ def text_of(view: View) -> str:
             else next(op for op in spec.module.ops if op.name == wanted)
         )
         return dump(root)
+    from opwright.compiler.stored import stored_form
+
     op = spec.operator(pick_operator(spec, view.name), view.types)
     if stage == "op":
         from opwright.ir.op import show_operator
@@ -68,6 +70,7 @@ def text_of(view: View) -> str:
         return show_operator(op)
     if stage == "grad":
         return gradient_of(op)
+    op = stored_form(op)
     if stage in COMPILED and view.backend != "triton":
         raise Problem(
             f"{view.backend} texts have no stage {stage}", "add --backend triton, or --stage source"

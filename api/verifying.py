@@ -27,13 +27,14 @@ def verify(
 ) -> int:
     """Print every record; yes when the candidate may ship."""
     from opwright.backends.cpp.build import host_isa
+    from opwright.compiler.stored import stored_form
     from opwright.compiler.verification import verify_operator
     from opwright.grammar.diagnostics import DiagnosticError
 
     try:
         spec = open_spec(path)
         operator = pick_operator(spec, name or claimed(candidate, spec.names))
-        op = spec.operator(operator, {**claimed_types(candidate), **types})
+        op = stored_form(spec.operator(operator, {**claimed_types(candidate), **types}))
     except DiagnosticError as error:
         print_diagnostics(error.diagnostics)
         return NO

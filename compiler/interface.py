@@ -47,7 +47,6 @@ from opwright.ir.op import (
 
 UNITS = {None: 1.0, "us": 1e-6, "ms": 1e-3, "MiB": 2.0**20, "GiB": 2.0**30, "mJ": 1e-3, "J": 1.0}
 DISTRIBUTIONS = ("normal", "uniform", "constant")
-PACKED = ("i4", "u4", "f4e2m1")
 
 
 @dataclass(slots=True)
@@ -222,15 +221,6 @@ class Reader:
                 out.append(e)
         return tuple(out) if good else None
 
-    def _packed(self, d: DType, span: Span) -> None:
-        if d.name in PACKED:
-            self.findings.add(
-                codes.UNSUPPORTED,
-                span,
-                what=f"tensors of the packed type {d}",
-                cure="store the values as i8 or u8",
-            )
-
     def _input(self, decl: ast.TensorDecl) -> None:
         d, shape = self.dtype(decl.type), self.shape(decl.shape, self.out.scope)
         kind = None if d is None or shape is None else d.kind
@@ -238,7 +228,6 @@ class Reader:
         if not self._declare(decl.name, decl.span, t) or d is None or shape is None:
             t.ranges = [None] * len(decl.shape)
             return
-        self._packed(d, decl.type.span)
         t.ranges = [(ZERO, s) for s in shape]
         axes = tuple(
             OpAxis(self.terms.index(f"{decl.name}_{k}", (ZERO, s)), ZERO, s)
@@ -253,7 +242,6 @@ class Reader:
         t.ranges = [None] * len(decl.shape) if shape is None else [(ZERO, s) for s in shape]
         if not self._declare(decl.name, decl.span, t) or d is None or shape is None:
             return
-        self._packed(d, decl.type.span)
         if decl.updates is not None:
             self._updates(decl, d, shape)
         self.out.outputs.append((decl, d, shape))

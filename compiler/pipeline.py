@@ -37,6 +37,7 @@ from opwright.compiler.package import (
     emit,
 )
 from opwright.compiler.package_spec import types_label
+from opwright.compiler.stored import stored_form
 from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.ir.op import Operator
@@ -120,7 +121,7 @@ def compile_spec(
     found: list[Found] = []
     desk: Desk | None = None
     for binding in bindings:
-        operator = spec.operator(name, binding)
+        operator = stored_form(spec.operator(name, binding))
         effort = Effort(
             Budget(max(1, budget), seconds),
             seed,
