@@ -36,7 +36,9 @@ from opwright.ir.expr import (
     ZERO,
     Expr,
     affine,
+    call,
     cast,
+    conjunction,
     free_vars,
     leaves,
     param,
@@ -107,6 +109,7 @@ class Calls:
         self.equal: dict[Expr, Expr] = {}  # sizes that `where` equates
         self.memo: dict[tuple[object, ...], Results] = {}
         self.digests: set[str] = set()  # of the operators called
+        self.writes = False  # results are written out: a clause has no tensors of its own
 
     def __call__(self, node: ast.Call, op: OperatorName, scope: Scope) -> Results | None:
         if self.own is not None and self.own[0] == op.key:
@@ -377,13 +380,29 @@ class Calls:
     # -- copies -----------------------------------------------------------------------------------
 
     def _inline(self, node: ast.Call, callee: Operator, bound: Bound) -> Results | None:
-        lifted = self._lifted(bound, node)
+        lifted, loose, carried = self._lifted(bound, node)
         if lifted is None:
             return None
-        key = (callee.digest, callee.name, tuple(sorted(callee.types.items())),
-               tuple((k, bound.leaves[k]) for k in sorted(bound.leaves, key=show)),
-               tuple(v.tensor for v in bound.args.values()))  # fmt: skip
-        plain = not lifted and all(v.tensor is not None for v in bound.args.values())
+        if loose is not None or carried or self.writes:
+            if all(t.recurrence is None for t in callee.tensors):
+                return self._written(node, callee, bound)
+            what = f"a call of `{callee.name}`, which has a recurrence, "
+            what += f"under index `{loose}` of a moving range" if loose else (
+                "in another one" if carried else "outside `def` and `law`"
+            )  # fmt: skip
+            cure = "call the operator on a tensor that is defined outside of it"
+            self.findings.add(codes.UNSUPPORTED, node.span, what=what, cure=cure)
+            return None
+        key: tuple[object, ...] = (
+            callee.digest,
+            callee.name,
+            tuple(sorted(callee.types.items())),
+            tuple((k, bound.leaves[k]) for k in sorted(bound.leaves, key=show)),
+            tuple(v.tensor for v in bound.args.values()),
+        )
+        if any(v.tensor is None for v in bound.args.values()):
+            key = (*key, node.span)  # one place of the text, as for several names on the left
+        plain = not lifted
         if plain and key in self.memo:
             return self.memo[key]
         prefix = tuple(var(n) for n, _ in lifted)
@@ -413,34 +432,86 @@ class Calls:
         return out
 
     def _emit(self, t: Tensor, node: ast.Call, callee: Operator) -> None:
-        assert t.body is not None
-        for x in walk(t.body):
-            if x.op == "read" and read_parts(x)[0] in self.sink.busy:
-                self.findings.add(
-                    codes.UNSUPPORTED,
-                    node.span,
-                    what=f"a call of `{callee.name}` on a tensor of the recurrence it stands in",
-                    cure="write the called definition out in the recurrence",
-                )
         self.sink.tensors.append(t)
         self.sink.origin[t.name] = (node.span, callee.name)
 
-    def _lifted(self, bound: Bound, node: ast.Call) -> list[tuple[str, Interval]] | None:
-        """The outer indices that the arguments depend on, with constant ranges."""
+    def _written(self, node: ast.Call, callee: Operator, bound: Bound) -> Results:
+        """The results as expressions: definitions are written out where they are read."""
+        copier = _Copier(self.terms, {}, bound.leaves, ())
+        known: dict[str, tuple[tuple[Expr, ...], Expr]] = {}
+        for t in callee.tensors:
+            assert t.body is not None
+            names = copier.fresh(t.body, axes=[a.name for a in t.axes])
+            body = substitute(rename(t.body, names), copier.known)
+            known[t.name] = tuple(var(names[a.name]) for a in t.axes), body
+        sizes = {t.name: [_replace(s, bound.leaves) for s in t.shape] for t in callee.tensors}
+
+        def element(
+            name: str, index: tuple[Expr, ...], fill: Expr | None, span: Span
+        ) -> Expr | None:
+            if name in bound.args:
+                e = bound.args[name].at(index, fill, span)
+                return toreal(e) if e is not None and callee.tensor(name).kind == "real" else e
+            own, body = known[name]
+            e = substitute(expand(body, span), dict(zip(own, index, strict=True)))
+            if fill is None:
+                return e
+            inside = [
+                call("le", 0, i) & call("lt", i, s)
+                for i, s in zip(index, sizes[name], strict=True)
+                if s is not None
+            ]
+            return call("select", conjunction(inside), e, fill)
+
+        def expand(body: Expr, span: Span) -> Expr:
+            def rule(x: Expr) -> Expr | None:
+                if x.op != "read":
+                    return None
+                name, index, fill = read_parts(x)
+                return element(name, index, fill, span)
+
+            return transform(body, rule)
+
+        for fact in callee.facts:
+            here = substitute(fact, copier.known)
+            if not is_default_limit(fact) and not free_vars(here):
+                self.sink.sites.append(CallSite(callee.name, node.span, show(fact), here))
+        outputs = {}
+        for t in callee.outputs:
+
+            def at(
+                index: tuple[Expr, ...], fill: Expr | None, span: Span, name: str = t.name
+            ) -> Expr | None:
+                return element(name, index, fill, span)
+
+            outputs[t.name] = Whole(
+                f"the result `{t.name}`", tuple(sizes[t.name]), t.kind, t.dtype, at
+            )
+        return Results(callee.name, outputs)
+
+    def _lifted(
+        self, bound: Bound, node: ast.Call
+    ) -> tuple[list[tuple[str, Interval]] | None, str | None, bool]:
+        """The outer indices that the arguments depend on, with constant ranges; one without such a
+        range; whether an argument reads the recurrence being defined."""
         found: dict[str, None] = {}
+        carried = False
         for v in bound.args.values():
             if v.tensor is not None:
+                carried = carried or v.tensor in self.sink.busy
                 continue
             at = tuple(var(f"?{k}") for k in range(len(v.shape)))
             e = v.at(at, None, node.span)
             if e is None:
-                return None
+                return None, None, False
+            reads = {read_parts(x)[0] for x in walk(e) if x.op == "read"}
+            carried = carried or not reads.isdisjoint(self.sink.busy)
             inner = {f"?{k}" for k in range(len(v.shape))}
             found.update(dict.fromkeys(sorted(free_vars(e) - inner)))
         for e in bound.leaves.values():
             if e is not None:
                 found.update(dict.fromkeys(sorted(free_vars(e))))
-        out = []
+        out: list[tuple[str, Interval]] = []
         for n in found:
             interval = self.terms.ranges.get(n)
             box = None
@@ -449,16 +520,9 @@ class Calls:
                 hi = bounding(interval[1], self.terms.ranges, upper=True)
                 box = None if lo is None or hi is None else (lo, hi)
             if box is None:
-                self.findings.add(
-                    codes.UNSUPPORTED,
-                    node.span,
-                    what=f"a call under index `{self.terms.display.get(n, n)}`, whose range "
-                    "depends on data",
-                    cure="call the operator on a tensor that is defined outside the index",
-                )
-                return None
+                return out, self.terms.display.get(n, n), carried
             out.append((n, box))
-        return out
+        return out, None, carried
 
     def _argument(
         self,
@@ -534,7 +598,7 @@ class _Copier:
         self.terms, self.names, self.lifted = terms, names, lifted
         self.known = {k: v for k, v in known.items() if v is not None}
 
-    def _fresh(self, *parts: Expr, axes: Sequence[str] = ()) -> dict[str, str]:
+    def fresh(self, *parts: Expr, axes: Sequence[str] = ()) -> dict[str, str]:
         bound = {b: None for p in parts for x in walk(p) if x.op == "fold" for b in x.attr.binders}
         return {n: self.terms.index(n, None) for n in (*axes, *bound)}
 
@@ -544,7 +608,7 @@ class _Copier:
         names: Mapping[str, str] | None = None,
         outer: Mapping[Expr, Expr] | None = None,
     ) -> Expr:
-        names = self._fresh(e) if names is None else names
+        names = self.fresh(e) if names is None else names
         e = substitute(rename(e, names), {**self.known})
 
         def rule(x: Expr) -> Expr | None:
@@ -568,7 +632,7 @@ class _Copier:
         assert t.body is not None
         axes, outer = self._outer()
         init = () if t.recurrence is None else (t.recurrence.init,)
-        names = self._fresh(t.body, *init, axes=[a.name for a in t.axes])
+        names = self.fresh(t.body, *init, axes=[a.name for a in t.axes])
         for a in t.axes:
             lo, hi = (substitute(b, self.known) for b in (a.lo, a.hi))
             self.terms.ranges[names[a.name]] = (lo, hi)

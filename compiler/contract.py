@@ -75,12 +75,14 @@ class Contract:
     def _condition(self, name: str, node: ast.Expr, scope: Scope, what: str) -> Expr | None:
         self.owner = name
         self.calls.sink = Sink()
+        self.calls.writes = True
         e = self.terms.condition(node, scope, what)
+        self.calls.writes = False
         if self.calls.sink.tensors or self.calls.sink.calls:
             self.findings.add(
                 codes.UNSUPPORTED,
                 node.span,
-                what="a call of an operator outside `def` and `law`",
+                what="a call of an operator itself outside `law`",
                 cure="state it as a law",
             )
             return None

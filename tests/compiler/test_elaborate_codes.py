@@ -172,11 +172,9 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "input k: i32[N] def { y[i] = x[i] * rand(0, i, k[i]) }",
         "input k: i32[N] def { y[i] = x[i] * rand(0, k[i], i) }",
     ),
-    "E0499": (
-        op("def { rec t: y[t] = both([j: N => y[t - 1] + x[j]]).a[t] init 0 }", head=TWO),
-        op("def { y[t] = both([j: N => x[t] + x[j]]).a[t] }", head=TWO),
-    ),
     "E0423": both("def { y[i] = log(-1 - x[i] * x[i]) }", "def { y[i] = log(1 + x[i] * x[i]) }"),
+    "E0499": both(COPY + "\n  ensures twice: all[i: N](f(f(x))[i] ~= y[i])",
+                  COPY + "\n  law twice: f(f(x)) ~= y"),
 }  # fmt: skip
 
 ELSEWHERE = {"E0213", "E0219"}  # these need files or arguments; see below
