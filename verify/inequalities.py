@@ -385,7 +385,7 @@ class _Question:
             return
         present = list(self.atoms)
         self._pairs(present)
-        folds = [e for e in present if e.op == "fold" and Fold(e).kind in ("sum", "max", "min")]
+        folds = [e for e in present if e.op == "fold" and Fold(e).kind in ("sum", "prod", "max", "min")]
         for a, b in combinations(folds[:14], 2):
             self._two_folds(a, b)
             self._two_folds(b, a)
@@ -507,10 +507,13 @@ class _Question:
     # reads
 
     def _read(self, e: Expr) -> None:
-        name = read_parts(e)[0]
+        name, index, _ = read_parts(e)
         t = self.prover.where.tensors[name]
         if not self.once("read", e):
             return
+        for i in index:
+            if i.op == "read" and not any(v.startswith("%") for v in free_vars(i)):
+                self.places.setdefault(i, None)
         if t.recurrence is not None and t.body is not None:
             self._step(e)
             return
@@ -606,6 +609,8 @@ class _Question:
             self._attained(e, f)
         if f.kind == "sum" and self.once("sum", e):
             self._sum(e, f)
+        if f.kind in ("sum", "prod", "max", "min") and self.once("single", e):
+            self._single(e, f)
         if f.kind == "all" and self.once("some", e):
             self._counterexample(e, f)
         if f.kind == "any" and self.once("some", e):
@@ -745,6 +750,22 @@ class _Question:
             if self.depth == 0 and self._pointwise(f, f.term, "le"):
                 self.axioms.append(v >= 0)
 
+    def _single(self, e: Expr, f: Fold) -> None:
+        """A fold over one element is that element, one over none is the neutral element."""
+        if len(f.binders) != 1 or f.guard is not TRUE:
+            return
+        lo, hi = f.ranges[0]
+        count = self.algebra.poly(hi - lo) if _plain(hi - lo) else None
+        if count is not None and set(count) - {()} and not free_vars(hi - lo):
+            return  # a size: one element is a case of no interest
+        element = substitute(f.term, {var(f.binders[0]): lo})
+        if count is None or count.get((), 1) == 1:
+            self.fact(call("eq", e, element) | ~call("eq", hi, lo + 1))
+        if f.kind in ("sum", "prod"):
+            nothing = (0.0 if f.kind == "sum" else 1.0) if e.kind == "real" else f.kind != "sum"
+            empty = const(nothing if e.kind == "real" else int(nothing))
+            self.fact(call("eq", e, empty) | ~call("le", hi, lo))
+
     def _pointwise(self, f: Fold, term: Expr, op: str) -> bool:
         """Whether 0 <= term for every element of a fold, by a question of its own."""
         key = ("pointwise", f.node, term)
@@ -780,6 +801,8 @@ class _Question:
                 self._compared(a, f, b, g)
                 self._weighted(a, f, b, g)
             self._prefix(a, f, b, g)
+        elif f.kind == "prod" and g.kind == "prod":
+            self._prefix(a, f, b, g)
         elif f.kind in ("max", "min") and f.kind == g.kind:
             self._prefix(a, f, b, g)
             if f.ranges == g.ranges and f.binders == g.binders and f.guard is g.guard:
@@ -794,6 +817,10 @@ class _Question:
         s = self.signs(difference)
         if s.nonnegative or self._pointwise(g, difference, "le"):
             self.fact(call("le", a, b))
+        total = call("add", f.term, g.term)
+        if self.once("total", *sorted((a, b), key=self.algebra.key)):
+            if self.signs(total).nonnegative or self._pointwise(g, total, "le"):
+                self.fact(call("le", const(0.0), call("add", a, b)))
 
     def _ratio(self, f: Fold, g: Fold) -> Expr | None:
         """What f's element is as a multiple of g's, None where it is not one."""
@@ -824,15 +851,17 @@ class _Question:
                 if edge is not None:
                     self.fact(call("le", a, edge) if upper else call("le", edge, a))
         for e in list(self.atoms):
-            if e.op != "fold" or Fold(e).kind not in ("max", "min"):
+            if e.op != "fold" or Fold(e).kind not in ("max", "min", "sum"):
                 continue
             h = Fold(e)
+            if h.kind == "sum" and not self.signs(h.term).nonnegative:
+                continue
             if h.guard is not TRUE or len(h.binders) != len(f.binders) or h.ranges != f.ranges:
                 continue
             at = {var(x): var(y) for x, y in zip(h.binders, f.binders, strict=True)}
             if self.expand(substitute(h.term, at)) is r:
                 edge = call("mul", e, b)
-                self.fact(call("le", a, edge) if h.kind == "max" else call("le", edge, a))
+                self.fact(call("le", edge, a) if h.kind == "min" else call("le", a, edge))
 
     def _average(self, a: Expr, f: Fold, b: Expr, g: Fold) -> None:
         """A sum against the count times an extreme of the same elements."""
@@ -862,16 +891,20 @@ class _Question:
         if f.kind == "min":
             self.fact(call("le", b, a) | ~(inside & call("lt", lo, hi)))
             return
-        if self.signs(f.term).nonnegative:
+        join = "mul" if f.kind == "prod" else "add"
+        if f.kind == "sum" and self.signs(f.term).nonnegative:
             self.fact(call("le", a, b) | ~inside)
         last = substitute(f.term, {var(f.binders[0]): hi})
         longer = call("eq", low, lo) & call("eq", high, hi + 1) & call("le", lo, hi)
-        self.fact(call("eq", b, call("add", a, last)) | ~longer)
+        self.fact(call("eq", b, call(join, a, last)) | ~longer)
         first = substitute(f.term, {var(f.binders[0]): low})
         earlier = call("eq", high, hi) & call("eq", lo, low + 1) & call("le", lo, hi)
-        self.fact(call("eq", b, call("add", a, first)) | ~earlier)
+        self.fact(call("eq", b, call(join, a, first)) | ~earlier)
         self.fact(call("eq", b, a) | ~(call("eq", low, lo) & call("eq", high, hi)))
-        self.fact(call("eq", a, const(0.0)) | ~call("le", hi, lo))
+
+
+def _plain(e: Expr) -> bool:
+    return not any(x.op in ("read", "fold") for x in walk(e))
 
 
 def _sum_of(f: Fold, term: Expr) -> Expr:
