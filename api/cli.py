@@ -135,11 +135,20 @@ def options(
 
 @app.command()
 @guarded
-def check(specs: Specs, as_json: Json = False) -> int:
+def check(
+    specs: Specs,
+    as_json: Json = False,
+    summary: Annotated[
+        bool,
+        typer.Option(
+            "--summary", help="Print how many obligations are settled, by kind; takes folders too."
+        ),
+    ] = False,
+) -> int:
     """Parse and check specs, and prove their own obligations."""
     from opwright.check import check as check_files
 
-    return check_files(specs, as_json)
+    return check_files(specs, as_json, summary)
 
 
 @app.command("compile")
