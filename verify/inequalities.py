@@ -385,7 +385,9 @@ class _Question:
             return
         present = list(self.atoms)
         self._pairs(present)
-        folds = [e for e in present if e.op == "fold" and Fold(e).kind in ("sum", "prod", "max", "min")]
+        folds = [
+            e for e in present if e.op == "fold" and Fold(e).kind in ("sum", "prod", "max", "min")
+        ]
         for a, b in combinations(folds[:14], 2):
             self._two_folds(a, b)
             self._two_folds(b, a)
