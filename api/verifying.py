@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,14 @@ def verify(
     try:
         spec = open_spec(path)
         operator = pick_operator(spec, name or claimed(candidate, spec.names))
-        op = stored_form(spec.operator(operator, {**claimed_types(candidate), **types}))
+        own = claimed_types(candidate)
+        known_types(own, spec.bindings(operator))
+        op = stored_form(spec.operator(operator, {**own, **types}))
     except DiagnosticError as error:
+        if as_json:
+            from opwright.grammar.diagnostics import to_json
+
+            print_json({"diagnostics": [to_json(d) for d in error.diagnostics]})
         print_diagnostics(error.diagnostics)
         return NO
     verdict = verify_operator(op, candidate, host_isa(), require, seed)
@@ -91,6 +98,18 @@ def claimed_types(candidate: Path) -> dict[str, str]:
         return {}
     found = plan_of(candidate).get("types", {})
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def known_types(claimed: Mapping[str, str], bindings: Sequence[Mapping[str, str]]) -> None:
+    """`Problem` for types of a plan that the spec does not have."""
+    if any(all(b.get(k) == v for k, v in claimed.items()) for b in bindings):
+        return
+    text = ", ".join(f"{k} = {v}" for k, v in claimed.items())
+    known = "; ".join(", ".join(f"{k} = {v}" for k, v in b.items()) for b in bindings if b)
+    raise Problem(
+        f"candidate.json: types: the spec has no binding {text}",
+        f"bindings of the spec: {known}" if known else "leave types out: the spec has no variables",
+    )
 
 
 def plan_of(folder: Path) -> dict[str, object]:

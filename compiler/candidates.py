@@ -90,8 +90,12 @@ def read(folder: Path, op: Operator) -> Candidate:
         )
     try:
         source = (folder / plan.source).read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        raise PlanError(f"{folder / plan.source}: cannot be read: {e}") from None
+    except OSError as e:
+        raise PlanError(f"{folder / plan.source}: cannot be read: {e.strerror or e}") from None
+    except UnicodeDecodeError:
+        raise PlanError(f"{folder / plan.source}: not UTF-8") from None
+    if not source.strip():
+        raise PlanError(f"{folder / plan.source}: the file is empty")
     tile = folder / TILE_FILE
     if plan.backend != "cpp":
         plan = with_room(plan, op)

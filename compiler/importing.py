@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opwright.compiler.candidates import Candidate
-from opwright.compiler.signatures import check_signatures
+from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
@@ -59,6 +59,7 @@ def static_gates(c: Candidate, op: Operator) -> Static:
     """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
     not fit its source or the operator."""
     bound = bind_plan(c.plan, op)
+    check_expressions(bound)
     check_signatures(c.plan, c.source, op)
     records = policy(c)
     if any(r.status == "REFUTED" for r in records):

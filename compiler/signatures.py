@@ -8,10 +8,14 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+from collections.abc import Iterator
 
+from opwright.ir.expr import Expr, walk
+from opwright.ir.launch import BoundPlan, Scalar
 from opwright.ir.op import Operator
 from opwright.ir.plan import Launch, Plan, PlanError
 
+ALIGNED = re.compile(r"aligned\((\w+), (\d+)\)")
 PROGRAM_IDS = 3  # trailing parameters of a C++ kernel
 
 
@@ -32,6 +36,44 @@ def check_signatures(plan: Plan, source: str, op: Operator) -> None:
             _count(at, plan.source, launch, len(found[launch.kernel]))
         elif plan.backend == "triton":
             _keywords(at, plan.source, launch, found[launch.kernel])
+
+
+def check_expressions(bound: BoundPlan) -> None:
+    """PlanError for a stride or an alignment of what the operator does not have."""
+    for at, e in _expressions(bound):
+        for x in walk(e):
+            if x.op == "stride":
+                name, axis = x.attr
+            elif x.op == "param" and (m := ALIGNED.fullmatch(str(x.attr))):
+                name, axis = m[1], 0
+                if int(m[2]) < 1 or int(m[2]) & (int(m[2]) - 1):
+                    raise PlanError(f"candidate.json: {at}: {x.attr}: no power of two")
+            else:
+                continue
+            buffer = bound.buffers.get(name)
+            if buffer is None:
+                known = ", ".join(n for n, b in bound.buffers.items() if b.role in ("in", "out"))
+                raise PlanError(
+                    f"candidate.json: {at}: there is no tensor {name!r}; tensors: {known}"
+                )
+            if x.op == "stride" and not 0 <= axis < len(buffer.shape):
+                raise PlanError(
+                    f"candidate.json: {at}: stride({name}, {axis}): {name} has axes 0 to "
+                    f"{len(buffer.shape) - 1}"
+                    if buffer.shape
+                    else f"candidate.json: {at}: stride({name}, {axis}): {name} has no axes"
+                )
+
+
+def _expressions(bound: BoundPlan) -> Iterator[tuple[str, Expr]]:
+    for n, e in enumerate(bound.facts):
+        yield f"facts[{n}]", e
+    for b in bound.buffers.values():
+        if b.name in bound.plan.scratch:
+            yield from ((f"scratch.{b.name}.shape", e) for e in b.shape)
+    for n, c in enumerate(bound.launches):
+        yield from ((f"launches[{n}].grid", e) for e in c.grid)
+        yield from ((f"launches[{n}].args", a.expr) for a in c.args if isinstance(a, Scalar))
 
 
 def _meant(name: str, known: list[str]) -> str:
@@ -119,6 +161,11 @@ def python_functions(plan: Plan, source: str) -> dict[str, list[str]]:
     out = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
+            if node.name in out and any(c.kernel == node.name for c in plan.launches):
+                raise PlanError(
+                    f"{plan.source}:{node.lineno}: {node.name} is defined twice; give each kernel "
+                    "a name of its own"
+                )
             a = node.args
             out[node.name] = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+BACKENDS = ("cpp", "triton", "cuda", "jax")
+MOST_WARPS, MOST_STAGES = 32, 16
+
 
 class PlanError(ValueError):
     """candidate.json does not have the form of version 1; the message says where and what."""
@@ -122,6 +125,22 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _object(value: Any, where: str) -> dict[str, Any]:
+    _check(isinstance(value, dict), f"{where} must be an object")
+    out: dict[str, Any] = value
+    return out
+
+
+def _text(value: Any, where: str) -> str:
+    _check(isinstance(value, str) and bool(value), f"{where} must be a string")
+    return str(value)
+
+
+def _whole(value: Any, where: str, low: int, high: int) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _check(good, f"{where} must be a whole number from {low} to {high}, not {value!r}")
+
+
 def from_json(data: Any) -> Plan:
     """A checked plan; PlanError names the first field that is wrong."""
     _check(isinstance(data, dict), "candidate.json must hold an object")
@@ -130,67 +149,91 @@ def from_json(data: Any) -> Plan:
     for name in ("abi", "op", "target", "backend", "source", "launches"):
         _check(name in data, f"candidate.json lacks {name!r}")
     _check(data["abi"] == 1, f"abi {data['abi']!r} is not known; this version reads abi 1")
-    _check(
-        data["backend"] in ("cpp", "triton", "cuda", "jax"), f"unknown backend {data['backend']!r}"
-    )
+    op, target, backend = (_text(data[k], k) for k in ("op", "target", "backend"))
+    _check(backend in BACKENDS, f"unknown backend {backend!r}; backends: {', '.join(BACKENDS)}")
     source = data["source"]
     _check(
-        isinstance(source, str) and source not in ("", ".", "..") and "/" not in source,
+        isinstance(source, str)
+        and source not in ("", ".", "..", "candidate.json")
+        and not set(source) & {"/", "\\", "\0"},
         "source must name a file beside candidate.json",
     )
     _check(
         isinstance(data["launches"], list) and bool(data["launches"]),
         "launches must be a list of at least one",
     )
-    launches = []
-    for n, c in enumerate(data["launches"]):
-        at = f"launches[{n}]"
-        _check(
-            isinstance(c, dict) and isinstance(c.get("kernel"), str),
-            f"{at} must be an object with a kernel name",
-        )
-        odd = sorted(set(c) - _LAUNCH)
-        _check(not odd, f"unknown field {odd[0]!r} in {at}" if odd else "")
-        grid = _strings(c.get("grid", ["1"]), f"{at}.grid")
-        _check(1 <= len(grid) <= 3, f"{at}.grid must have one to three entries")
-        _check(
-            c.get("schedule", "static") in ("static", "dynamic"),
-            f"{at}.schedule must be static or dynamic",
-        )
-        extra = {k: c[k] for k in ("block", "num_warps", "num_stages", "shared_bytes") if k in c}
-        launches.append(
-            Launch(
-                c["kernel"],
-                _strings(c.get("args"), f"{at}.args"),
-                grid,
-                c.get("const", {}),
-                c.get("schedule", "static"),
-                extra,
-            )
-        )
+    launches = [_launch(c, f"launches[{n}]") for n, c in enumerate(data["launches"])]
     scratch = {}
-    for name, s in data.get("scratch", {}).items():
-        _check(
-            isinstance(s, dict) and isinstance(s.get("dtype"), str), f"scratch.{name} needs a dtype"
-        )
-        scratch[name] = Scratch(
-            s["dtype"],
-            _strings(s.get("shape"), f"scratch.{name}.shape"),
-            s.get("init", "none"),
-            s.get("scope", "plan"),
-        )
+    for name, s in _object(data.get("scratch", {}), "scratch").items():
+        scratch[name] = _scratch(name, s)
+    types = _object(data.get("types", {}), "types")
+    for k, v in types.items():
+        _text(v, f"types.{k}")
+    if data.get("spec") is not None:
+        _text(data["spec"], "spec")
     return Plan(
-        data["op"],
-        data["target"],
-        data["backend"],
+        op,
+        target,
+        backend,
         source,
         tuple(launches),
         data.get("spec"),
-        data.get("types", {}),
+        types,
         _strings(data.get("facts", []), "facts"),
         scratch,
-        data.get("origin", {}),
+        _object(data.get("origin", {}), "origin"),
     )
+
+
+def _launch(c: Any, at: str) -> Launch:
+    _check(
+        isinstance(c, dict) and isinstance(c.get("kernel"), str),
+        f"{at} must be an object with a kernel name",
+    )
+    odd = sorted(set(c) - _LAUNCH)
+    _check(not odd, f"unknown field {odd[0]!r} in {at}" if odd else "")
+    grid = _strings(c.get("grid", ["1"]), f"{at}.grid")
+    _check(1 <= len(grid) <= 3, f"{at}.grid must have one to three entries")
+    _check(
+        c.get("schedule", "static") in ("static", "dynamic"),
+        f"{at}.schedule must be static or dynamic",
+    )
+    const = _object(c.get("const", {}), f"{at}.const")
+    for name, value in const.items():
+        _check(
+            isinstance(value, int | float | str),
+            f"{at}.const.{name} must be a number, a truth value or a string, not {value!r}",
+        )
+    if "num_warps" in c:
+        warps = c["num_warps"]
+        _whole(warps, f"{at}.num_warps", 1, MOST_WARPS)
+        _check(warps & (warps - 1) == 0, f"{at}.num_warps must be a power of two, not {warps}")
+    if "num_stages" in c:
+        _whole(c["num_stages"], f"{at}.num_stages", 0, MOST_STAGES)
+    if "block" in c:
+        _check(
+            isinstance(c["block"], list) and 1 <= len(c["block"]) <= 3,
+            f"{at}.block must be a list of one to three whole numbers",
+        )
+        for n, extent in enumerate(c["block"]):
+            _whole(extent, f"{at}.block[{n}]", 1, 1024)
+    if "shared_bytes" in c:
+        _text(c["shared_bytes"], f"{at}.shared_bytes")
+    extra = {k: c[k] for k in ("block", "num_warps", "num_stages", "shared_bytes") if k in c}
+    args = _strings(c.get("args"), f"{at}.args")
+    return Launch(c["kernel"], args, grid, const, c.get("schedule", "static"), extra)
+
+
+def _scratch(name: str, s: Any) -> Scratch:
+    at = f"scratch.{name}"
+    _check(name.isidentifier(), f"{at}: {name!r} cannot name a buffer")
+    _check(isinstance(s, dict) and isinstance(s.get("dtype"), str), f"{at} needs a dtype")
+    odd = sorted(set(s) - {"dtype", "shape", "init", "scope"})
+    _check(not odd, f"unknown field {odd[0]!r} in {at}" if odd else "")
+    init, scope = s.get("init", "none"), s.get("scope", "plan")
+    _check(init in ("none", "zero"), f"{at}.init must be none or zero, not {init!r}")
+    _check(scope in ("plan", "program"), f"{at}.scope must be plan or program, not {scope!r}")
+    return Scratch(s["dtype"], _strings(s.get("shape"), f"{at}.shape"), init, scope)
 
 
 def load(folder: Path) -> Plan:
@@ -204,5 +247,9 @@ def load(folder: Path) -> Plan:
         ) from None
     except json.JSONDecodeError as e:
         raise PlanError(f"{path}:{e.lineno}:{e.colno}: not JSON: {e.msg}") from None
+    except UnicodeDecodeError:
+        raise PlanError(f"{path}: not UTF-8") from None
+    except RecursionError:
+        raise PlanError(f"{path}: nested too deeply") from None
     except PlanError as e:
         raise PlanError(f"{path}: {e}") from None
