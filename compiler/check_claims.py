@@ -77,6 +77,8 @@ def _claimed(
         example = {"text": text, "values": values(found)}
         record = Record(name, "spec", "REFUTED", reason, op.digest, (), example, spent)
         return Claimed(clause, record, place, wrong)
+    if falsifier.undefined:
+        waiting = [*waiting, f"a value that is not there ({falsifier.undefined})"]
     status, reason = _unrefuted(e, clause, tried, waiting)
     spent = time.perf_counter() - begin
     record = Record(name, "spec", status, reason, op.digest, (FINITE,), None, spent)

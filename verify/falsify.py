@@ -24,7 +24,7 @@ from opwright.ir.laws import evaluate_law
 from opwright.ir.op import Clause, Law, Operator, Tensor
 from opwright.ir.reference import reference
 from opwright.verify.draw import draw_inputs, holds
-from opwright.verify.exact import Exact, Judge, NotExact
+from opwright.verify.exact import Exact, Judge, NotExact, Undefined
 from opwright.verify.setting import Setting, setting
 from opwright.verify.sizes import Limits, Number, Sampler, all_params
 
@@ -63,7 +63,7 @@ class Falsifier:
     def __init__(self, op: Operator, seed: int = 0) -> None:
         self.op, self.seed = op, seed
         self._trials: list[Trial] | None = None
-        self.notes: list[str] = []
+        self.undefined = ""  # a case of the last clause where a side of it has no value
 
     # -- cases ------------------------------------------------------------------------------------
 
@@ -73,13 +73,11 @@ class Falsifier:
             made: list[Trial] = []
             for n, (sizes, params) in enumerate(self._sizes()):
                 for k, family in enumerate(FAMILIES):
-                    if len(made) >= CASES and k >= 3:
+                    if (len(made) >= CASES and k >= 3) or (k and 0 in sizes.values()):
                         break
                     trial = self._trial(sizes, params, family, self.seed * 977 + n * 31 + k)
                     if trial is not None:
                         made.append(trial)
-                if len(made) >= CASES + 8:
-                    break
             self._trials = made
         return self._trials
 
@@ -91,10 +89,13 @@ class Falsifier:
         wanted: list[dict[str, int]] = [dict.fromkeys(names, n) for n in SMALL]
         for _ in range(24):
             wanted.append({n: rng.choice((1, 2, 2, 3, 4)) for n in names})
-        wanted.append(dict.fromkeys(names, 0))
+        for n in names:  # nothing along one axis
+            wanted.append({**dict.fromkeys(names, 2), n: 0})
         found: dict[tuple[Any, ...], tuple[Mapping[str, int], Mapping[str, Number]]] = {}
         options = list(self._params(rng))
         for n, sizes in enumerate(wanted):
+            if len(found) >= SIZES and 0 not in sizes.values():
+                continue
             for given in (options[0], options[n % len(options)]):
                 try:
                     params = all_params(self.op, sizes, given)
@@ -103,12 +104,11 @@ class Falsifier:
                     continue
                 if legal:
                     found.setdefault((*sizes.values(), *params.values()), (sizes, params))
-            if len(found) >= SIZES:
-                break
         if len(found) < 4:
             for s, p in sampler.many(4):
                 found.setdefault((*s.values(), *p.values()), (s, p))
-        return list(found.values())[:SIZES]
+        whole = [x for x in found.values() if 0 not in x[0].values()][:SIZES]
+        return whole + [x for x in found.values() if 0 in x[0].values()][:4]
 
     def _params(self, rng: Random) -> Iterator[dict[str, Number]]:
         """Params by default, then at other values."""
@@ -157,6 +157,7 @@ class Falsifier:
         """A counterexample that replays over the reals, and the number of cases tried."""
         tried = 0
         checked = 0
+        self.undefined = ""
         where = setting(self.op, clause)
         for n, trial in enumerate(self.trials()):
             for arguments in self._arguments(clause, trial, n):
@@ -254,6 +255,9 @@ class Falsifier:
             sides = []
             if place[0] in bounds:
                 sides = [float(exact.value(x, place[1])) for x in place[0].args]
+        except Undefined as e:
+            self.undefined = str(e)
+            return None
         except (NotExact, OverflowError, KeyError, IndexError):
             return None
         return Counterexample(trial, place[1], place[0], tuple(sides), given)
@@ -347,6 +351,8 @@ def _argument(
         return np.roll(np.arange(size), 1) if n % 2 == 0 else rng.permutation(size)
     if dtype == "bool":
         return np.asarray(rng.random(shape) < 0.5)
+    if lo is not None and hi is not None and lo > hi:
+        return None
     if dtype == "int":
         first = 0 if lo is None else int(lo)
         last = first + 4 if hi is None else int(hi)
