@@ -48,7 +48,9 @@ bench: $(SETUP)
 
 # no set-up: whatever Python here has torch with CUDA and Triton; .types holds the import root
 gpu:
-	@PYTHONPATH=$(CURDIR)/.types $(GPU_PYTHON) -m opwright.benchmarks.gpu $(ARGS)
+	@PYTHONPATH=$(CURDIR)/.types $(GPU_PYTHON) -m opwright.benchmarks.gpu $(ARGS) || { code=$$?; \
+	  echo "make gpu: exit code $$code (1: a candidate is wrong, or no GPU; make itself exits with 2)" >&2; \
+	  exit $$code; }
 
 examples: $(SETUP)
 	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done

@@ -7,7 +7,7 @@ project's dependencies. Differential tests of all candidates come first, then th
 then times against torch eager and torch.compile. A child process does the work: a candidate that
 crashes or hangs costs its own job, and what was found is kept. The result is a JSON file under
 benchmarks/results/<device>/. Exit codes: 0 all candidates that ran are right, 1 one is wrong or
-there is no GPU.
+there is no GPU; `make` itself then exits with 2. No part of this was ever run on a GPU.
 """
 
 from __future__ import annotations
@@ -228,6 +228,8 @@ def main(given: Sequence[str] | None = None) -> int:
     why = absent()
     if why:
         print(f"make gpu measures on an NVIDIA GPU: {why}", file=sys.stderr)
+        cure = "use a machine that has one, and a Python with torch for CUDA, Triton and numpy"
+        print(f"  cure: {cure}: make gpu GPU_PYTHON=/path/to/python", file=sys.stderr)
         return 1
     from opwright.benchmarks.gpu_jobs import jobs
 

@@ -37,8 +37,8 @@ class Gpu:
 
         self.torch, self.folder = torch, folder
         properties = torch.cuda.get_device_properties(0)
-        self.flush = torch.empty(2 * (properties.L2_cache_size or 64 << 20), dtype=torch.int8,
-                                 device="cuda")  # fmt: skip
+        self.cache = int(getattr(properties, "L2_cache_size", 0) or 64 << 20)
+        self.flush = torch.empty(2 * self.cache, dtype=torch.int8, device="cuda")
 
     @property
     def target(self) -> str:
@@ -53,7 +53,7 @@ class Gpu:
             "capability": list(torch.cuda.get_device_capability(0)),
             "processors": properties.multi_processor_count,
             "memory": properties.total_memory,
-            "cache": properties.L2_cache_size,
+            "cache": self.cache,
             "target": self.target,
         }
 

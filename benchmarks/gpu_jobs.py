@@ -81,11 +81,12 @@ class Job:
     kind: str  # test | time
     spec: str
     types: tuple[tuple[str, str], ...] = ()
+    name: str = ""  # of the operator, where a file has several
 
     @property
     def label(self) -> str:
         types = "".join(f" {k}={v}" for k, v in self.types)
-        return f"{self.kind} {self.spec}{types}"
+        return f"{self.kind} {self.spec}{':' * bool(self.name)}{self.name}{types}"
 
 
 @dataclass(slots=True)
@@ -104,20 +105,21 @@ def jobs(wanted: Sequence[str] = ()) -> list[Job]:
         if wanted and path.stem not in wanted:
             continue
         spec = load_spec(path)
-        (name,) = spec.names
-        bindings = spec.bindings(name)
-        wide = next((b for b in bindings if set(b.values()) <= {"f32"}), bindings[0])
-        narrow = [b for b in bindings if set(b.values()) & {"f16", "bf16"}][:1]
         at = str(path.relative_to(SPECS))
-        tests += [Job("test", at, tuple(b.items())) for b in (wide, *narrow)]
-        times.append(Job("time", at, tuple(wide.items())))
+        several = len(spec.names) > 1
+        for name in spec.names:
+            bindings = spec.bindings(name)
+            wide = next((b for b in bindings if set(b.values()) <= {"f32"}), bindings[0])
+            narrow = [b for b in bindings if set(b.values()) & {"f16", "bf16"}][:1]
+            own = name if several else ""
+            tests += [Job("test", at, tuple(b.items()), own) for b in (wide, *narrow)]
+            times.append(Job("time", at, tuple(wide.items()), own))
     return [*sorted(tests, key=lambda j: j.types != () and j.types[0][1] != "f32"), *times]
 
 
 def operator(job: Job) -> Operator:
     spec = load_spec(SPECS / job.spec)
-    (name,) = spec.names
-    return spec.operator(name, dict(job.types))
+    return spec.operator(job.name or spec.names[0], dict(job.types))
 
 
 def candidates(op: Operator, target: str, most: int = PER_SPACE) -> Iterator[Made | str]:

@@ -172,4 +172,5 @@ def test_without_a_gpu_it_says_so() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1 and "no NVIDIA GPU" in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2 and "no NVIDIA GPU" in lines[0] and "cure:" in lines[1]
