@@ -32,6 +32,7 @@ from opwright.verify.falsify import (
 from opwright.verify.inequalities import Prover
 from opwright.verify.setting import Setting, setting
 
+SECONDS = 20.0  # of one clause, where the machine is slow; the steps of each question are counted
 SYMBOLS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!=", "approx": "~="}
 
 
@@ -112,8 +113,11 @@ def prove(e: Elaborated, clause: Clause, where: Setting) -> tuple[str, str]:
     claim = parts(clause.expr)
     same = by_normal_form(op, where, claim)
     prover = Prover(op, where)
+    begin = time.monotonic()
     for part, done in zip(claim, same, strict=True):
         if not done:
+            if time.monotonic() - begin > SECONDS:
+                return "", "the time for this clause is used up"
             bound = flat_bound(op, bound_of(op, clause, part.goal))
             found, why = prover.claim(part, bound)
             if not found:

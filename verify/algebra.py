@@ -70,6 +70,7 @@ class Algebra:
         self.least: dict[str, int] = {}
         self.bounds: dict[str, tuple[list[_Bound], list[_Bound]]] = {}
         self._keys: dict[Expr, str] = {}
+        self._asking: set[Expr] = set()
         self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
         self.assumed: tuple[Expr, ...] = ()  # conditions of the branch at hand
         self.path: list[Poly] = []  # what they say: polynomials >= 0
@@ -269,9 +270,16 @@ class Algebra:
         return a.op == "select" and finite_number(a.args[1]) and finite_number(a.args[2])
 
     def leading(self, p: Poly) -> Fraction:
-        """The coefficient that decides the sign of a normal form."""
+        """The coefficient that decides the sign of a normal form: where there is one, of a term
+        that no bound index names, so that the sign does not change when it is named."""
         terms = [m for m in p if m]
-        return p[min(terms, key=self._order)] if terms else p.get((), Fraction(0))
+        fixed = [m for m in terms if all(self._outer(a) for a, _ in m)]
+        if fixed or terms:
+            return p[min(fixed or terms, key=self._order)]
+        return p.get((), Fraction(0))
+
+    def _outer(self, a: Expr) -> bool:
+        return all(v.startswith("@") for v in self.variables(a))
 
     # -- integers ---------------------------------------------------------------------------------
 
@@ -600,7 +608,13 @@ class Algebra:
         if a.op == "mod":
             return [{}], [self.add(self.poly(a.args[1]), UNIT, -1)]
         if a.op == "floordiv":
-            return ([{}] if self.nonnegative(self.poly(a.args[0]), 1) else []), []
+            if a in self._asking:  # a fact about a quotient would ask for it once more
+                return [], []
+            self._asking.add(a)
+            try:
+                return ([{}] if self.nonnegative(self.poly(a.args[0]), 1) else []), []
+            finally:
+                self._asking.discard(a)
         if a.op == "max":
             return [self.poly(x) for x in a.args], []
         if a.op == "min":

@@ -89,8 +89,8 @@ class Falsifier:
         wanted: list[dict[str, int]] = [dict.fromkeys(names, n) for n in SMALL]
         for _ in range(24):
             wanted.append({n: rng.choice((1, 2, 2, 3, 4)) for n in names})
-        for n in names:  # nothing along one axis
-            wanted.append({**dict.fromkeys(names, 2), n: 0})
+        for name in names:  # nothing along one axis
+            wanted.append({**dict.fromkeys(names, 2), name: 0})
         found: dict[tuple[Any, ...], tuple[Mapping[str, int], Mapping[str, Number]]] = {}
         options = list(self._params(rng))
         for n, sizes in enumerate(wanted):

@@ -50,12 +50,51 @@ ODD = {"tanh", "erf", "sinh", "atan", "asin", "tan", "sin"}
 Ranges = Mapping[str, tuple[Expr, Expr]]
 
 
+INVARIANTS = (
+    Bounds(Fraction(0), Fraction(1)),
+    Bounds(Fraction(0)),
+    Bounds(Fraction(-1), Fraction(1)),
+    Bounds(None, Fraction(0)),
+)
+
+
+def _inside(a: Bounds, b: Bounds) -> bool:
+    low = b.lo is None or (a.lo is not None and a.lo >= b.lo)
+    return low and (b.hi is None or (a.hi is not None and a.hi <= b.hi))
+
+
 class Prover:
     """Proves statements about one setting; every question has a solver of its own."""
 
     def __init__(self, op: Operator, where: Setting) -> None:
         self.op, self.where = op, where
         self.known = input_bounds(op, where)
+        self._invariants()
+
+    def _invariants(self) -> None:
+        """Bounds that a recurrence keeps: its start has them, and a step from them does."""
+        groups = {t.recurrence.group: t.recurrence for t in self.where.tensors.values()
+                  if t.recurrence is not None}  # fmt: skip
+        for group in groups:
+            members = [self.where.tensors[n] for n in group if n in self.where.tensors]
+            for guess in INVARIANTS:
+                algebra = algebra_of(self.op, self.where)
+                for t in members:
+                    algebra.ranges |= {a.name: (a.lo, a.hi) for a in t.axes}
+                expand = Expansion(algebra)
+                signs = Signs(algebra, {**self.known, **dict.fromkeys(group, guess)})
+                found: dict[str, Bounds] = {}
+                try:
+                    for t in members:
+                        assert t.body is not None and t.recurrence is not None
+                        first, after = (signs(expand(x)) for x in (t.recurrence.init, t.body))
+                        if _inside(first, guess) and _inside(after, guess):
+                            found[t.name] = after
+                except (Opaque, TooLarge, RecursionError, AssertionError, KeyError):
+                    break
+                if len(found) == len(members):
+                    self.known |= found
+                    break
 
     def prove(
         self, goal: Expr, ranges: Ranges, assume: Sequence[Expr] = (), rounds: int = ROUNDS
@@ -74,9 +113,41 @@ class Prover:
     def claim(self, part: Part, within: Mapping[str, float] | None) -> tuple[bool, str]:
         """A part of a claim, exactly or within its tolerance."""
         found, why = self.prove(part.goal, part.ranges, part.assume)
-        if found or not within:
+        if found:
+            return found, why
+        axis = self._recurs(part)
+        if axis is not None:
+            v, lo = var(axis), part.ranges[axis][0]
+            before = substitute(part.goal, {v: v - 1}) | ~call("lt", lo, v)
+            if self.prove(part.goal, part.ranges, (*part.assume, before))[0]:
+                return True, ""
+        if not within:
             return found, why
         return self.prove(widened(part.goal, within), part.ranges, part.assume)
+
+    def _recurs(self, part: Part) -> str | None:
+        """The index of a claim over which a recurrence in it runs, from its first step on."""
+        if part.assume:
+            return None
+        pending, seen = [part.goal], set()
+        while pending:
+            for x in walk(pending.pop()):
+                if x.op != "read" or x in seen:
+                    continue
+                seen.add(x)
+                name, index, _ = read_parts(x)
+                t = self.where.tensors.get(name)
+                if t is None or t.body is None:
+                    continue
+                if t.recurrence is None:
+                    at = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
+                    pending.append(substitute(t.body, at))
+                    continue
+                when = [a.name for a in t.axes].index(t.recurrence.axis)
+                i = index[when]
+                if i.op == "var" and part.ranges.get(i.attr, (None,))[0] is t.axes[when].lo:
+                    return str(i.attr)
+        return None
 
 
 def widened(e: Expr, within: Mapping[str, float]) -> Expr:
@@ -179,6 +250,7 @@ class _Question:
         self.done: set[Any] = set()
         self.places: dict[Expr, None] = {}  # integers at which folds are looked at
         self.fresh = 0
+        self.steps = 0
         self.cache: dict[Any, bool] = {} if outer is None else outer.cache
         self.assume = [self.expand(a) for a in assume]
 
@@ -331,9 +403,8 @@ class _Question:
         pair = {k: call(k, a, b) for k in ("floordiv", "mod")}
         if pair["floordiv"].op != "floordiv" or pair["mod"].op != "mod":
             return
-        if pair["floordiv"] in self.done:
+        if not self.once("division", pair["floordiv"]):
             return
-        self.done.add(pair["floordiv"])
         x, y = self.term(a), self.term(b)
         for k in pair.values():
             if k not in self.terms:
@@ -578,8 +649,9 @@ class _Question:
         name, index, _ = read_parts(e)
         t = self.prover.where.tensors[name]
         assert t.recurrence is not None and t.body is not None
-        if len([1 for k in self.done if k[0] == "step"]) >= 4 or not self.once("step", e):
+        if self.steps >= 4 or not self.once("step", e):
             return
+        self.steps += 1
         at = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
         when = next(k for k, a in enumerate(t.axes) if a.name == t.recurrence.axis)
         first = t.axes[when].lo
@@ -595,7 +667,8 @@ class _Question:
                     names = {var(a.name): j for a, j in zip(u.axes, i, strict=True)}
                     inits[x] = substitute(u.recurrence.init, names)
         beginning = substitute(body, inits)
-        goal = call("select", call("eq", index[when], first), beginning, body)
+        # as a < b is a + 1 <= b, this leaves no gap beside a guard of the same form
+        goal = call("select", call("lt", first, index[when]), body, beginning)
         if e.kind == "bool":
             return
         inside = call("le", first, index[when])
@@ -730,8 +803,6 @@ class _Question:
         return toreal(out)
 
     def _sum(self, e: Expr, f: Fold) -> None:
-        if e.kind != "real":
-            return
         if any((free_vars(lo) | free_vars(hi)) & set(f.binders) for lo, hi in f.ranges):
             return
         z3 = self.z3
@@ -743,12 +814,12 @@ class _Question:
             self.axioms.append(z3.Implies(premise, v >= n * z3.Q(b.lo.numerator, b.lo.denominator)))
         if b.hi is not None:
             self.axioms.append(z3.Implies(premise, v <= n * z3.Q(b.hi.numerator, b.hi.denominator)))
-        if f.term.op in ("add", "sub") and self.once("linear", e):
+        if f.term.op in ("add", "sub") and e.kind == "real" and self.once("linear", e):
             parts = [self.expand(_sum_of(f, x)) for x in f.term.args]
             self.fact(call("eq", e, call(f.term.op, *parts)))
         if not free_vars(f.term) & set(f.binders):
             self.axioms.append(z3.Implies(premise, v == n * self.term(f.term)))
-        if b == ANY or (b.lo is None and b.hi is None):
+        if b.lo is None and b.hi is None:
             if self.depth == 0 and self._pointwise(f, f.term, "le"):
                 self.axioms.append(v >= 0)
 
