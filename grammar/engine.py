@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from opwright.grammar import syntax_errors as errors
 from opwright.grammar.ast import Span
 from opwright.grammar.builder import BYTE_ORDER_MARK, Builder, Lines
 from opwright.grammar.diagnostics import Diagnostic, diagnose
@@ -58,6 +59,9 @@ class Run:
         if any(found.span.start == start for found in self.diagnostics):
             return
         span = self.span(start, end)
+        stray = (f.span.line for f in self.diagnostics if f.code == errors.STRAY)
+        if code == errors.UNEXPECTED and span.line in stray:
+            return  # what stands after a character that means nothing
         self.diagnostics.append(diagnose(code, span, self.filename, **fields))
 
     def insert(self, frame: Frame, terminal: str, position: int, text: str = "") -> Frame | None:

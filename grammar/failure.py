@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from opwright.grammar.engine import Run
 
 
+# one of these can follow what is complete
+COMPLETE = frozenset([*errors.SECTIONS.values(), "RBRACE", "OP", END])
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Where the automaton stopped: the stack before the token that it refused."""
@@ -65,10 +69,15 @@ def report_unexpected(run: Run, failure: Failure, cure: str = "") -> None:
         if opener is not None:
             line, col = run.builder.lines.place(opener.start)
             cure += f"; `{opener.value.text}` at {line}:{col} is still open"
+    start, end = failure.position, failure.end
+    if failure.first_on_line and run.history and failure.expected.isdisjoint(COMPLETE):
+        # what the line before has begun cannot end there
+        last = run.history[-1][1]
+        start, end = last.start, last.end
     run.report(
         errors.UNEXPECTED,
-        failure.position,
-        failure.end,
+        start,
+        end,
         expected=expected,
         found=describe(failure),
         cure=cure,

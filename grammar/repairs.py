@@ -334,10 +334,13 @@ def repair_unclosed(run: Run, failure: Failure) -> Repair | None:
         if run.progress(frame, failure.position) >= min(ENOUGH, tokens_left(run, failure)):
             if opener is not None:
                 line, col = run.builder.lines.place(opener.start)
+                start, end = failure.position, failure.end
+                if opener.value.text != "{" and failure.first_on_line:
+                    start, end = opener.start, opener.end  # its line is the one to mend
                 run.report(
                     errors.UNCLOSED,
-                    failure.position,
-                    failure.end,
+                    start,
+                    end,
                     opener=opener.value.text,
                     line=line,
                     col=col,
