@@ -117,6 +117,7 @@ NAMES: Mapping[str, Example] = {
     "E0218": pair(
         "def { y[i] = x[i] }\n  target tpu via jax", "def { y[i] = x[i] }\n  target cpu via cpp"
     ),
+    "E0220": pair("def { y[i] = sum[i: N](x[i]) }", "def { y[i] = sum[j: N](x[j]) }"),
 }
 KINDS: Mapping[str, Example] = {
     "E0301": pair("def { y[i] = -(x[i] > 0) }", "def { y[i] = -x[i] }"),
@@ -165,6 +166,10 @@ KINDS: Mapping[str, Example] = {
         "def { y[i] = x[i] }\n  workload w weight 1.0 { N = 4, x ~ normal(0, 2.7) }",
     ),
     "E0319": pair("def { y[i] = x[i] + 9999999999999999999 }", "def { y[i] = x[i] + 1e19 }"),
+    "E0320": pair(
+        "def { y[i] = x[i] }\n  minimize latency subject to memory <= 5 ms",
+        "def { y[i] = x[i] }\n  minimize latency subject to memory <= 5 MiB",
+    ),
     "E0317": pair(
         "def { y[i] = x[i] }\n  minimize latency\n  minimize memory",
         "def { y[i] = x[i] }\n  minimize latency",

@@ -16,7 +16,7 @@ from opwright.compiler import codes
 from opwright.compiler.check_claims import check_claims
 from opwright.compiler.check_domains import REAL, Domains
 from opwright.compiler.decide import Answer, Decider
-from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec
+from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec, repeated
 from opwright.compiler.gradients import check_gradients
 from opwright.compiler.obligations import Obligation, collect
 from opwright.compiler.scope import Interval
@@ -84,7 +84,7 @@ def check_text(text: str, filename: str = "<string>") -> CheckResult:
         spec = parse_spec(text, filename)
     except DiagnosticError as error:
         return CheckResult(filename, tuple(error.diagnostics), (), (), {filename: text})
-    found: list[Diagnostic] = []
+    found: list[Diagnostic] = repeated(spec.module)
     made: list[tuple[Record, Place]] = []
     operators: list[Elaborated] = []
     for syntax in spec.module.ops:

@@ -141,6 +141,15 @@ LARGE_INTEGER = register(
     "E0319", "{text} does not fit in 64 bits", "write a real number with a point, as `1.0e30`"
 )
 
+WRONG_UNIT = register(
+    "E0320", "a bound of {metric} is not measured in {unit}", "write one of: {known}"
+)
+SHADOWED = register(
+    "E0220",
+    "index `{name}` hides {what} of the same name",
+    "give the index another name",
+)
+
 # -- shapes and obligations -----------------------------------------------------------------------
 OUT_OF_RANGE = register(
     "E0401",

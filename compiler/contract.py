@@ -119,6 +119,7 @@ class Contract:
         if node.name in scope.names or isinstance(known, TensorName):
             first = role_of(known) if known is not None else "an argument of the law"
             self.findings.add(codes.DECLARED_TWICE, node.span, name=node.name, first=first)
+            scope.names[node.name] = TensorName(node.name, 0, None, None, "argument")
             return None
         if isinstance(node, ast.SampleArg):
             return self._sample(node, scope)

@@ -108,7 +108,7 @@ class Body:
                     found=f"{len(d.indices)}",
                 )
                 known.kind = None
-                d = Definition(d.name, d.span, (), d.rhs, d.part)
+                known.ranges = [None] * len(d.indices)
         elif isinstance(known, TensorName | Quantity | TypeName):
             self.findings.add(codes.DEFINED_INPUT, d.span, name=d.name, found=role_of(known))
             return
@@ -123,6 +123,10 @@ class Body:
             if name in seen:
                 self.findings.add(codes.REPEATED_INDEX, span, index=name, name=d.name)
             seen.add(name)
+            hidden = self.scope.names.get(name)
+            if isinstance(hidden, Quantity) and hidden.role in ("size", "derived size"):
+                what = f"the {hidden.role}"
+                self.findings.add(codes.SHADOWED, span, name=name, what=what)
         self.definitions[d.name] = d
 
     def _promote(self) -> None:

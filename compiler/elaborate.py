@@ -201,6 +201,7 @@ def _elaborate(
         tuple(d.name for d, _, _ in interface.outputs),
     )
     places = {**reader.places, **{n: d.span for n, d in body.definitions.items()}}
+    places |= {f"shape of {d.name}": d.span for d, _, _ in interface.outputs}
     return Elaborated(
         operator,
         op,
@@ -244,6 +245,18 @@ def equalities(facts: list[Expr]) -> dict[Expr, Expr]:
                     out[a] = b
                     break
     return out
+
+
+def repeated(module: ast.Module) -> list[Diagnostic]:
+    """A mistake for every operator that has the name of an earlier one."""
+    seen: set[str] = set()
+    findings = Findings(module.filename)
+    for o in module.ops:
+        if o.name in seen:
+            first = "an operator"
+            findings.add(codes.DECLARED_TWICE, o.name_span, name=o.name, first=first)
+        seen.add(o.name)
+    return findings.found
 
 
 # -- canonical text -------------------------------------------------------------------------------
@@ -292,8 +305,9 @@ def gradient_syntax(op: ast.Op, grad: ast.Grad, types: Mapping[str, str]) -> ast
         for t in op.outputs
         if not prefix or real(t)
     )
+    at = {n.name: n.span for n in grad.names}
     results = tuple(
-        ast.TensorDecl("d_" + t.name, t.type, t.shape, span=t.span)
+        ast.TensorDecl("d_" + t.name, t.type, t.shape, span=at[t.name])
         for t in op.inputs
         if t.name in wanted and real(t)
     )
@@ -380,7 +394,7 @@ class Spec:
 
     def all_elaborated(self) -> list[Elaborated]:
         """Every operator at its default binding; raises DiagnosticError with all mistakes."""
-        found: list[Diagnostic] = []
+        found: list[Diagnostic] = repeated(self.module)
         out = []
         for name in self.names:
             try:

@@ -79,12 +79,15 @@ def _difference(op: Operator, written: Operator, derived: Operator) -> tuple[str
             outputs = reference(op, inputs, case.params, case.sizes)
             rng = np.random.default_rng(n)
             back = {f"d_{t.name}": rng.normal(size=outputs[t.name].shape) for t in op.outputs}
-            both = [
-                _run(g, {**inputs, **outputs, **back}, case) for g in (written, derived)
-            ]  # fmt: skip
+            right = _run(derived, {**inputs, **outputs, **back}, case)
         except InputError:
             continue
         tried += 1
+        try:
+            both = (_run(written, {**inputs, **outputs, **back}, case), right)
+        except InputError as error:
+            sizes = ", ".join(f"{k} = {v}" for k, v in case.sizes.items())
+            return f"{sizes}: {error}", tried
         for t in derived.outputs:
             text = _first(t.name, both[0][t.name], both[1][t.name], case)
             if text:

@@ -46,6 +46,16 @@ from opwright.ir.op import (
 )
 
 UNITS = {None: 1.0, "us": 1e-6, "ms": 1e-3, "MiB": 2.0**20, "GiB": 2.0**30, "mJ": 1e-3, "J": 1.0}
+GROUP = "size of a group of axes"
+METRIC_UNITS = {
+    "latency": ("us", "ms"),
+    "compile_time": ("us", "ms"),
+    "memory": ("MiB", "GiB"),
+    "code_size": ("MiB", "GiB"),
+    "energy": ("mJ", "J"),
+    "error": (),
+}
+NUMBERS = {"normal": 2, "uniform": 2, "constant": 1}  # of a distribution
 DISTRIBUTIONS = ("normal", "uniform", "constant")
 
 
@@ -75,7 +85,9 @@ class Reader:
     def read(self, types: Mapping[str, str]) -> Interface:
         self._types(types)
         for d in self.op.dims:
-            if self._declare(d.name, d.span, Quantity(size(d.name), "size")):
+            if self._declare(
+                d.name, d.span, Quantity(size(d.name), GROUP if d.variadic else "size")
+            ):
                 self.out.sizes.append(d.name)
                 if d.variadic:
                     self.out.variadic.append(d.name)
@@ -249,6 +261,9 @@ class Reader:
     def _updates(self, decl: ast.TensorDecl, d: DType, shape: tuple[Expr, ...]) -> None:
         assert decl.updates is not None
         target = self.out.scope.find(decl.updates)
+        if any(other.updates == decl.updates for other, _, _ in self.out.outputs):
+            section = f"`updates {decl.updates}`"
+            self.findings.add(codes.SECTION_TWICE, decl.span, section=section)
         if not isinstance(target, TensorName) or target.role != "input":
             found = "unknown" if target is None else role_of(target)
             self.findings.add(
@@ -286,6 +301,16 @@ class Reader:
         terms = tuple(
             (t.metric, 1.0 if t.weight is None else float(t.weight.value)) for t in node.terms
         )
+        for b in node.bounds:
+            known = METRIC_UNITS[b.metric]
+            if b.quantity.unit is not None and b.quantity.unit not in known:
+                self.findings.add(
+                    codes.WRONG_UNIT,
+                    b.span,
+                    metric=b.metric,
+                    unit=b.quantity.unit,
+                    known=", ".join(known) or "a plain number",
+                )
         limits = tuple(
             (b.metric, b.op, float(b.quantity.value.value) * UNITS[b.quantity.unit])
             for b in node.bounds
@@ -309,7 +334,13 @@ class Reader:
 
     def workloads(self, filename: str) -> tuple[Workload, ...]:
         out: list[Workload] = []
+        seen: set[str] = set()
         for w in self.op.workloads:
+            if isinstance(w, ast.Workload):
+                if w.name in seen:
+                    first = "a workload"
+                    self.findings.add(codes.DECLARED_TWICE, w.span, name=w.name, first=first)
+                seen.add(w.name)
             if isinstance(w, ast.TraceWorkload):
                 out += self._trace(w, filename)
             else:
@@ -323,7 +354,12 @@ class Reader:
         values: dict[str, tuple[str, tuple[float, ...]]] = {}
         inputs = {t.name for t in self.out.inputs}
         scalars = {p.name: p for p in self.out.params}
+        seen: set[str] = set()
         for b in w.bindings:
+            if b.name in seen:
+                section = f"the binding of `{b.name}` in workload `{w.name}`"
+                self.findings.add(codes.SECTION_TWICE, b.span, section=section)
+            seen.add(b.name)
             if isinstance(b, ast.BindDtype) and b.name in self.out.types:
                 types[b.name] = b.dtype.name
                 self._option(b)
@@ -332,7 +368,7 @@ class Reader:
                 if e is not None:
                     sizes[b.name] = e.attr if e.op == "const" else self._not_constant(b)
             elif isinstance(b, ast.BindValue) and b.name in scalars:
-                e = self.terms.scalar(b.value, Scope())
+                e = self._setting(b.value, scalars[b.name])
                 if e is not None:
                     params[b.name] = e.attr if e.op == "const" else self._not_constant(b)
             elif isinstance(b, ast.BindRandom) and b.name in inputs:
@@ -360,6 +396,15 @@ class Reader:
         self._obeys(w, sizes, params)
         return Workload(w.name, float(w.weight.value), sizes, params, types, values)
 
+    def _setting(self, node: ast.Expr, p: Param) -> Expr | None:
+        """A value for a param, of the kind of its type."""
+        what = f"`{p.name}`"
+        if p.dtype.kind == "int":
+            return self.terms.integer(node, Scope(), what)
+        if p.dtype.kind == "bool":
+            return self.terms.condition(node, Scope(), what)
+        return self.terms.number(node, Scope(), what)
+
     def _option(self, b: ast.BindDtype) -> None:
         options = next([o.name for o in t.options] for t in self.op.types if t.name == b.name)
         if b.dtype.name not in options:
@@ -377,6 +422,16 @@ class Reader:
 
     def _numbers(self, b: ast.BindRandom) -> tuple[float, ...]:
         out = []
+        wanted = NUMBERS.get(b.distribution, len(b.args))
+        if len(b.args) not in (0, wanted):
+            self.findings.add(
+                codes.WRONG_ARITY,
+                b.span,
+                name=b.distribution,
+                wanted=wanted,
+                found=len(b.args),
+                cure=f"write `{b.name} ~ {b.distribution}({', '.join(['0', '1'][-wanted:])})`",
+            )
         for a in b.args:
             e = self.terms.number(a, Scope(), "an argument of a distribution")
             if e is not None and e.op == "const":

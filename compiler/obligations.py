@@ -158,10 +158,13 @@ class _Collector:
         origin = self.e.origin.get(t.name)
         self._begin(t.name, origin[0] if origin else self.e.places.get(t.name))
         ranges = {a.name: (a.lo, a.hi) for a in t.axes}
+        place = self.place
+        self.place = self.e.places.get(f"shape of {t.name}", place)
         for k, a in enumerate(t.axes):
             if a.lo.op == "const" and a.hi.op in ("size", "const"):
                 continue
             self._add("extent", None, call("le", a.lo, a.hi), (), {}, axis=k)
+        self.place = place
         assert t.body is not None
         group: tuple[Tensor, ...] = ()
         if t.recurrence is not None:

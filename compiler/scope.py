@@ -100,6 +100,7 @@ class Scope:
 
     def __init__(self, outer: Scope | None = None) -> None:
         self.outer = outer
+        self.literal = False  # the indices of a tensor literal: a text of its own
         self.names: dict[str, Binding] = {}
 
     def find(self, name: str) -> Binding | None:
@@ -107,6 +108,18 @@ class Scope:
         while scope is not None:
             if name in scope.names:
                 return scope.names[name]
+            scope = scope.outer
+        return None
+
+    def nearby(self, name: str) -> Binding | None:
+        """As `find`, but an index outside of the tensor literal around is not seen."""
+        scope: Scope | None = self
+        crossed = False
+        while scope is not None:
+            b = scope.names.get(name)
+            if b is not None:
+                return None if crossed and isinstance(b, Index) else b
+            crossed = crossed or scope.literal
             scope = scope.outer
         return None
 

@@ -101,6 +101,9 @@ class Terms:
         return name
 
     def unknown(self, name: str, span: Span, scope: Scope) -> None:
+        again = (f for f in self.findings.found if f.code == codes.UNKNOWN_NAME)
+        if any(f.span.line == span.line and f"`{name}`" in f.message for f in again):
+            return
         hint = did_you_mean(name, scope.all_names())
         self.findings.add(codes.UNKNOWN_NAME, span, name=name, hint=hint)
 
@@ -484,6 +487,7 @@ class Terms:
         shape: list[Expr | None] = []
         ends: list[Interval] = []
         inner = scope.inner()
+        inner.literal = True
         for b in node.binders:
             hi = self.integer(b.hi, inner, f"the bound of `{b.name}`")
             lo = ZERO if b.lo is None else self.integer(b.lo, inner, f"the bound of `{b.name}`")
@@ -503,7 +507,9 @@ class Terms:
                 b.name: Index(lo + e, hi)
                 for b, e, (lo, hi) in zip(node.binders, index, ends, strict=True)
             }
-            e = self.scalar(node.body, scope.inner(names))
+            own = scope.inner(names)
+            own.literal = True
+            e = self.scalar(node.body, own)
             if e is None or fill is None:
                 return e
             inside = [
@@ -730,6 +736,12 @@ class Terms:
                 good = False
             else:
                 ranges.append(interval)
+            hidden = inner.nearby(b.name)
+            size = isinstance(hidden, Quantity) and hidden.role in ("size", "derived size")
+            if isinstance(hidden, Index) or size:
+                what = "the index" if isinstance(hidden, Index) else "the size"
+                self.findings.add(codes.SHADOWED, b.span, name=b.name, what=what)
+                good = False
             name = self.index(b.name, interval)
             names.append(name)
             inner.names[b.name] = Index(var(name), hi)

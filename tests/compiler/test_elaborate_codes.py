@@ -79,6 +79,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         COPY + '\n  workload "missing.jsonl" weight 1', COPY + "\n  workload w weight 1 { N = 8 }"
     ),
     "E0218": both(COPY + "\n  target tpu via cpp", COPY + "\n  target cpu via cpp"),
+    "E0220": both("def { y[i] = sum[i: N](x[i]) }", "def { y[i] = sum[j: N](x[j]) }"),
     # types
     "E0301": both("def { y[i] = (x[i] > 0) + 1 }", "def { y[i] = if x[i] > 0 then 2 else 1 }"),
     "E0302": both("def { y[i] = if x[i] > 0 then 1 else x[i] > 2 }",
@@ -112,6 +113,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "E0318": both(COPY + "\n  workload w weight 1 { N = 8, x ~ normal(0, sqrt(2)) }",
                   COPY + "\n  workload w weight 1 { N = 8, x ~ normal(0, 1.5) }"),
     "E0319": both("def { y[i] = x[i] + 9999999999999999999 }", "def { y[i] = x[i] + 1e19 }"),
+    "E0320": both(COPY + "\n  minimize latency subject to memory <= 5 ms",
+                  COPY + "\n  minimize latency subject to memory <= 5 MiB"),
     # shapes and obligations
     "E0401": both("def { y[i] = x[i + 1] }", "def { y[i] = x[i + 1] ?? 0 }"),
     "E0402": both("def { y[i] = x[i, 0] }", COPY),
