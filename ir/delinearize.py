@@ -54,8 +54,9 @@ def logical_index(
     """
     known = stated_values(facts) if known is None else known
     memo: dict[Expr, Polynomial] = {}
-    rest = polynomial(substitute(offset, known), memo)
-    steps = [polynomial(s, memo) for s in strides_of(buffer, known)]
+    alike: dict[object, Expr] = {}
+    steps = [polynomial(s, memo, alike) for s in strides_of(buffer, known)]
+    rest = polynomial(substitute(offset, known), memo, alike)
     index: list[Polynomial] = [{} for _ in steps]
     fixed = [substitute(n, known) is ONE for n in buffer.shape]
     for d in sorted(range(len(steps)), key=lambda d: (_weight(steps[d]), -d), reverse=True):

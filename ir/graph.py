@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from opwright.ir.dtypes import DTYPES, DType, decode, encode
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Axis
 
@@ -38,6 +42,9 @@ class Node:
     digest: str
 
 
+_FOLDED: dict[str, Callable[[float, float], float]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+}  # fmt: skip
 Terms = dict[tuple[Ref, ...], int]
 
 
@@ -323,6 +330,12 @@ class Graph:
         if truth:
             return self.join("or", [self.join("and", [c, a]),
                                     self.join("and", [self.negation(c), b])])  # fmt: skip
+        if self.op(c) == "ge0" and dtype == "int":  # the larger or the smaller one
+            (gap,) = (self.terms(p) for p in self.parts(c))
+            for name, x, y in (("max", a, b), ("min", b, a)):
+                more = self.plus(self.terms(x), self.terms(y), -1)
+                if gap in (more, self.plus(more, {(): -1})):
+                    return self.extreme(name, [a, b])
         if self.digest(self.negation(c)) < self.digest(c):
             c, a, b = self.negation(c), b, a
         return self.make("select", dtype, [c, a, b])
@@ -332,10 +345,13 @@ class Graph:
         if op == "fma":
             return self.real("add", [self.real("mul", args[:2], dtype), args[2]], dtype)
         numbers = [self.literal(a) for a in args]
+        x, *more = numbers
+        if op in _FOLDED and x is not None and more[0] is not None and (more[0] or op != "div"):
+            return self.constant_of(_FOLDED[op](x, more[0]), dtype)
         if op in ("add", "mul"):
             neutral = 0.0 if op == "add" else 1.0
-            for n, x in enumerate(numbers):
-                if x == neutral:
+            for n, number in enumerate(numbers):
+                if number == neutral:
                     return args[1 - n]
         if op == "sub" and numbers[1] == 0:
             return args[0]
@@ -346,14 +362,24 @@ class Graph:
         if op == "neg":
             if self.op(args[0]) == "neg":
                 return self.parts(args[0])[0]
-            if numbers[0] is not None:
-                return self.make("full", f"{dtype} {-numbers[0]!r}")
+            if x is not None:
+                return self.constant_of(-x, dtype)
         row = ROWS[op]
         return self.make(op, dtype, self.ordered(args) if row.commutative else args)
+
+    def constant_of(self, number: float, dtype: str) -> Ref:
+        """A float constant of the type that the last word names."""
+        own = DTYPES[dtype.split()[-1]]
+        return self.make("full", f"{own} {nearest(number, own)!r}")
 
     def literal(self, r: Ref) -> float | None:
         n = self.nodes[r.node]
         return float(n.attr.split()[1]) if n.op == "full" else None
+
+
+def nearest(number: float, d: DType) -> float:
+    """The number of a float type that is next to another."""
+    return number if d.name == "f64" else float(decode(encode(np.array([number]), d), d)[0])
 
 
 def quotient(m: tuple[Ref, ...], part: tuple[Ref, ...]) -> tuple[Ref, ...] | None:

@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from opwright.ir.delinearize import stated_values, strides_of
-from opwright.ir.dtypes import DTYPES, DType, decode, encode, integer_range
+from opwright.ir.dtypes import DTYPES, DType, integer_range
 from opwright.ir.expr import Expr, conjuncts
-from opwright.ir.graph import Graph, Ref
+from opwright.ir.graph import Graph, Ref, nearest
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Atomic,
@@ -526,9 +524,7 @@ class _KernelReader(_Reader):
 def _number(x: float | int | bool, d: DType) -> float | int | bool:
     """A constant as a number of a type."""
     if d.kind == "real":
-        return (
-            float(x) if d.name == "f64" else float(decode(encode(np.asarray([x], float), d), d)[0])
-        )
+        return nearest(float(x), d)
     return bool(x) if d.kind == "bool" else int(x)
 
 

@@ -42,22 +42,34 @@ def multiply(a: Mapping[Monomial, int], b: Mapping[Monomial, int]) -> Polynomial
     return out
 
 
-def polynomial(e: Expr, memo: dict[Expr, Polynomial] | None = None) -> Polynomial:
-    """The polynomial of an integer expression; other nodes are its unknowns."""
+def polynomial(
+    e: Expr,
+    memo: dict[Expr, Polynomial] | None = None,
+    alike: dict[object, Expr] | None = None,
+) -> Polynomial:
+    """The polynomial of an integer expression; other nodes are its unknowns.
+
+    With `alike`, unknowns over equal polynomials are one: the first of them that was seen.
+    """
     memo = {} if memo is None else memo
     found = memo.get(e)
     if found is None:
         if e.op == "const":
             found = {(): e.attr} if e.attr else {}
         elif e.op in ("add", "sub"):
-            a, b = (polynomial(x, memo) for x in e.args)
+            a, b = (polynomial(x, memo, alike) for x in e.args)
             found = add(a, b, 1 if e.op == "add" else -1)
         elif e.op == "neg":
-            found = add({}, polynomial(e.args[0], memo), -1)
+            found = add({}, polynomial(e.args[0], memo, alike), -1)
         elif e.op == "mul":
-            found = multiply(polynomial(e.args[0], memo), polynomial(e.args[1], memo))
+            a, b = (polynomial(x, memo, alike) for x in e.args)
+            found = multiply(a, b)
         else:
-            found = {(e,): 1}
+            one = e
+            if alike is not None and e.args and all(a.kind == "int" for a in e.args):
+                parts = [polynomial(a, memo, alike) for a in e.args]
+                one = alike.setdefault((e.op, *(frozenset(p.items()) for p in parts)), e)
+            found = {(one,): 1}
         memo[e] = found
     return found
 

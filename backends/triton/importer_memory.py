@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.backends.triton.importer_axes import plain
-from opwright.backends.triton.importer_symbols import Dims, Sym
+from opwright.backends.triton.importer_symbols import Dims, Sym, is_flag
 from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
 from opwright.backends.triton.ttir import Block, Op
 from opwright.ir.delinearize import logical_index, strides_of
@@ -152,7 +152,7 @@ class Memory(Values):
             if kind is BOOL:
                 e = self.use(x)
                 if e.kind != "bool":
-                    e = e.args[0] if _is_flag(e) else call("ne", e, 0)
+                    e = e.args[0] if is_flag(e) else call("ne", e, 0)
                 return self.materialise(e, BOOL)
             if kind.kind == "int" and kind.name[0] == "u":
                 return self.materialise(self.unsigned(self.observe(x)), kind)
@@ -245,7 +245,3 @@ def _number(x: Thing) -> float | int | None:
     if isinstance(x, Sym) and x.expr.op == "const":
         return int(x.expr.attr)
     return None
-
-
-def _is_flag(e: Expr) -> bool:
-    return e.op == "select" and [a.attr for a in e.args[1:]] == [1, 0]

@@ -269,6 +269,8 @@ class Arithmetic:
         elif predicate[0] == "u":
             x, y = self.unsigned(a), self.unsigned(b)
         kind = predicate[-2:]
+        if kind in ("eq", "ne") and y is ZERO and is_flag(x):  # a truth value in memory
+            return self.exact(x.args[0] if kind == "ne" else ~x.args[0], 1, dims, line, a, b)
         made = {
             "eq": lambda: call("eq", x, y),
             "ne": lambda: call("ne", x, y),
@@ -342,6 +344,11 @@ class Arithmetic:
             return self.exact(low, 1, x.dims, line, x)
         raw = self.ranges.inside(x.expr, bits) is not TRUE
         return Sym(x.expr, x.dims, bits, x.needs, raw, line)
+
+
+def is_flag(e: Expr) -> bool:
+    """Whether a number is 1 or 0 for a truth value."""
+    return e.op == "select" and e.args[1:] == (const(1), ZERO)
 
 
 def values_in(e: Expr) -> list[Value]:
