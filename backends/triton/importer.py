@@ -394,7 +394,12 @@ class _Importer(Control):
         kind = self.kind_of(op.types()[0])
         if x.value is None and kind.bits >= x.dtype.bits:
             return Tile(None, x.dims, kind, x.number)
-        made = self.emitting().cast(self.value(x), kind, plain(op.results[0]))
+        b, v, hint = self.emitting(), self.value(x), plain(op.results[0])
+        uses = self.uses.get(op.results[0], [])
+        if kind.bits < v.dtype.bits and uses and all(u.name == "arith.extf" for u in uses):
+            made = b.define("round", (v,), v.axes, kind, name=hint)  # cut to be widened again
+        else:
+            made = b.cast(v, kind, hint)
         return Tile(made, x.dims, kind)
 
     def to_real(self, op: Op) -> Thing:
