@@ -353,12 +353,23 @@ class Graph:
             for n, number in enumerate(numbers):
                 if number == neutral:
                     return args[1 - n]
+        if op in ("min", "max") and args[0] == args[1]:
+            return args[0]
         if op == "sub" and numbers[1] == 0:
             return args[0]
+        if op in ("add", "sub"):  # x + -y, x - -y
+            signs = [self.op(a) == "neg" for a in args]
+            if signs[1] and (op == "sub" or not signs[0]):
+                other = "add" if op == "sub" else "sub"
+                return self.real(other, [args[0], self.parts(args[1])[0]], dtype)
+            if op == "add" and signs == [True, False]:
+                return self.real("sub", [args[1], self.parts(args[0])[0]], dtype)
         if op == "sub" and numbers[0] == 0:
             return self.real("neg", args[1:], dtype)
         if op == "div" and numbers[1] == 1:
             return args[0]
+        if op == "abs" and self.op(args[0]) in ("abs", "neg"):
+            return self.real("abs", self.parts(args[0]), dtype)
         if op == "neg":
             if self.op(args[0]) == "neg":
                 return self.parts(args[0])[0]

@@ -9,12 +9,13 @@ so that programs with equal texts mean the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from opwright.ir.delinearize import stated_values, strides_of
 from opwright.ir.dtypes import DTYPES, DType, integer_range
-from opwright.ir.expr import Expr, conjuncts
+from opwright.ir.expr import Expr, conjuncts, evaluate, leaves
 from opwright.ir.graph import Graph, Ref, nearest
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
@@ -33,6 +34,7 @@ from opwright.ir.tile import (
     TileProgram,
     Value,
     access_axes,
+    lanes,
     row_major,
     statements,
 )
@@ -149,6 +151,7 @@ class _Reader:
     def narrow(self, r: Ref, to: DType) -> Ref:
         lo, hi = integer_range(to)
         a, b = self.graph.interval(r)
+        r = self.either(r, to)
         if self.graph.op(r) == "sum":  # modulo 2^bits it is the same without inner ones
             terms: dict[tuple[Ref, ...], int] = {}
             for m, c in self.graph.terms(r).items():
@@ -163,6 +166,16 @@ class _Reader:
         if to.bits == 64 or (a is not None and b is not None and lo <= a and b <= hi):
             return r
         return self.graph.make("narrow", to.name, [r])
+
+    def either(self, r: Ref, to: DType) -> Ref:
+        """One side of a selection between numbers that are one modulo 2^bits."""
+        g = self.graph
+        if g.op(r) == "select":
+            _, a, b = g.parts(r)
+            apart = g.plus(g.terms(a), g.terms(b), -1)
+            if all(c % (1 << to.bits) == 0 for c in apart.values()):
+                return min((a, b), key=lambda x: (len(g.terms(x)), g.digest(x)))
+        return r
 
     def unnarrowed(self, r: Ref, to: DType) -> Ref:
         """What was narrowed to a type at least as wide."""
@@ -259,11 +272,13 @@ class _KernelReader(_Reader):
         if self.graph.digest(opposite) < self.graph.digest(cond):
             cond, opposite, then, other = opposite, cond, other, then
         sides: list[tuple[str, list[_Effect]]] = []
+        loads = len(self.loads)
         for word, side, path in (("then", then, cond), ("else", other, opposite)):
             effects: list[_Effect] = []
             self.block(side, region.under(path), effects)
             sides.append((word, effects))
-        out.append(_Effect("if", [cond], sides))
+        if any(effects for _, effects in sides) or len(self.loads) > loads:
+            out.append(_Effect("if", [cond], sides))
 
     def loop(self, s: For, region: _Region, out: list[_Effect]) -> None:
         g = self.graph
@@ -278,9 +293,15 @@ class _KernelReader(_Reader):
         runs = first is not None and last is not None
         maybe = region.maybe if runs else (*region.maybe, number)
         inner = _Region((*region.loops, number), maybe, region.conds)
-        kept, placed = self.state(s, number, kept, inner)
+        kept, same = self.distinct(s, number, kept, inner)
+        kept, placed = self.state(s, number, kept, inner, same)
         effects: list[_Effect] = []
-        yields = self.body(s, number, [(k, placed[k]) for k in kept], inner, effects)
+        loads = len(self.loads)
+        yields = self.body(s, number, [(k, placed[k]) for k in kept], inner, effects, same)
+        if not kept and not effects and len(self.loads) == loads:
+            self.count = number - 1  # nothing happens
+            self.values |= {s.results[k]: self.values[s.inits[n]] for k, n in same.items()}
+            return
         yields = [g.make("as", "", [y], own=placed[k]) for y, k in zip(yields, kept, strict=True)]
         effects.append(_Effect("next", yields))
         inits = [g.make("as", "", [self.values[s.inits[k]]], own=placed[k]) for k in kept]
@@ -289,6 +310,42 @@ class _KernelReader(_Reader):
         out.append(_Effect(head, [lo, hi, *inits], [("do", effects)]))
         for n, k in enumerate(kept):
             self.values[s.results[k]] = g.make("after", f"{number} {n}", own=placed[k])
+        for k, n in same.items():
+            self.values[s.results[k]] = self.values[(s.results if n in kept else s.inits)[n]]
+
+    def distinct(
+        self, s: For, number: int, kept: list[int], region: _Region
+    ) -> tuple[list[int], dict[int, int]]:
+        """What a loop carries apart, and the others: those that stay as they begin, by their own
+        number, and those that are always equal to another, by its number."""
+        g = self.graph
+        group: dict[int, object] = {k: self.values[s.inits[k]] for k in kept}
+        stays: set[int] = set()
+        while kept:
+            first: dict[object, int] = {}
+            for k in kept:
+                first.setdefault(group[k], k)
+            saved = (dict(self.writes), self.count, len(self.loads), set(self.touched))
+            self.variables[s.variable] = g.make("loop", number)
+            for k in kept:
+                mark = g.make("any", first[group[k]], own=s.params[first[group[k]]].axes)
+                self.values[s.params[k]] = self.values[s.inits[k]] if k in stays else mark
+            self.memo.clear()
+            self.block(s.body, region, [])
+            self.memo.clear()
+            ends = {k: self.values[s.yields[k]] for k in kept}
+            fixed = {
+                k for k in kept if ends[k] in (self.values[s.inits[k]], self.values[s.params[k]])
+            }
+            refined: dict[int, object] = {k: (group[k], k in fixed, ends[k]) for k in kept}
+            self.writes, self.count, loads, self.touched = saved
+            del self.loads[loads:]
+            if fixed == stays and len(set(refined.values())) == len(first):
+                break
+            group, stays = refined, fixed
+        apart = [k for k in kept if k not in stays and first[group[k]] == k]
+        same = {k: k if k in stays else first[group[k]] for k in kept if k not in apart}
+        return apart, same
 
     def body(
         self,
@@ -297,12 +354,16 @@ class _KernelReader(_Reader):
         state: list[tuple[int, tuple[Axis, ...]]],
         region: _Region,
         out: list[_Effect],
+        same: Mapping[int, int],
     ) -> list[Ref]:
         """The body with its state as leaves, and the next state."""
         g = self.graph
         self.variables[s.variable] = g.make("loop", number)
         for n, (k, axes) in enumerate(state):
             self.values[s.params[k]] = g.make("state", f"{number} {n}", own=axes)
+        own = {k for k, _ in state}
+        for k, n in same.items():
+            self.values[s.params[k]] = self.values[(s.params if n in own else s.inits)[n]]
         self.memo.clear()
         self.block(s.body, region, out)
         found = [self.values[s.yields[k]] for k, _ in state]
@@ -310,7 +371,7 @@ class _KernelReader(_Reader):
         return found
 
     def state(
-        self, s: For, number: int, kept: list[int], region: _Region
+        self, s: For, number: int, kept: list[int], region: _Region, same: Mapping[int, int]
     ) -> tuple[list[int], dict[int, tuple[Axis, ...]]]:
         """Order of the carried values and of their axes, from how they begin and go on."""
         if all(not s.params[k].axes for k in kept) and len(kept) < 2:
@@ -319,6 +380,8 @@ class _KernelReader(_Reader):
         blank = self.graph.make
         for k in kept:
             self.values[s.params[k]] = blank("any", s.params[k].dtype)
+        for k, n in same.items():
+            self.values[s.params[k]] = self.values[(s.params if n in kept else s.inits)[n]]
         self.variables[s.variable] = blank("loop", number)
         self.memo.clear()
         self.block(s.body, region, [])
@@ -406,7 +469,7 @@ class _KernelReader(_Reader):
             first = DTYPES[n.attr.split()[0]]
             if first.kind == "real" and _holds(old, first):
                 return self.cast(first, new, g.parts(r)[0])
-        if n.op == "full" and old.kind == new.kind == "real" and _holds(new, old):
+        if n.op == "full" and old.kind == new.kind == "real":
             return self.full(g.literal(r), new)
         return g.make("cast", f"{old} {new}", [r])
 
@@ -493,12 +556,12 @@ class _KernelReader(_Reader):
         if v.op == "reduce":
             monoid, axis = v.attr
             (r,) = args
-            if axis not in r.axes:
-                return g.make("repeat", f"{monoid} {axis.extent}", [r])
-            within = self.reduced.get(r)
-            if within is not None and g.nodes[r.node].attr.split()[0] == monoid:
-                return self.reduction(monoid, v.dtype, within[0], (*within[1], axis))
-            return self.reduction(monoid, v.dtype, r, (axis,))
+            whole = _unfolded(v.args[0], axis)
+            if whole:  # all elements of other axes, one after the other
+                r = self.values[v.args[0].args[0]]
+            for a in whole or (axis,):
+                r = self.over(monoid, v.dtype, r, a)
+            return r
         if v.op == "scan":
             scan: Scan = v.attr
             r = (
@@ -515,10 +578,36 @@ class _KernelReader(_Reader):
             return g.make("dot", f"{dot.precision} {v.dtype}", g.ordered(spread), [axis])
         return g.make("argreduce", f"{v.attr[0]} {v.dtype}", spread, [axis])
 
+    def over(self, monoid: str, dtype: DType, r: Ref, axis: Axis) -> Ref:
+        g = self.graph
+        if axis not in r.axes:
+            return g.make("repeat", f"{monoid} {axis.extent}", [r])
+        within = self.reduced.get(r)
+        if within is not None and g.nodes[r.node].attr.split()[0] == monoid:
+            return self.reduction(monoid, dtype, within[0], (*within[1], axis))
+        return self.reduction(monoid, dtype, r, (axis,))
+
     def reduction(self, monoid: str, dtype: DType, r: Ref, bound: tuple[Axis, ...]) -> Ref:
         found = self.graph.make("reduce", f"{monoid} {dtype}", [r], bound)
         self.reduced[found] = (r, bound)
         return found
+
+
+def _unfolded(v: Value, axis: Axis) -> tuple[Axis, ...]:
+    """The axes whose elements stand, each once, along the axis of a view; none where they do
+    not."""
+    if v.op != "view" or axis in v.args[0].axes or axis.extent > 1 << 14:
+        return ()
+    places = dict(v.attr)
+    own = [a for a, e in places.items() if set(leaves(e, "lane")) == {axis.lane}]
+    if len(own) != sum(axis in lanes(e) for e in places.values()):
+        return ()
+    seen = {
+        tuple(int(evaluate(places[a], {axis.lane: n})) for a in own) for n in range(axis.extent)
+    }
+    count = math.prod(a.extent for a in own)
+    inside = all(0 <= x < a.extent for t in seen for x, a in zip(t, own, strict=True))
+    return tuple(reversed(own)) if inside and len(seen) == count == axis.extent else ()
 
 
 def _number(x: float | int | bool, d: DType) -> float | int | bool:

@@ -25,6 +25,7 @@ from opwright.backends.triton.ttir import Function, Op, number, parse
 from opwright.ir.delinearize import split_accesses, stated_values
 from opwright.ir.dtypes import BOOL, I64, dtype
 from opwright.ir.expr import Expr, call, const, leaf, leaves, pid, substitute, toreal
+from opwright.ir.graph import nearest
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
 from opwright.ir.polynomial import polynomial
 from opwright.ir.semantics import ROWS
@@ -392,8 +393,8 @@ class _Importer(Control):
     def cast(self, op: Op) -> Thing:
         x = self.real(op, 0)
         kind = self.kind_of(op.types()[0])
-        if x.value is None and kind.bits >= x.dtype.bits:
-            return Tile(None, x.dims, kind, x.number)
+        if x.value is None:
+            return Tile(None, x.dims, kind, nearest(float(x.number), kind))
         b, v, hint = self.emitting(), self.value(x), plain(op.results[0])
         uses = self.uses.get(op.results[0], [])
         if kind.bits < v.dtype.bits and uses and all(u.name == "arith.extf" for u in uses):

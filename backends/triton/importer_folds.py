@@ -1,16 +1,21 @@
 """Reductions, scans, products and changes of shape of imported kernels.
 
-The region of a reduction is recognised by its form: one operation of a monoid, or a value with its
-index where the better value wins and the smaller index among equal ones. Any other region refuses.
+The region of a reduction is recognised by its form: one operation of a monoid, or comparisons
+by which the better value wins with its index, the smaller one among equal values. Any other region
+refuses.
 """
 
 from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable
 
 from opwright.backends.triton.importer_axes import groups, order_of, plain
 from opwright.backends.triton.importer_memory import Memory
 from opwright.backends.triton.importer_symbols import Dims, Sym
 from opwright.backends.triton.importer_values import Thing, Tile
-from opwright.backends.triton.ttir import Op, number
+from opwright.backends.triton.ttir import Block, Op, number
 from opwright.ir.dtypes import I64, dtype
 from opwright.ir.expr import ZERO, Expr, call, const, leaf
 from opwright.ir.tile import Axis, Dot, Scan
@@ -38,34 +43,58 @@ def monoid_of(op: Op) -> str | None:
 
 def extreme_of(op: Op) -> str | None:
     """argmax or argmin, of a region over (value, index) pairs where equal ones go to the smaller
-    index."""
+    index. The region only compares: it is known by what it answers in every order of its numbers.
+    What it does with a NaN is not asked."""
     (block,) = op.regions[0]
     if len(block.args) != 4:
         return None
-    trees: dict[str, object] = {n: i for i, (n, _) in enumerate(block.args)}
+    names = [n for n, _ in block.args]
+    found = []
+    for fold, sign in (("argmax", 1), ("argmin", -1)):
+        good = True
+        for a, b, i, j in itertools.product(range(2), repeat=4):
+            first = (sign * a, -i) >= (sign * b, -j)
+            made = _evaluated(block, dict(zip(names, (a, i, b, j), strict=True)))
+            good = good and made == ([a, i] if first else [b, j])
+        if good:
+            found.append(fold)
+    return found[0] if found else None
+
+
+def _evaluated(block: Block, env: dict[str, int]) -> list[int] | None:
+    """What a region of comparisons and selections yields; None where it does anything else."""
     for step in block.ops[:-1]:
-        args = [trees[x] for x in step.operands]
+        if not all(x in env for x in step.operands) or len(step.results) != 1:
+            return None
+        args = [env[x] for x in step.operands]
         if step.name in ("arith.cmpf", "arith.cmpi"):
             word = step.words[0]
-            word = word[1:] if word[0] in "os" else word
-            if word in ("gt", "ge"):
-                word, args = {"gt": "lt", "ge": "le"}[word], args[::-1]
-            if word == "eq":
-                args = sorted(args, key=repr)
-            trees[step.results[0]] = (word, *args)
-        elif step.name in ("arith.andi", "arith.ori"):
-            trees[step.results[0]] = (step.name, *sorted(args, key=repr))
+            made: int
+            if word in ("uno", "ord", "true", "false"):
+                made = word in ("ord", "true")
+            else:
+                made = _ORDERS[word[-2:]](*args)
+        elif step.name in _LOGIC:
+            made = _LOGIC[step.name](*args)
         elif step.name == "arith.select":
-            trees[step.results[0]] = ("select", *args)
+            made = args[1] if args[0] else args[2]
+        elif step.name == "arith.constant" and step.rest.split(" :")[0].strip() in _TRUTH:
+            made = _TRUTH[step.rest.split(" :")[0].strip()]
         else:
             return None
-    ends = [trees[x] for x in block.ops[-1].operands]
-    tie = ("arith.andi", *sorted([("eq", 0, 2), ("lt", 1, 3)], key=repr))
-    for name, better in (("argmax", ("lt", 2, 0)), ("argmin", ("lt", 0, 2))):
-        take = ("arith.ori", *sorted([better, tie], key=repr))
-        if ends == [("select", take, 0, 2), ("select", take, 1, 3)]:
-            return name
-    return None
+        env[step.results[0]] = made
+    ends = block.ops[-1].operands
+    return [env[x] for x in ends] if all(x in env for x in ends) else None
+
+
+_ORDERS: dict[str, Callable[[int, int], bool]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
+    "gt": operator.gt, "ge": operator.ge,
+}  # fmt: skip
+_LOGIC: dict[str, Callable[[int, int], int]] = {
+    "arith.andi": operator.and_, "arith.ori": operator.or_, "arith.xori": operator.xor,
+}  # fmt: skip
+_TRUTH = {"true": True, "false": False}
 
 
 class Folds(Memory):

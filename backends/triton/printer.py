@@ -262,14 +262,15 @@ class _Printer:
         self.named.clear()
         self.named.update(known)
 
-    def inner(self, body: tuple[Stmt, ...], loop: For | None = None) -> None:
+    def inner(self, body: tuple[Stmt, ...], loop: For | None = None, keep: bool = False) -> None:
         self.depth += 1
         before, taken = len(self.out), set(self.names.taken)
         self.block(body)
         if loop is not None:
             self.advance(loop)
         self.depth -= 1
-        self.names.taken = taken  # what a block defines is not seen after it
+        if not keep:
+            self.names.taken = taken  # what a block defines is not seen after it
         if len(self.out) == before:
             self.out.append("    " * (self.depth + 1) + "pass")
 
@@ -283,10 +284,12 @@ class _Printer:
             self.inner(s.other)
             return
         self.line(f"if {cond}:")
-        self.inner(s.then)
+        taken = set(self.names.taken)
+        self.inner(s.then, keep=True)  # one name in both sides would be one variable after them
         if s.other:
             self.line("else:")
-            self.inner(s.other)
+            self.inner(s.other, keep=True)
+        self.names.taken = taken
 
     # -- loops ----------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from opwright.ir.dtypes import DType, integer_range
+from opwright.ir.dtypes import F32, DType, integer_range
 from opwright.ir.expr import Expr, show
+from opwright.ir.graph import nearest
 from opwright.ir.tile import Axis
 
 ATOM, UNARY, TIMES, PLUS, SHIFT, AND, OR, COMPARE = 9, 8, 7, 6, 5, 4, 3, 0
@@ -194,6 +195,8 @@ def literal(value: float | int | bool, d: DType) -> Text:
     x = float(value)
     if math.isnan(x) or math.isinf(x):
         return Text(f'float("{x}")', literal=True)
+    if d.name == "f64" and nearest(x, F32) != x:  # a bare number may become an f32
+        return Text(f"tl.full((), {x!r}, tl.float64)", literal=True)
     negative = math.copysign(1.0, x) < 0
     return Text(repr(x), binds=UNARY if negative else ATOM, literal=True)
 
