@@ -346,6 +346,8 @@ class Graph:
             return self.real("add", [self.real("mul", args[:2], dtype), args[2]], dtype)
         numbers = [self.literal(a) for a in args]
         x, *more = numbers
+        if op == "abs" and x is not None:
+            return self.constant_of(abs(x), dtype)
         if op in _FOLDED and x is not None and more[0] is not None and (more[0] or op != "div"):
             return self.constant_of(_FOLDED[op](x, more[0]), dtype)
         if op in ("add", "mul"):
@@ -355,6 +357,13 @@ class Graph:
                     return args[1 - n]
         if op in ("min", "max") and args[0] == args[1]:
             return args[0]
+        kind = dtype.split()[0]
+        if op in ("eq", "ne") and args[0] == args[1]:  # only a NaN differs from itself
+            odd = self.make("isnan", f"{kind} bool", args[:1])
+            return odd if op == "ne" else self.negation(odd)
+        if op == "isinf":
+            size = self.real("abs", args, f"{kind} {kind}")
+            return self.real("eq", [size, self.constant_of(math.inf, kind)], f"{kind} bool")
         if op == "sub" and numbers[1] == 0:
             return args[0]
         if op in ("add", "sub"):  # x + -y, x - -y

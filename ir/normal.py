@@ -10,12 +10,12 @@ so that programs with equal texts mean the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from opwright.ir.delinearize import stated_values, strides_of
 from opwright.ir.dtypes import DTYPES, DType, integer_range
-from opwright.ir.expr import Expr, conjuncts, evaluate, leaves
+from opwright.ir.expr import ONE, Expr, conjuncts, evaluate, leaves
 from opwright.ir.graph import Graph, Ref, nearest
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
@@ -40,7 +40,10 @@ from opwright.ir.tile import (
 )
 from opwright.ir.tileops import inside, operands, shared
 
-WHOLE = ("floor", "ceil", "trunc", "nearest")
+_ROUNDED: dict[str, Callable[[float], int]] = {
+    "floor": math.floor, "ceil": math.ceil, "trunc": math.trunc, "nearest": round,
+}  # fmt: skip
+WHOLE = tuple(_ROUNDED)
 
 
 def normal_form(program: TileProgram) -> str:
@@ -97,6 +100,7 @@ class _Effect:
     head: str
     refs: list[Ref]
     inside: list[tuple[str, list[_Effect]]] = field(default_factory=list)
+    apart: bool = False  # the references have nothing to do with each other's lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,9 @@ class _Reader:
             r = self.unnarrowed(r, to)
         if to.bits == 64 or (a is not None and b is not None and lo <= a and b <= hi):
             return r
-        return self.graph.make("narrow", to.name, [r])
+        made = self.graph.make("narrow", to.name, [r])
+        self.graph.know(made, lo, hi)
+        return made
 
     def either(self, r: Ref, to: DType) -> Ref:
         """One side of a selection between numbers that are one modulo 2^bits."""
@@ -233,6 +239,8 @@ class _KernelReader(_Reader):
             return self.variables[e.attr]
         if e.op == "value":
             return self.values[e.attr]
+        if e.op == "pid" and (e.attr >= len(self.kernel.grid) or self.kernel.grid[e.attr] is ONE):
+            return self.graph.number(0)
         return self.expr(self.known[e]) if e in self.known else super().leaf(e)
 
     # -- statements
@@ -269,6 +277,9 @@ class _KernelReader(_Reader):
             self.block(then if known else other, region, out)
             return
         opposite = self.graph.negation(cond)
+        if cond in region.conds or opposite in region.conds:  # decided further out
+            self.block(then if cond in region.conds else other, region, out)
+            return
         if self.graph.digest(opposite) < self.graph.digest(cond):
             cond, opposite, then, other = opposite, cond, other, then
         sides: list[tuple[str, list[_Effect]]] = []
@@ -303,11 +314,11 @@ class _KernelReader(_Reader):
             self.values |= {s.results[k]: self.values[s.inits[n]] for k, n in same.items()}
             return
         yields = [g.make("as", "", [y], own=placed[k]) for y, k in zip(yields, kept, strict=True)]
-        effects.append(_Effect("next", yields))
+        effects.append(_Effect("next", yields, apart=True))
         inits = [g.make("as", "", [self.values[s.inits[k]]], own=placed[k]) for k in kept]
         shape = [[a.extent for a in placed[k]] for k in kept]
         head = f"for {number} by {s.step} carry {shape}"
-        out.append(_Effect(head, [lo, hi, *inits], [("do", effects)]))
+        out.append(_Effect(head, [lo, hi, *inits], [("do", effects)], True))
         for n, k in enumerate(kept):
             self.values[s.results[k]] = g.make("after", f"{number} {n}", own=placed[k])
         for k, n in same.items():
@@ -433,6 +444,9 @@ class _KernelReader(_Reader):
         if whole:
             found = g.exact(v.op, args)
             return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
+        number = g.literal(args[0]) if v.op in WHOLE else None
+        if number is not None and abs(number) < 2**53:
+            return g.number(int(_ROUNDED[v.op](number)))
         if v.op in WHOLE:  # of a float that is an integer already
             held, own = g.nodes[args[0].node], f"{v.args[0].dtype} {v.dtype}"
             if held.op == "cast" and held.attr == f"i64 {v.args[0].dtype}":
@@ -468,6 +482,8 @@ class _KernelReader(_Reader):
         if n.op == "cast" and old.kind == "real":
             first = DTYPES[n.attr.split()[0]]
             if first.kind == "real" and _holds(old, first):
+                return self.cast(first, new, g.parts(r)[0])
+            if first.kind == "int" and new.kind == "real" and new.bits < old.bits:
                 return self.cast(first, new, g.parts(r)[0])
         if n.op == "full" and old.kind == new.kind == "real":
             return self.full(g.literal(r), new)
@@ -588,9 +604,15 @@ class _KernelReader(_Reader):
         return self.reduction(monoid, dtype, r, (axis,))
 
     def reduction(self, monoid: str, dtype: DType, r: Ref, bound: tuple[Axis, ...]) -> Ref:
-        found = self.graph.make("reduce", f"{monoid} {dtype}", [r], bound)
+        whole = dtype.kind == "int"
+        found = self.graph.make("reduce", f"{monoid} {'int' if whole else dtype}", [r], bound)
         self.reduced[found] = (r, bound)
-        return found
+        if whole and monoid in ("max", "min"):
+            least, most = self.graph.interval(r)
+            low, high = integer_range(dtype)
+            known = (low if least is None else least, high if most is None else most)
+            self.graph.know(found, *known)
+        return self.narrow(found, dtype) if whole else found
 
 
 def _unfolded(v: Value, axis: Axis) -> tuple[Axis, ...]:
@@ -650,7 +672,7 @@ class _Printer:
         self.graph = graph
         self.numbers: dict[int, int] = {}
 
-    def line(self, head: str, refs: list[Ref], pad: str = "") -> list[str]:
+    def line(self, head: str, refs: list[Ref], pad: str = "", apart: bool = False) -> list[str]:
         """Nodes not seen before, and the line, its axes numbered from left to right."""
         out: list[str] = []
         for r in refs:
@@ -659,7 +681,10 @@ class _Printer:
         for r in refs:
             for a in r.axes:
                 axes.setdefault(a, f"{len(axes)}:{a.extent}")
-        said = [f"%{self.numbers[r.node]}({', '.join(axes[a] for a in r.axes)})" for r in refs]
+        said = []
+        for r in refs:
+            own = {a: f"{n}:{a.extent}" for n, a in enumerate(r.axes)} if apart else axes
+            said.append(f"%{self.numbers[r.node]}({', '.join(own[a] for a in r.axes)})")
         return [*out, " ".join([f"{pad}{head}", *said])]
 
     def nodes(self, root: int) -> list[str]:
@@ -686,7 +711,7 @@ class _Printer:
     def effects(self, effects: list[_Effect], pad: str) -> list[str]:
         out: list[str] = []
         for e in effects:
-            out += self.line(e.head, e.refs, pad)
+            out += self.line(e.head, e.refs, pad, e.apart)
             for word, inner in e.inside:
                 if inner:
                     out += [f"{pad}{word}", *self.effects(inner, pad + "  ")]

@@ -192,7 +192,7 @@ class Values:
         if monoid == "sum":
             return self.rounded(f"tl.sum({t.text}, axis={at})", rest, v.dtype)
         if monoid in ("max", "min") and v.dtype.kind == "int":
-            return Text(f"tl.{monoid}({t.text}, axis={at})", rest)
+            return self.rounded(f"tl.{monoid}({t.text}, axis={at})", rest, v.dtype)
         return Text(f"tl.reduce({t.text}, {at}, {_REDUCE[monoid]})", rest)
 
     def scan(self, v: Value) -> Text:

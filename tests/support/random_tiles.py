@@ -169,7 +169,9 @@ class _Kernel:
         return self.pick(lambda v: v.dtype.kind == "int" and v.dtype.name[0] == "i")
 
     def alike(self, v: Value) -> Value:
-        return self.pick(lambda w: w.dtype == v.dtype) or v
+        """Another value of the type: of one with itself little may be left."""
+        other = self.pick(lambda w: w.dtype == v.dtype and w is not v)
+        return other or self.b.ew("add", v, 1)
 
     def place(self) -> tuple[list[Expr], Expr]:
         """An element over M and N with its mask."""
@@ -232,7 +234,7 @@ class _Kernel:
         rng, b, v = self.rng, self.b, self.real()
         if v is None:
             return None
-        r = rng.random()
+        r = rng.random() if v.op != "full" else 0.9  # functions of constants are folded
         if r < 0.2 and v.dtype.name in ("f32", "f64"):
             return b.ew(rng.choice(UNARY), v)
         if r < 0.3:
@@ -254,6 +256,7 @@ class _Kernel:
         rng, b, v = self.rng, self.b, self.whole()
         if v is None:
             return None
+        v = b.cast(v, I64)  # narrow ones wrap, and are read with a check
         r = rng.random()
         if r < 0.25:
             return b.ew(rng.choice(("floordiv", "mod")), v, rng.choice((2, 3, 5, 8)))
@@ -277,7 +280,7 @@ class _Kernel:
 
     def rounding(self) -> Value | None:
         b, v = self.b, self.pick(lambda v: v.dtype.name in ("f32", "f64"))
-        if v is None:
+        if v is None or (v.op == "cast" and v.args[0].dtype.kind == "int") or v.op == "full":
             return None
         if self.rng.random() < 0.5:
             return b.ew(self.rng.choice(("floor", "ceil", "trunc")), v)
@@ -317,6 +320,8 @@ class _Kernel:
             return None
         monoids = {"bool": ("any", "all"), "int": ("sum", "max", "min"),
                    "real": ("sum", "max", "min", "prod")}[v.dtype.kind]  # fmt: skip
+        if v.dtype.kind == "int":
+            v = self.b.cast(v, I64)  # sums of narrow ones wrap
         return self.b.reduce(self.rng.choice(monoids), v, self.rng.choice(v.axes))
 
     def scan(self) -> Value | None:
@@ -417,7 +422,7 @@ class _Kernel:
             return
         inits = []
         for _ in range(rng.randrange(3)):
-            v = self.pick(lambda v: v.dtype.name in ("f32", "f64", "i64"))
+            v = self.pick(lambda v: v.dtype.name in ("f32", "f64"))  # sums of integers are closed
             if v is not None:
                 inits.append(v)
         hi, step = rng.choice(((N, 16), (M, 1), (const(3), 1), (call("min", N, M), 4)))
@@ -437,9 +442,7 @@ class _Kernel:
                         lambda w, s=s: w.dtype == s.dtype and set(w.axes) <= set(s.axes)
                     )
                     made = nxt or s
-                    if set(made.axes) != set(s.axes):
-                        made = b.ew("add", made, s)
-                    results.append(made)
+                    results.append(b.ew(rng.choice(("add", "max", "mul")), made, s))
 
             self.inside(rng.randrange(2, 7), run)
             return list(results)
