@@ -122,7 +122,7 @@ def decoded(nibble: Expr, d: DType) -> Expr:
         return (nibble + 8) % 16 - 8
     size = nibble % 8
     # 0 to 2 in steps of a half, then 3, 4, 6
-    large = call("select", call("le", size, 6), (size - 3) * 2, const(12))
+    large = call("select", call("le", size, 6), (size - 2) * 2, const(12))
     halves = call("select", call("le", size, 4), size, large)
     value = call("mul", 0.5, halves)
     return call("select", call("lt", nibble, 8), value, call("neg", value))

@@ -47,26 +47,34 @@ def _names(item: ast.Node) -> set[str]:
 class _Writer:
     def __init__(self, group: str, count: int, taken: set[str]) -> None:
         self.group, self.count, self.taken = group, count, taken
-        self.given: dict[str, tuple[str, ...]] = {}
+        self.given: dict[tuple[str, bool], tuple[str, ...]] = {}
+        self.in_shape = False
         self.bound: set[str] = set()  # indices that run over the whole group as one
 
-    def names(self, name: str) -> tuple[str, ...]:
-        if name not in self.given:
+    def names(self, name: str, size: bool = False) -> tuple[str, ...]:
+        """Sizes in the place of the group's size, indices in the place of one over it."""
+        key = (name, size)
+        if key not in self.given:
             out = []
             for k in range(self.count):
-                new = f"{name}_{k}"
+                new = f"{name}_{k}_extent" if size else f"{name}_{k}"
                 while new in self.taken:
                     new += "_"
                 self.taken.add(new)
                 out.append(new)
-            self.given[name] = tuple(out)
-        return self.given[name]
+            self.given[key] = tuple(out)
+        return self.given[key]
 
     def node(self, x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(y for part in x for y in self.parts(part))
         if isinstance(x, ast.Name):
             return self.name(x)
+        if isinstance(x, ast.TensorDecl):
+            self.in_shape = True
+            out = self.rebuilt(x)
+            self.in_shape = False
+            return out
         if isinstance(x, ast.Reduce | ast.TensorLambda):
             own = {b.name for b in x.binders if self.over_group(b)}
             before = set(self.bound)
@@ -88,15 +96,15 @@ class _Writer:
     def parts(self, x: Any) -> tuple[Any, ...]:
         """What one element of a list becomes."""
         if isinstance(x, ast.Dim) and x.variadic:
-            return tuple(ast.Dim(n, span=x.span) for n in self.names(x.name))
+            return tuple(ast.Dim(n, span=x.span) for n in self.names(x.name, True))
         if isinstance(x, ast.LhsIndex) and x.variadic:
             return tuple(ast.LhsIndex(n, span=x.span) for n in self.names(x.name))
         if isinstance(x, ast.Splat) or (isinstance(x, ast.Name) and x.name in self.bound):
-            return tuple(ast.Name(n, span=x.span) for n in self.names(x.name))
+            return tuple(ast.Name(n, span=x.span) for n in self.names(x.name, self.in_shape))
         if isinstance(x, ast.Binder) and self.over_group(x):
             return tuple(
                 ast.Binder(n, None, ast.Name(s, span=x.span), span=x.span)
-                for n, s in zip(self.names(x.name), self.names(self.group), strict=True)
+                for n, s in zip(self.names(x.name), self.names(self.group, True), strict=True)
             )
         return (self.node(x),)
 
@@ -107,13 +115,13 @@ class _Writer:
         """The group's size as a product, an index over it as a position."""
         if x.name == self.group:
             out: ast.Expr = ast.Number(1, "1", span=x.span)
-            for n in self.names(x.name):
+            for n in self.names(x.name, True):
                 size = ast.Name(n, span=x.span)
                 out = ast.Binary("*", out, size, span=x.span) if n != self.first else size
             return out
         if x.name in self.bound:
             out = ast.Number(0, "0", span=x.span)
-            for n, s in zip(self.names(x.name), self.names(self.group), strict=True):
+            for n, s in zip(self.names(x.name), self.names(self.group, True), strict=True):
                 scaled = ast.Binary("*", out, ast.Name(s, span=x.span), span=x.span)
                 out = ast.Binary("+", scaled, ast.Name(n, span=x.span), span=x.span)
             return out
@@ -121,4 +129,4 @@ class _Writer:
 
     @property
     def first(self) -> str:
-        return next(iter(self.names(self.group)), "")
+        return next(iter(self.names(self.group, True)), "")

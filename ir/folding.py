@@ -190,7 +190,7 @@ class Folds:
         keys = self.evaluate(form.key, frame.bind({form.other: Range(lo, hi)}))
         if keys.data.size > 4 * BLOCK or form.other not in keys.names:
             return None
-        found = ranks(keys, form.other, form.descending)
+        found = ranks(keys, form.other, form.descending, form.nan)
         if found is None:
             return None
         names = tuple(n for n in keys.names if n != form.other)
@@ -383,6 +383,10 @@ class Folds:
         """argmax or argmin: the first NaN, else the smallest index of the best; -1 of nothing."""
         name = f.binders[0]
         low, high = (self._eval(b, frame) for b in f.ranges[0])
+        if not low.names and not high.names:
+            where = self._first_where(f, int(low.data), int(high.data), frame)
+            if where is not None:
+                return where
         if not low.data.size or not high.data.size:
             return apply(lambda a, b: np.full((a + b).shape, -1), low, high)
         lo, hi = int(low.data.min()), int(high.data.max())
@@ -427,6 +431,35 @@ class Folds:
             swap = apply(replaces, best, at, new, place)
             best, at = apply(np.where, swap, new, best), apply(np.where, swap, place, at)
         return at
+
+    def _first_where(self, f: Fold, lo: int, hi: int, frame: Frame) -> Labelled | None:
+        """The first index at which a key equals an outer variable, without trying all pairs."""
+        term = f.term
+        if f.guard is not TRUE or term.op != "select" or term.kind != "int" or hi <= lo:
+            return None
+        c, yes, no = term.args
+        if yes.op != "const" or no.op != "const" or yes.attr == no.attr:
+            return None
+        if (yes.attr > no.attr) != (f.kind == "argmax"):
+            return None
+        found = _solve(c, f.binders, frame, {})
+        if found is None:
+            return None
+        v, key = found
+        span = frame.variables[v]
+        outer = frame.extents(key, without=f.binders)
+        if not isinstance(span, Range) or int(np.prod([hi - lo, *outer.values()])) > 4 * BLOCK:
+            return None
+        if v in outer or span.hi - span.lo < 8:
+            return None
+        names = (*outer, f.binders[0])
+        keys = expand(self.evaluate(key, frame.bind({f.binders[0]: Range(lo, hi)})), names)
+        keys = np.broadcast_to(keys, (*outer.values(), hi - lo)).reshape(-1, hi - lo)
+        out: Array = np.full((keys.shape[0], span.hi - span.lo), hi, np.int64)
+        row, column = np.nonzero((keys >= span.lo) & (keys < span.hi))
+        np.minimum.at(out, (row, keys[row, column] - span.lo), column + lo)
+        out = np.where(out == hi, lo, out).reshape(*outer.values(), -1)
+        return Labelled((*outer, v), out)
 
     def _derived(self, f: Fold, frame: Frame) -> Labelled:
         """A fold with its own state: element after element, vectorised over the other axes."""
