@@ -43,8 +43,8 @@ from opwright.ir.semantics import ARG_FOLDS, ROWS
 
 RLIMIT = 1_500_000  # z3's own measure of work, for one question; about half a second
 RETRY = 300_000  # the same for each attempt at a smaller counterexample
-TIMEOUT = 2000  # milliseconds of one question, where the machine is slow
-BUDGET = 4.0  # seconds of all questions about one operator
+TIMEOUT = 10_000  # milliseconds of one question, where the machine is slow
+BUDGET = 30.0  # seconds of all questions about one operator, where the machine is slow
 # least and largest sizes of counterexamples, the most telling first
 SMALL = ((1, 2), (1, 4), (1, 16), (1, 80), (0, 2), (0, 16), (0, 4096))
 ROUNDS, INSTANCES = 3, 96

@@ -21,7 +21,7 @@ from opwright.ir.clauses import bound_of, evaluate_clause
 from opwright.ir.dtypes import decode, encode
 from opwright.ir.expr import Expr, ExprError, conjuncts, read_parts, walk
 from opwright.ir.laws import evaluate_law
-from opwright.ir.op import Clause, Law, Operator, Tensor
+from opwright.ir.op import Clause, Law, Operator, Param, Tensor
 from opwright.ir.reference import reference
 from opwright.verify.draw import draw_inputs, holds
 from opwright.verify.exact import Exact, Judge, NotExact, Undefined
@@ -111,20 +111,16 @@ class Falsifier:
         return whole + [x for x in found.values() if 0 in x[0].values()][:4]
 
     def _params(self, rng: Random) -> Iterator[dict[str, Number]]:
-        """Params by default, then at other values."""
+        """Params by default, then at other values of the same sign."""
         must: dict[str, Number] = {}
         for p in self.op.params:
             if p.default is None:
                 must[p.name] = {"bool": True, "int": 1}.get(p.dtype.kind, 1.0)
         yield must
-        pools: dict[str, Sequence[Number]] = {"bool": (True, False), "int": (0, 1, 2, 3)}
         free = list(self.op.params)
         for _ in range(6 if free else 0):
-            yield {
-                p.name: rng.choice(pools.get(p.dtype.kind, (0.5, 1.0, 2.0, 0.25, -1.0)))
-                for p in free
-                if p.default is None or rng.random() < 0.6
-            } | {k: v for k, v in must.items() if rng.random() < 0.3}
+            chosen = [p for p in free if p.default is None or rng.random() < 0.6]
+            yield must | {p.name: rng.choice(_pool(p)) for p in chosen}
 
     def _trial(
         self, sizes: Mapping[str, int], params: Mapping[str, Number], family: str, seed: int
@@ -132,8 +128,8 @@ class Falsifier:
         base = {"normal": "normal", "uniform": "uniform", "ties": "ties"}.get(family, "normal")
         try:
             stored = draw_inputs(self.op, sizes, params, base, seed)
-        except (InputError, ExprError, ZeroDivisionError, ValueError):
-            return None
+        except (ArithmeticError, ExprError, LookupError, TypeError, ValueError):
+            return None  # no legal values, or a form that evaluation does not know
         rng = np.random.default_rng([seed, 5])
         if family not in ("normal", "uniform"):
             for t in self.op.inputs:
@@ -147,7 +143,7 @@ class Falsifier:
         free = {s: sizes[s] for s in self.op.free_sizes}
         try:
             outputs = reference(self.op, inputs, params, free)
-        except (InputError, ExprError):
+        except (ArithmeticError, ExprError, LookupError, TypeError, ValueError):
             return None
         return Trial(sizes, params, inputs, outputs)
 
@@ -317,6 +313,18 @@ def flat_bound(op: Operator, bound: Mapping[str, float]) -> dict[str, float]:
         widths = [t.dtype.epsilon for t in op.outputs if t.kind == "real"] or [2.0**-23]
         out["rel"] = out.get("rel", 0.0) + bound["ulp"] * max(widths)
     return out
+
+
+def _pool(p: Param) -> Sequence[Number]:
+    """Values of a param that are worth trying: a scale or an epsilon stays positive."""
+    if p.dtype.kind == "bool":
+        return (True, False)
+    if p.dtype.kind == "int":
+        return (0, 1, 2, 3)
+    default = p.default.attr if p.default is not None and p.default.op == "const" else 1.0
+    if default > 0:
+        return (0.5, 1.0, 2.0, 0.25, float(default) * 2)
+    return (0.0, 0.5, 1.0) if default == 0 else (-0.5, -1.0, -2.0, 0.5)
 
 
 def _telling(family: str, x: Array, rng: np.random.Generator) -> Array:

@@ -38,8 +38,8 @@ from opwright.verify.claims import Part, algebra_of
 from opwright.verify.expansion import ANY, Bounds, Expansion, Opaque, Signs, factors, product_of
 from opwright.verify.setting import Setting
 
-RLIMIT = 3_000_000
-TIMEOUT = 1500  # milliseconds, where the machine is slow
+RLIMIT = 2_000_000  # z3's own measure of work, for one question
+TIMEOUT = 10_000  # milliseconds, where the machine is slow
 ROUNDS = 3
 ATOMS = 90
 INSTANCES = 60
@@ -107,8 +107,12 @@ class Prover:
             return False, str(e)
         except (TooLarge, RecursionError):
             return False, "the claim is too large"
-        except AssertionError as e:
-            return False, str(e)
+        except (AssertionError, KeyError, ValueError, ArithmeticError) as e:
+            return False, f"a form that is not encoded: {e}"
+        except Exception as e:
+            if type(e).__name__ != "Z3Exception":
+                raise
+            return False, f"z3: {e}"
 
     def claim(self, part: Part, within: Mapping[str, float] | None) -> tuple[bool, str]:
         """A part of a claim, exactly or within its tolerance."""
