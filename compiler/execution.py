@@ -11,7 +11,7 @@ import importlib.util
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,11 @@ from opwright.compiler.functional import functional_numeric
 from opwright.compiler.importing import Static
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
-from opwright.ir.expr import Expr, evaluate
+from opwright.ir.expr import Expr, ExprError, evaluate, pid
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import For, If, Stmt, TileProgram, row_major
 from opwright.search.calls import edges, strided
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Given, Job, Options
@@ -46,7 +46,8 @@ INTERPRETED = "run by the language's interpreter on the CPU, not on a GPU"
 # an interpreter takes milliseconds for every operation of every program
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
-MOST_PROGRAMS = 256
+RISING = ("normal", "sorted", "uniform")  # what one block hands to the next differs in these
+MOST_STEPS = 8000  # of statements that a case runs there, over all programs
 
 
 def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
@@ -131,7 +132,15 @@ class _Cases:
         near = tuple(dict.fromkeys((*edges(program), *near))) or NEAR
         made = generate(op, seed, count, near, SLOW_LIMITS)
         own = generate(
-            op, seed + 1, count // 2, near, SLOW_LIMITS, facts, specials=False, beyond=near
+            op,
+            seed + 1,
+            count // 2 + 1,
+            near,
+            SLOW_LIMITS,
+            facts,
+            RISING,
+            specials=False,
+            beyond=near,
         )
         out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
         for case in (*made.cases, *own.cases):
@@ -182,7 +191,7 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     program = program_of(c, static, op)
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
-    cases.cases = [x for x in cases.cases if _programs(static, x) <= MOST_PROGRAMS]
+    cases.cases = [x for x in cases.cases if _steps(static, x) <= MOST_STEPS]
     unable: list[str] = []
     with run.Interpreter(c.source, static.bound) as interpreter:
 
@@ -202,11 +211,38 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
     return [_said(r, INTERPRETED) for r in found.records]
 
 
-def _programs(static: Static, case: Case) -> int:
-    """How many programs a call runs in all its launches."""
-    env: dict[str, Any] = {**case.params, **case.sizes}
-    grids = [[max(int(evaluate(g, env)), 0) for g in x.grid] for x in static.bound.launches]
-    return sum(math.prod(g) for g in grids)
+def _steps(static: Static, case: Case) -> int:
+    """About how many statements the programs of a call run in all its launches."""
+    env: dict[Any, Any] = {**case.params, **case.sizes}
+    shapes = {
+        b.name: b for k in (static.program.kernels if static.program else ()) for b in k.buffers
+    }
+    for b in shapes.values():
+        steps = row_major(b.shape)
+        env |= {(b.name, n): int(evaluate(s, env)) for n, s in enumerate(steps)}
+    total = 0
+    for n, x in enumerate(static.bound.launches):
+        programs = math.prod(max(int(evaluate(g, env)), 0) for g in x.grid)
+        body = static.program.kernels[n].body if static.program else ()
+        total += programs * (1 + _length(body, {**env, **{pid(d): 0 for d in range(3)}}))
+    return total
+
+
+def _length(body: Iterable[Stmt], env: Mapping[Any, Any]) -> int:
+    """Statements that a program runs, taken at its first id; unknown bounds count one iteration."""
+    total = 0
+    for s in body:
+        total += 1
+        if isinstance(s, If):
+            total += max(_length(s.then, env), _length(s.other, env))
+        elif isinstance(s, For):
+            try:
+                lo, hi = int(evaluate(s.lo, env)), int(evaluate(s.hi, env))
+                count = max(-(-(hi - lo) // s.step), 0)
+            except (ExprError, KeyError, ValueError, ZeroDivisionError):
+                lo, count = 0, 1
+            total += count * _length(s.body, {**env, s.variable: lo})
+    return total
 
 
 def _said(r: Record, how: str) -> Record:

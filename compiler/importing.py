@@ -222,6 +222,19 @@ def assuming(
         if r.kind in SAFETY:
             r = replace(r, assumptions=(*r.assumptions, words))
         out.append(r)
+    kept = {r.id for r in out}
+    for r in plain:  # with a fill there is no poison to speak of: that is what is assumed
+        if r.kind in SAFETY and r.status != "PROVED" and r.id not in kept:
+            reason = f"PROVED (assuming {words}); without it: {r.reason}"
+            out.append(
+                replace(
+                    r,
+                    status="ASSUMED",
+                    reason=reason,
+                    assumptions=(*r.assumptions, words),
+                    counterexample=None,
+                )
+            )
     return out
 
 

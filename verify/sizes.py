@@ -274,8 +274,12 @@ class Sampler:
         found: dict[tuple[Any, ...], tuple[dict[str, int], Params]] = {}
 
         def keep(draw: tuple[dict[str, int], Params] | None) -> None:
-            if draw is not None:
-                found.setdefault((*draw[0].values(), *draw[1].values()), draw)
+            if draw is None:
+                return
+            if 0 in draw[0].values():  # of calls without elements a few are enough
+                if sum(0 in d[0].values() for d in found.values()) >= max(2, count // 4):
+                    return
+            found.setdefault((*draw[0].values(), *draw[1].values()), draw)
 
         keep(self.draw({}))
         wanted: list[dict[str, Number]] = []
@@ -302,10 +306,21 @@ class Sampler:
         for n, far in [(n, far) for n in sorted(blocks, reverse=True) for far in (True, False)]:
             for s in self.op.sizes:
                 if len(found) < count:
-                    drawn = self.draw({s: 2 * n + n // 2 + 1 if far else n + 1}, tries=40)
+                    v = 2 * n + n // 2 + 1 if far else n + 1
+                    drawn = self._beside(s, v) or self.draw({s: v}, tries=40)
                     if drawn is not None:
                         found.append(drawn)
         return found
+
+    def _beside(self, name: str, v: int) -> tuple[dict[str, int], Params] | None:
+        """A draw with this extent and small ones beside it, none of them empty."""
+        small = (1, 1, 1, 2, 3, 5, 8, 16)
+        for _ in range(40):
+            others = {s: self.rng.choice(small) for s in self.op.sizes if s != name}
+            found = self._complete({**others, name: v})
+            if found is not None and self.legal(*found) and self.fits(*found):
+                return found
+        return None
 
 
 def _z3_constant(z3: Any, value: Number) -> Any:
