@@ -184,6 +184,11 @@ class Sampler:
                 cut = pool[: max(1, len(pool) * 2 // 3)] if self.rng.random() < 0.7 else pool
                 sizes[s] = self.rng.choice(cut)
         ordered = {s: sizes[s] for s in self.op.sizes}
+        for p in self.op.params:  # what a default hides shows at another value of its magnitude
+            if p.dtype.kind == "real" and p.default is not None and p.name not in given:
+                if self.rng.random() < 0.35:
+                    usual = float(all_params(self.op, ordered, given)[p.name])
+                    given[p.name] = usual * self.rng.choice((0.5, 2.0)) or 0.5
         return ordered, all_params(self.op, ordered, given)
 
     def _param(self, d: DType) -> Number:

@@ -210,7 +210,7 @@ class _Importer(Control):
 
     def structural(self, op: Op) -> list[Thing]:
         name = op.name
-        if name == "scf.for":
+        if name in ("scf.for", "scf.while"):
             return self.loop(op)
         if name == "scf.if":
             return self.branch(op)
@@ -222,6 +222,13 @@ class _Importer(Control):
             return self.split(op)
         if name == "tt.store":
             self.store(op)
+            return []
+        if name == "tt.make_tensor_descriptor":
+            return self.describe(op)
+        if name == "tt.descriptor_load":
+            return [self.fetch(op)]
+        if name == "tt.descriptor_store":
+            self.put(op)
             return []
         if name == "tt.atomic_rmw":
             if any(self.uses.get(r) for r in op.results):

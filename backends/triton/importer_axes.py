@@ -21,7 +21,15 @@ SHAPED = (
     "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.reduce", "tt.scan",
     "tt.dot", "scf.for", "scf.if", "scf.yield", "tt.make_range", "tt.join", "tt.split", "tt.cat",
 )  # fmt: skip
-DATA = ("tt.load", "tt.reduce", "tt.scan", "tt.dot", "arith.cmpf", "tt.atomic_rmw")
+DATA = (
+    "tt.load",
+    "tt.descriptor_load",
+    "tt.reduce",
+    "tt.scan",
+    "tt.dot",
+    "arith.cmpf",
+    "tt.atomic_rmw",
+)
 
 
 class Axes:
@@ -132,6 +140,8 @@ class Axes:
             self.hints[(op.results[0], 0)] = op.results[0]
         if op.name == "scf.for":
             self.loop(op)
+        elif op.name == "scf.while":
+            self.repeat(op)
         elif op.name == "scf.if":
             for region in op.regions:
                 self.blocks(region, op.results)
@@ -164,6 +174,23 @@ class Axes:
             self.pair(init, name)
             self.pair(name, result)
         self.blocks([body], args)
+
+    def repeat(self, op: Op) -> None:
+        """A while: what is given, tested, worked on and left over are the same."""
+        before, after = op.regions[0][0], op.regions[1][0]
+        given = [n for n, _ in before.args]
+        for block in (before, after):
+            for (name, kind), init, result in zip(
+                block.args, op.operands, op.results, strict=False
+            ):
+                self.declare(name, kind)
+                real = not kind.pointer and kind.element[0] in "fb"
+                if real or init in self.data:
+                    self.data |= {name, result}
+                self.pair(init, name)
+                self.pair(name, result)
+        self.blocks([before], [])
+        self.blocks([after], given)
 
     def shaped(self, op: Op) -> None:
         if not op.results or not op.operands:

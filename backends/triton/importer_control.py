@@ -16,9 +16,20 @@ from opwright.backends.triton.importer_axes import plain
 from opwright.backends.triton.importer_folds import Folds
 from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, join, moved
 from opwright.backends.triton.importer_values import Impure, Pointer, Thing, Tile
-from opwright.backends.triton.ttir import Block, Op
+from opwright.backends.triton.ttir import Block, Op, Type
 from opwright.ir.dtypes import I64
-from opwright.ir.expr import TRUE, ZERO, Expr, ExprError, call, leaf, leaves, maximum, substitute
+from opwright.ir.expr import (
+    TRUE,
+    ZERO,
+    Expr,
+    ExprError,
+    call,
+    const,
+    leaf,
+    leaves,
+    maximum,
+    substitute,
+)
 from opwright.ir.polynomial import expression, polynomial
 from opwright.ir.tile import Value
 
@@ -187,6 +198,85 @@ class Control(Folds):
         return run
 
     # -- loops
+    def counted(self, op: Op) -> Op:
+        """A `while` that compares what moves by the same amount in every iteration, as a loop that
+        counts: the number of iterations is known before the first."""
+        before, after = op.regions[0][0], op.regions[1][0]
+        handed = before.ops[-1]
+        names = [n for n, _ in before.args]
+        if handed.name != "scf.condition" or handed.operands[1:] != names:
+            raise self.refuse("a while that hands on other values than it is given")
+        n = self.builder.fresh("trips")
+        bounds = [f"%{n}.lo", f"%{n}.hi", f"%{n}.step"]
+        for name, e in zip(bounds, (ZERO, ZERO, const(1)), strict=True):
+            self.env[name] = Sym(e, (), WIDE)
+        body = Block("", [(f"%{n}", Type("i64")), *after.args], after.ops)
+        made = Op(
+            "scf.for",
+            op.results,
+            [*bounds, *op.operands],
+            [],
+            {},
+            [],
+            op.outs,
+            "",
+            op.line,
+            [[body]],
+        )
+        steady = self.steady(made, Range(ZERO, ZERO, const(1), WIDE))
+        moves = {held: s for (held, _), s in zip(before.args, steady, strict=True) if s is not None}
+        trips, needs = self.iterations(before, handed.operands[0], moves)
+        self.env[bounds[1]] = Sym(trips, (), WIDE, needs)
+        return made
+
+    def iterations(
+        self, before: Block, wanted: str, moves: dict[str, Steady]
+    ) -> tuple[Expr, tuple[Need, ...]]:
+        """How often a condition holds before it fails, if what it compares nears its end by the
+        same amount each time; and that narrow numbers do not wrap until then."""
+        marks = {n: leaf("state", f"carried {n}") for n in moves}
+        kept, was = dict(self.env), self.dry
+        self.dry = True
+        try:
+            for n, _ in before.args:
+                self.env.pop(n, None)
+            for n, s in moves.items():
+                if s.pointer is None and not s.lagging:
+                    self.env[n] = Sym(marks[n], (), s.first.bits)
+            for x in before.ops[:-1]:
+                if not x.name.startswith(_MADE) or not all(y in self.env for y in x.operands):
+                    raise self.refuse(f"a while whose condition holds {x.name}")
+                self.run(x)
+            cond = self.env.get(wanted)
+        except Impure:
+            cond = None
+        finally:
+            self.env, self.dry = kept, was
+        if not isinstance(cond, Sym) or cond.expr.op not in ("lt", "le"):
+            raise self.refuse("a while with a condition that is no comparison of what it counts")
+        a, b = cond.expr.args
+        left = b - a if cond.expr.op == "lt" else b - a + 1
+        used = [n for n in moves if marks[n] in leaves(left, "state")]
+        asked = {x for d in cond.needs for x in _leaves_of(d)}
+        fall: Expr = ZERO  # what an iteration takes from what is left
+        for n in used:
+            more = moves[n].more
+            fall = fall + left - substitute(left, {marks[n]: marks[n] + more})
+        pace = expression(polynomial(fall))
+        if pace.op != "const" or pace.attr < 1 or asked & set(marks.values()):
+            raise self.refuse("a while that does not near its end by the same amount each time")
+        firsts = {marks[n]: moves[n].first.expr for n in used}
+        trips = (maximum(substitute(left, firsts), ZERO) + (pace - 1)) // pace
+        needs = join(cond.needs, *(moves[n].first.needs for n in used))
+        for n in used:
+            s = moves[n]
+            end = s.first.expr + trips * s.more
+            if s.first.bits < WIDE and self.ranges.inside(end, s.first.bits) is not TRUE:
+                reason = f"the integer fits {s.first.bits} bits when the loop ends"
+                inside = self.ranges.inside(end, s.first.bits)
+                needs = (*needs, Need(inside, "wrap", reason, self.line, s.needs))
+        return trips, needs
+
     def range(self, op: Op) -> Range:
         if "unsigned" in op.words or "unsignedCmp" in op.attrs:
             raise self.refuse("a loop that counts without a sign")
@@ -201,6 +291,8 @@ class Control(Folds):
         return Range(lo.expr, hi.expr, step.expr, lo.bits)
 
     def loop(self, op: Op) -> list[Thing]:
+        if op.name == "scf.while":
+            op = self.counted(op)
         b, block, r = self.emitting(), op.regions[0][0], self.range(op)
         line = self.line
         for name in op.operands[:3]:

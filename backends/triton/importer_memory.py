@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.backends.triton.importer_axes import plain
-from opwright.backends.triton.importer_symbols import Dims, Sym, is_flag
+from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, is_flag
 from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
 from opwright.backends.triton.ttir import Block, Op
 from opwright.ir.delinearize import logical_index, strides_of
 from opwright.ir.dtypes import BOOL, dtype
-from opwright.ir.expr import TRUE, Expr, call, const, leaf, show, substitute
+from opwright.ir.expr import TRUE, Expr, call, const, leaf, param, show, substitute
 from opwright.ir.tile import Buffer, Value, element_count
 
 ZERO_FILL = "zero fill of masked loads"
@@ -24,6 +24,15 @@ ACCESSES = ("tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas")
 ATOMICS = {
     "fadd": "sum", "add": "sum", "max": "max", "min": "min", "umax": "max", "umin": "min",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Descriptor:
+    """A window on a buffer: what lies outside of its shape reads as 0 and is not written."""
+
+    base: Pointer
+    shape: tuple[Sym, ...]
+    strides: tuple[Sym, ...]
 
 
 class Memory(Values):
@@ -44,6 +53,7 @@ class Memory(Values):
         self.reads: dict[str, int] = {}  # buffers and lines
         self.writes: dict[str, int] = {}
         self.barriers: list[int] = []
+        self.descriptors: dict[str, Descriptor] = {}
 
     def pointer(self, op: Op, number: int, dims: Dims) -> Pointer:
         x = self.env[op.operands[number]]
@@ -112,6 +122,66 @@ class Memory(Values):
         if fill is not None and number is None:
             made = self.choice(Sym(mask, dims, 1), made, self.fitted(fill, dims), dims)
         return made
+
+    # -- descriptors
+    def describe(self, op: Op) -> list[Thing]:
+        """tt.make_tensor_descriptor, and what copies through one rest on."""
+        rank = (len(op.operands) - 1) // 2
+        if op.attrs.get("padding", "1 : i32").split()[0] not in ("1", "#tt.padding"):
+            raise self.refuse("a tensor descriptor that fills with something else than 0")
+        base = self.env[op.operands[0]]
+        if not isinstance(base, Pointer):
+            raise self.refuse("a tensor descriptor of something that is no address")
+        parts = [self.symbol(op, n, ()) for n in range(1, 2 * rank + 1)]
+        made = Descriptor(base, tuple(parts[:rank]), tuple(parts[rank:]))
+        bytes_each = base.buffer.dtype.bytes
+        conds = [call("eq", made.strides[-1].expr, 1)]
+        conds += [call("eq", s.expr * bytes_each % 16, 0) for s in made.strides[:-1]]
+        conds.append(call("eq", base.offset.expr * bytes_each % 16, 0))
+        conds.append(param(f"aligned({base.buffer.name}, 16)", "bool"))
+        why = f"what a descriptor of {base.buffer.name} copies starts at multiples of 16 bytes"
+        for cond in conds:
+            if not (cond.op == "const" and cond.attr):
+                self.discharge((Need(cond, "align", why, op.line),))
+        self.descriptors[op.results[0]] = made
+        return [Sym(const(0), (), WIDE)]
+
+    def window(self, op: Op, count: int, dims: Dims) -> tuple[Pointer, Expr]:
+        """Addresses of a block of a descriptor, and which of them are inside."""
+        d = self.descriptors.get(op.operands[0])
+        if d is None or len(dims) != len(d.shape) or count != len(d.shape):
+            raise self.refuse(f"{op.name} of a descriptor that is not made in the kernel")
+        offset, inside = d.base.offset, TRUE
+        for n, (size, step, a) in enumerate(zip(d.shape, d.strides, dims, strict=True)):
+            start = self.observe(self.symbol(op, 1 + n, ()), op.line)
+            self.use(start)  # also where nothing is inside
+            place = start.expr + (const(0) if a is None else a.lane)
+            offset = self.exact(
+                offset.expr + place * step.expr, WIDE, dims, op.line, offset, start, step
+            )
+            if not self.ranges.natural(place):
+                inside = call("and", inside, call("le", 0, place))
+            inside = call("and", inside, call("lt", place, self.use(size)))
+        return Pointer(d.base.buffer, offset, d.base.bits), inside
+
+    def fetch(self, op: Op) -> Thing:
+        dims, b = self.axes.of(op.results[0]), self.emitting()
+        p, inside = self.window(op, len(op.operands) - 1, dims)
+        under = call("and", self.path, inside)
+        buffer, index = self.place(p, under)
+        zero: float | int = 0.0 if buffer.dtype.kind == "real" else 0
+        v = b.load(buffer, *index, mask=under, other=zero, name=plain(op.results[0]))
+        self.reads[buffer.name] = self.line
+        return self.loaded(v, p, dims)
+
+    def put(self, op: Op) -> None:
+        dims, b = self.axes.of(op.operands[-1]), self.emitting()
+        p, inside = self.window(op, len(op.operands) - 2, dims)
+        under = call("and", self.path, inside)
+        buffer, index = self.place(p, under)
+        v = self.stored(self.fitted(self.env[op.operands[-1]], dims), buffer)
+        b.store(buffer, *index, v, mask=under)
+        self.writes[buffer.name] = self.line
 
     def like(self, x: Thing, number: int, dims: Dims) -> Thing:
         if isinstance(x, Tile):

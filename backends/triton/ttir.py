@@ -289,6 +289,10 @@ class _Reader:
     def generic(op: Op) -> None:
         """A printed loop in the generic form: bounds and initial values are operands, the
         variable and the carried values are arguments of the block."""
+        if op.name == "scf.while" and not op.regions[0][0].args and "=" in op.rest:
+            names = op.operands
+            op.regions[0][0].args = list(zip(names[::2], op.ins, strict=True))
+            op.operands = names[1::2]
         if op.name != "scf.for" or op.regions[0][0].args or " to " not in op.rest:
             return
         variable, lo, hi, step, *carried = op.operands
