@@ -23,7 +23,7 @@ NAMES = sorted(p.name for p in HERE.iterdir() if p.is_dir())
 # sizes around the tiles of each kernel
 SIZES: dict[str, list[dict[str, int]]] = {
     "argmax_rows": [{"B": 2, "N": 1}, {"B": 3, "N": 65}],
-    "argmax_loop": [{"B": 2, "N": 1}, {"B": 3, "N": 300}],
+    "argmax_loop": [{"B": 2, "N": 1}, {"B": 16, "N": 300}],
     "attention_flash": [
         {"B": 1, "H": 2, "S": 70, "D": 5},
         {"B": 2, "H": 1, "S": 3, "D": 1},
