@@ -16,6 +16,7 @@ from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.normalize import Normal
 from opwright.compiler.strategies.blocking import Tile, choose, in_order
 from opwright.compiler.strategies.group import Group, is_pointwise
+from opwright.compiler.strategies.scatter import Scatter, scatter_of, scattered
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
     ONE,
@@ -72,6 +73,9 @@ def launch(
     if t.recurrence is not None:
         return _Recurrence(name, normal, memory, group, keep).kernel(), Placement()
     scan = scan_of(t)
+    form = scatter_of(t) if scan is None else None
+    if form is not None:
+        return _Scattered(name, normal, memory, t, keep, form).kernel(), Placement()
     if scan is None and t.body is not None:
         tile = choose(t.axes, Group(normal, (t,), frozenset(keep)).expand(t.body))
         if tile is not None:
@@ -211,6 +215,43 @@ class _Launch(_Base):
             return new
 
         self.b.loop(axis.name, ZERO, axis.hi, 1, start, body)
+
+
+class _Scattered(_Base):
+    """Each element goes to the result that it names; the other axes run over the grid."""
+
+    def __init__(
+        self, name: str, normal: Normal, memory: Memory, t: Tensor, keep: set[str], form: Scatter
+    ) -> None:
+        super().__init__(name, normal, memory, keep)
+        self.t, self.form = t, form
+
+    def kernel(self) -> Kernel:
+        others = [a for n, a in enumerate(self.t.axes) if n != self.form.axis]
+        self.open(tuple(a.hi - a.lo for a in others[:3]) or (ONE,))
+        at = {var(a.name): a.lo + pid(n) for n, a in enumerate(others[:3])}
+
+        def nest(rest: Sequence[OpAxis], at: Mapping[Expr, Expr]) -> None:
+            if rest:
+                a = rest[0]
+
+                def body(v: Expr) -> None:
+                    self.e.enter()
+                    nest(rest[1:], {**at, var(a.name): v})
+                    self.e.leave()
+
+                self.b.loop(a.name, a.lo, a.hi, 1, (), body)
+                return
+
+            def store(v: Expr, value: Value) -> None:
+                axes = enumerate(self.t.axes)
+                index = tuple(v if n == self.form.axis else at[var(a.name)] for n, a in axes)
+                self.store(self.t, index, value)
+
+            scattered(self.b, self.e, self.t, self.form, at, store)
+
+        nest(others[3:], at)
+        return self.b.kernel()
 
 
 class _Tiled(_Base):

@@ -18,15 +18,18 @@ from opwright.compiler.elaborate import Spec, load_spec
 from opwright.compiler.normalize import normalize
 from opwright.compiler.stored import stored_form
 from opwright.compiler.strategies.fallback import lower
+from opwright.compiler.strategies.scatter import scatter_of
 from opwright.ir.binding import bind, prepare
 from opwright.ir.dtypes import DTYPES, decode, encode
-from opwright.ir.expr import evaluate
+from opwright.ir.expr import evaluate, show
 from opwright.ir.interpreter import run
 from opwright.ir.op import Operator
 from opwright.ir.philox import philox
 from opwright.ir.reference import reference
 from opwright.ir.scalar import evaluate_scalar
 from opwright.ir.tile import row_major
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
 
 SPEC = Path(__file__).parent / "data" / "constructs.op"
 RNG = np.random.default_rng(11)
@@ -106,6 +109,17 @@ def nibbles(x: Any, e: Any) -> Arrays:
     return {"q": np.clip(np.rint(x), -8, 7).astype(int), "y": e * 2 + after}
 
 
+def counted(ids: Any, g: Any, V: int) -> Arrays:
+    kept = g[:, 0] > 0
+    rows = range(V)
+    return {
+        "c": np.array([(ids - 1 == v).sum() for v in rows]),
+        "y": np.stack([g[kept & (ids[:, 0] == v)].sum(0) for v in rows]),
+        "top": np.stack([g[ids[:, 1] == v + 2].sum(0) for v in rows], 1),
+        "w": np.array([2 * g[ids[:, 0] == v, 0].sum() for v in rows]),
+    }
+
+
 def steps(x: Any) -> Arrays:
     h, out = np.zeros(x.shape[1]), []
     for row in x:
@@ -146,6 +160,7 @@ CASES = {
     "quantised": Case({"x": normal(3, 8), "w": RNG.integers(-8, 8, (4, 8)), "s": normal(4, 2),
                        "z": RNG.integers(0, 16, (4, 2))}, quantised),
     "nibbles": Case({"x": 5 * normal(3, 5), "e": normal(3, 5)}, nibbles),
+    "counted": Case({"ids": RNG.integers(-1, 7, (9, 2)), "g": normal(9, 3)}, counted, {"V": 6}),
     "steps": Case({"x": normal(3, 4)}, steps),
     "ragged": Case({"ptr": np.array([0, 2, 2, 5]), "x": normal(5, 4)}, ragged),
     "differences": Case({"x": normal(6)},
@@ -224,6 +239,19 @@ def test_the_fallback_means_it(name: str) -> None:
         np.testing.assert_allclose(
             np.asarray(found[k]).reshape(np.shape(v)), v, 2e-6, 2e-6, err_msg=k
         )
+
+
+def test_keys_that_are_data_name_a_place() -> None:
+    op = spec().operator("counted")
+    forms = {t.name: scatter_of(t) for t in normalize(op).tensors}
+    assert {n: f.axis for n, f in forms.items() if f is not None} == {
+        "c": 0, "y": 0, "top": 1, "w_sum": 0,
+    }  # fmt: skip
+    assert {n for n, f in forms.items() if f is None} == {"w"}
+    rest = forms["y"]
+    assert rest is not None and rest.rest.op == "lt"
+    assert show(rest.key).startswith("ids[n")
+    assert {r.status for r in safety(lower(normalize(op)), Context.of(op))} == {"PROVED"}
 
 
 def test_words_are_those_of_the_definition() -> None:
