@@ -21,9 +21,9 @@ from opwright.grammar.ast import Op, Span
 from opwright.ir.expr import (
     Expr,
     Fold,
+    canonical_binders,
     conjuncts,
     param,
-    rename,
     show,
     size,
     substitute,
@@ -320,10 +320,15 @@ def _domain(a: Operator, b: Operator) -> list[Change]:
             answer = decider.decide(_question(fact))
             if answer.status != "PROVED" and not is_default_limit(fact):
                 out.append(_domain_change(effect, text, f"where {show(fact)}", answer))
-        given = {_plain(x) for c in one.requires if c.expr is not None for x in conjuncts(c.expr)}
+        given = {
+            canonical_binders(x)
+            for c in one.requires
+            if c.expr is not None
+            for x in conjuncts(c.expr)
+        }
         for c in two.requires:
             for x in conjuncts(c.expr) if c.expr is not None else ():
-                if _plain(x) in given:
+                if canonical_binders(x) in given:
                     continue
                 answer = decider.decide(_question(x))
                 if answer.status != "PROVED":
@@ -351,16 +356,6 @@ def _domain_change(effect: str, text: str, what: str, answer: Answer) -> Change:
         found = ", ".join(f"{k} = {v}" for k, v in answer.values.items())
         return Change("domain", effect, text, "example", found, dict(answer.values))
     return Change("domain", effect, text, "none", answer.reason)
-
-
-def _plain(e: Expr) -> Expr:
-    """An expression with bound indices named by the order in which they occur."""
-    names: dict[str, str] = {}
-    for x in walk(e):
-        if x.op == "fold":
-            for b in x.attr.binders:
-                names.setdefault(b, f"i{len(names)}")
-    return rename(e, names)
 
 
 # -- meaning ---------------------------------------------------------------------------------------
@@ -447,7 +442,7 @@ def _claim(c: Clause, params: set[str]) -> object:
     """What a clause says, whatever its indices are called, to who knows these params alone."""
     if c.kind == "law":
         law = c.source
-        parts = [] if c.expr is None else [_plain(c.expr)]
+        parts = [] if c.expr is None else [canonical_binders(c.expr)]
         calls = [
             (
                 x.name,
@@ -458,7 +453,7 @@ def _claim(c: Clause, params: set[str]) -> object:
         ]
         tensors = tuple((t.name, _closed(t)) for t in law.tensors)
         return parts, law.args, calls, tensors
-    return None if c.expr is None else _plain(c.expr)
+    return None if c.expr is None else canonical_binders(c.expr)
 
 
 def _closed(t: Tensor) -> Expr | None:
@@ -466,7 +461,7 @@ def _closed(t: Tensor) -> Expr | None:
     if t.body is None:
         return None
     axes = {var(x.name): var(f"axis{n}") for n, x in enumerate(t.axes)}
-    return _plain(substitute(t.body, axes))
+    return canonical_binders(substitute(t.body, axes))
 
 
 def _bounds(what: str, a: Mapping[str, float], b: Mapping[str, float]) -> list[Change]:

@@ -544,6 +544,17 @@ def rename(e: Expr, names: Mapping[str, str]) -> Expr:
     return go(e)
 
 
+def canonical_binders(e: Expr) -> Expr:
+    """The expression with what folds bind named by the order in which they occur: expressions that
+    differ in such names alone become one."""
+    names: dict[str, str] = {}
+    for x in walk(e):
+        if x.op == "fold":
+            for b in x.attr.binders:
+                names.setdefault(b, f"?{len(names)}")
+    return rename(e, names) if names else e
+
+
 def walk(e: Expr) -> Iterator[Expr]:
     """Every distinct node once, operands first."""
     seen: set[Expr] = set()
