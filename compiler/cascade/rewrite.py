@@ -117,18 +117,18 @@ class _Pass:
         after, joined = self._stepped(), self._merged()
         for x in self.plan.accumulators.values():
             if x.monoid.startswith("arg"):
-                value, index = f"{x.name}.value", x.name
+                value, index = f"{x.name}_value", x.name
                 names += [value, index]
                 kind = "max" if x.monoid == "argmax" else "min"
                 init += [neutral(kind, "real"), const(-1)]
             else:
                 names.append(x.name)
                 init.append(neutral(x.monoid, "real"))
-        names = [n.replace(".", "_") for n in names]
         for n in names:
             step.append(after[n])
             merge.append(joined[n])
-        finish = self.value(self.plan.defs[result], self._final())
+        known, read_out = self._final(), self.plan.defs[result]
+        finish = known[read_out] if read_out in known else self.value(read_out, known)
         return fold(
             self.chain.binders,
             self.chain.ranges,
@@ -384,16 +384,19 @@ class _Pass:
 
     def _cases(self, e: Sympy, known: Mapping[Sympy, Expr]) -> Expr:
         out = self.value(e.args[-1][0], known)
-        names = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+        names = {"<": "lt", "<=": "le"}
         for v, c in reversed(e.args[:-1]):
-            left, right = self.value(c.lhs, known), self.value(c.rhs, known)
-            out = call("select", call(names[c.rel_op], left, right), self.value(v, known), out)
+            sides = [self.value(c.lhs, known), self.value(c.rhs, known)]
+            if c.rel_op.startswith(">"):
+                sides.reverse()
+            test = call(names[c.rel_op.replace(">", "<")], *sides)
+            out = call("select", test, self.value(v, known), out)
         return out
 
 
 def _pick(kind: str, v: Expr, i: Expr, w: Expr, j: Expr) -> tuple[Expr, Expr]:
     """The better value with its index; the smaller index where two are equal."""
-    better = call("gt", w, v) if kind == "argmax" else call("lt", w, v)
+    better = w > v if kind == "argmax" else w < v
     first = call("and", call("eq", w, v), call("lt", j, i))
     nan = call("and", call("isnan", w), call("or", ~call("isnan", v), call("lt", j, i)))
     take = call("or", call("and", ~call("isnan", v), call("or", better, first)), nan)
