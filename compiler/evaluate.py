@@ -234,6 +234,36 @@ class Evaluator:
         self.states = saved
         return tuple(self.spread(n, s.axes) for n, s in zip(new, state, strict=True))
 
+    def merged(self, f: Fold, one: Sequence[Value], two: Sequence[Value]) -> tuple[Value, ...]:
+        """Two partial states of a derived fold as one."""
+        saved = dict(self.states)
+        self.states |= dict(zip(_state_symbols(f), one, strict=True))
+        self.states |= dict(zip(_state_symbols(f, "~"), two, strict=True))
+        out = tuple(self.value(e, TRUE) for e in f.merge)
+        self.states = saved
+        return out
+
+    def joined(
+        self, f: Fold, state: Sequence[Value], combine: Callable[[str, Value], Value]
+    ) -> tuple[Value, ...]:
+        """The partial states of all lanes as one; `combine` takes a monoid and its operands."""
+        if not f.attr.joins:
+            raise Unsupported("a derived fold has no combination across lanes")
+        saved = dict(self.states)
+        self.states |= dict(zip(_state_symbols(f), state, strict=True))
+        done: dict[Expr, Value] = {}
+        targets = _state_symbols(f, "!")
+        pending = list(zip(targets, f.attr.joins, f.shift, strict=True))
+        while pending:
+            for target, monoid, shift in list(pending):
+                needed = {x for x in walk(shift) if x in targets}
+                if needed <= set(done):
+                    done[target] = combine(monoid, self.value(shift, TRUE))
+                    self.states[target] = done[target]
+                    pending.remove((target, monoid, shift))
+        self.states = saved
+        return tuple(done[t] for t in targets)
+
     def spread(self, v: Value, axes: Sequence[Axis]) -> Value:
         """The value over all of these axes, also where it does not vary."""
         missing = tuple(a for a in axes if a not in v.axes)
@@ -253,9 +283,10 @@ class Evaluator:
         return self.b.ew("select", cond, a, b)
 
 
-def _state_symbols(f: Fold) -> tuple[Expr, ...]:
+def _state_symbols(f: Fold, suffix: str = "") -> tuple[Expr, ...]:
     kinds = [i.kind for i in f.init]
-    return tuple(leaf("state", s, k) for s, k in zip(f.attr.states, kinds, strict=True))
+    names = [s + suffix for s in f.attr.states]
+    return tuple(leaf("state", s, k) for s, k in zip(names, kinds, strict=True))
 
 
 def _given(v: Value) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.evaluate import Unsupported, compute_dtype
+from opwright.compiler.cascade.rewrite import single_pass
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
 from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan, window
@@ -148,6 +149,12 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         flat_parts = partition(flat_normal)
         if all(p.strategy == "lanes" for p in flat_parts):
             out.append(_composed(op, flat_normal, flat_parts, lanes_native, "dense"))
+    once = single_pass(op)
+    if once is not None:
+        once_normal = normalize(once)
+        once_parts = partition(once_normal)
+        if any(p.strategy != "scalar" for p in once_parts):
+            out.append(_composed(op, once_normal, once_parts, lanes_native, "once"))
     return out
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Union
 
 from opwright.ir.dtypes import DType
@@ -330,13 +330,15 @@ class FoldAttr:
     """What a fold binds: `kind` is a plain monoid, argmax, argmin, or None for a derived fold.
 
     `binders` are index variables (unique in the operator), `states` the names of the state entries,
-    `acc` the least accumulator precision asked for.
+    `acc` the least accumulator precision asked for, `joins` the monoids of the entries by which any
+    number of partial states are joined at once; empty where a derived fold has no such form.
     """
 
     kind: str | None
     binders: tuple[str, ...]
     states: tuple[str, ...]
     acc: DType | None = None
+    joins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +418,18 @@ class Fold:
         return (call(MONOIDS[self.kind].row, s[0], o[0]),)
 
     @property
+    def shift(self) -> tuple[Expr, ...]:
+        """What an entry of one partial state brings to the joined one: `joins` combine these. The
+        joined state's entries are named `name!`."""
+        n = len(self.attr.states)
+        return self._tail()[3 * n : 4 * n] if self.attr.joins else ()
+
+    @property
+    def state_key(self) -> tuple[object, ...]:
+        """Equal for folds that carry the same state; they differ in what they read out."""
+        return (self.attr, self.node.args[:-1]) if self.kind is None else (self.node,)
+
+    @property
     def finish(self) -> Expr:
         if self.kind is None:
             return self._tail()[-1]
@@ -473,13 +487,17 @@ def fold(
     merge: tuple[Expr, ...],
     finish: Expr,
     acc: DType | None = None,
+    joins: tuple[str, ...] = (),
+    shift: tuple[Expr, ...] = (),
 ) -> Expr:
     """A derived fold with any number of state entries."""
     if not len(states) == len(init) == len(step) == len(merge):
         raise ExprError("init, step and merge need one expression per state entry")
+    if len(joins) != len(shift) or (joins and len(joins) != len(states)):
+        raise ExprError("joins and shift need one entry per state entry, or none")
     flat = tuple(e for r in ranges for e in r)
-    args = (*flat, guard, *init, *step, *merge, finish)
-    return _intern("fold", args, FoldAttr(None, binders, states, acc), finish.kind)
+    args = (*flat, guard, *init, *step, *merge, *shift, finish)
+    return _intern("fold", args, FoldAttr(None, binders, states, acc, joins), finish.kind)
 
 
 # -- traversals ------------------------------------------------------------------------------------
@@ -536,7 +554,7 @@ def rename(e: Expr, names: Mapping[str, str]) -> Expr:
             elif x.op == "fold":
                 a: FoldAttr = x.attr
                 binders = tuple(names.get(b, b) for b in a.binders)
-                memo[x] = _intern("fold", args, FoldAttr(a.kind, binders, a.states, a.acc), x.kind)
+                memo[x] = _intern("fold", args, replace(a, binders=binders), x.kind)
             else:
                 memo[x] = rebuild(x, args)
         return memo[x]

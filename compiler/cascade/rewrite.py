@@ -139,7 +139,27 @@ class _Pass:
             tuple(merge),
             finish,
             self.chain.accumulator,
+            *self._joined(),
         )
+
+    def _joined(self) -> tuple[tuple[str, ...], tuple[Expr, ...]]:
+        """How any number of partial states are joined at once; nothing where an index is kept."""
+        every = list(self.plan.accumulators.values())
+        if any(x.monoid.startswith("arg") for x in every):
+            return (), ()
+        joined: dict[Sympy, Expr] = {
+            symbol(x.name): leaf("state", f"{x.name}!", "real") for x in every
+        }
+        self._results(joined)
+        own = self._state()
+        shift = []
+        for x in every:
+            if not x.anchors:
+                shift.append(own[symbol(x.name)])
+                continue
+            after = {moved(symbol(a)): self._anchor(a, joined[symbol(a)]) for a in x.anchors}
+            shift.append(self._carried(x, "", {**after, **self._elsewhere(x, joined)}))
+        return tuple(x.monoid for x in every), tuple(shift)
 
     def _guard(self) -> Expr:
         """What every accumulator's elements have in common."""

@@ -343,7 +343,8 @@ class _Emitter:
         ragged: bool,
     ) -> list[tuple[Value, ...]]:
         """One loop over tiles of `axis`; returns each fold's state, reduced over the lanes."""
-        views = [self.fold_view(t) for t in folds]
+        every = [self.fold_view(t) for t in folds]
+        views = list({f.state_key: f for f in every}.values())
         inits = [self.start(f, axis) for f in views]
         counts = [len(i) for i in inits]
 
@@ -365,11 +366,11 @@ class _Emitter:
             return out
 
         final = list(self.b.loop(f"n{n}", lo, hi, axis.extent, [x for i in inits for x in i], body))
-        result = []
+        result = {}
         for f, count in zip(views, counts, strict=True):
             own, final = tuple(final[:count]), final[count:]
-            result.append(self.across(f, own, axis))
-        return result
+            result[f.state_key] = self.across(f, own, axis)
+        return [result[f.state_key] for f in every]
 
     def start(self, f: Fold, axis: Axis) -> list[Value]:
         return [self.b.full(i.attr, self.e.dtype(i), axis) for i in f.init]
@@ -397,7 +398,9 @@ class _Emitter:
             return (self.b.reduce(str(f.kind), state[0], axis),)
         if f.kind in ARG_FOLDS:
             return self.across_best(f, state, axis)
-        raise Unsupported("a derived fold has no combination across lanes")
+        return self.e.joined(
+            f, state, lambda monoid, v: self.b.reduce(monoid, self.e.spread(v, (axis,)), axis)
+        )
 
     def across_best(self, f: Fold, state: Sequence[Value], axis: Axis) -> tuple[Value, ...]:
         """Best value over the lanes and the least index that attains it; the first NaN wins."""
@@ -418,6 +421,8 @@ class _Emitter:
     def merge(self, f: Fold, one: Sequence[Value], two: Sequence[Value]) -> tuple[Value, ...]:
         if f.kind in MONOIDS:
             return (self.b.ew(MONOIDS[str(f.kind)].row, one[0], two[0]),)
+        if f.kind is None:
+            return self.e.merged(f, one, two)
         b = self.b
         a_best, a_at = one
         b_best, b_at = two
@@ -476,9 +481,11 @@ class _Emitter:
             if not folds and not rows:
                 continue
             views = [self.fold_view(t) for t in folds]
-            states = self.descend(n, views, rows, axis, mask)
-            for t, f, own in zip(folds, views, states, strict=True):
-                self.now.scalars[t.name] = self.e.finish(f, own)
+            distinct = list({f.state_key: f for f in views}.values())
+            found = self.descend(n, distinct, rows, axis, mask)
+            states = {f.state_key: own for f, own in zip(distinct, found, strict=True)}
+            for t, f in zip(folds, views, strict=True):
+                self.now.scalars[t.name] = self.e.finish(f, states[f.state_key])
                 if t.role == "output" or self.is_kept(t):
                     self.write_value(t, self.point, self.now.scalars[t.name], mask)
         self.e.leave()
