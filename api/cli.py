@@ -90,6 +90,7 @@ class Stage(StrEnum):
     ast = "ast"
     op = "op"
     grad = "grad"
+    folds = "folds"
     schedules = "schedules"
     tile = "tile"
     source = "source"

@@ -70,6 +70,8 @@ def text_of(view: View) -> str:
         return show_operator(op)
     if stage == "grad":
         return gradient_of(op)
+    if stage == "folds":
+        return folds_of(op)
     op = stored_form(op)
     if stage in COMPILED and view.backend != "triton":
         raise Problem(
@@ -91,6 +93,15 @@ def text_of(view: View) -> str:
 
     text = printed(program, op, host_isa())
     return plan_text(text) if stage == "plan" else text.source
+
+
+def folds_of(op: Operator) -> str:
+    """Reductions that depend on each other, each as one pass with its proof, or why not."""
+    from opwright.compiler.cascade.rewrite import derivations
+    from opwright.compiler.cascade.text import derivation_text
+
+    found = [derivation_text(d) for d in derivations(op)]
+    return "\n\n".join(found) or f"{op.name}: no reduction reads another one's result"
 
 
 def plan_text(c: Candidate) -> str:

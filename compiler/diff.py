@@ -19,6 +19,7 @@ from opwright.compiler.obligations import Obligation
 from opwright.compiler.spec_text import expression
 from opwright.grammar.ast import Op, Span
 from opwright.ir.expr import (
+    TRUE,
     Expr,
     Fold,
     canonical_binders,
@@ -327,7 +328,7 @@ def _domain(a: Operator, b: Operator) -> list[Change]:
             for x in conjuncts(c.expr)
         }
         for c in two.requires:
-            for x in conjuncts(c.expr) if c.expr is not None else ():
+            for x in conjuncts(c.expr or TRUE):
                 if canonical_binders(x) in given:
                     continue
                 answer = decider.decide(_question(x))

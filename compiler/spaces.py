@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from opwright.compiler.buffers import Memory, dense_facts
-from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.cascade.rewrite import single_pass
+from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
 from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan, window
@@ -154,7 +154,8 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         once_normal = normalize(once)
         once_parts = partition(once_normal)
         if any(p.strategy != "scalar" for p in once_parts):
-            out.append(_composed(op, once_normal, once_parts, lanes_native, "once"))
+            space = _composed(op, once_normal, once_parts, lanes_native, "once")
+            out.append(replace(space, starts=()))
     return out
 
 

@@ -1,7 +1,7 @@
-"""A chain: reductions over the same indices that read each other's results, as sympy expressions.
+"""A chain: reductions over the same indices that read each other's results, in sympy's terms.
 
-What depends on the indices and on no result is an element; what depends on neither is a parameter; a
-value of results alone that is more than a result gets a name of its own (a `Let`).
+What depends on the indices and on no result is an element; what depends on neither is a parameter;
+a value of results alone that is more than a result gets a name of its own (a `Let`).
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ class Chain:
     @property
     def results(self) -> list[Sympy]:
         return [symbol(COUNT), *(symbol(s.name) for s in self.steps)]
+
+    @property
+    def key(self) -> str:
+        """The algebra of the chain: equal for chains that differ in types and places alone."""
+        signs = [(str(x), x.is_positive) for x in (*self.elements, *self.params)]
+        parts = [(s.name, str(s.expr if isinstance(s, Let) else (s.monoid, s.body, show(s.guard))))
+                 for s in self.steps]  # fmt: skip
+        return repr((self.name, signs, parts))
 
     @property
     def stages(self) -> list[Stage]:

@@ -83,7 +83,7 @@ class _Deriver:
             self.guard = s.guard
             if not s.body.free_symbols & set(self.results):
                 self.plan.defs[s.name] = self._free(s.name, s.monoid, s.body)
-                self.plan.notes.append(f"{s.name}: reads no result, {s.monoid} as it stands")
+                self._note(s.name, f"reads no result, {s.monoid} as it stands")
                 continue
             how = (
                 self._additive(s) if s.monoid == "sum" else self._lattice(s.monoid, s.body, s.name)
@@ -92,6 +92,9 @@ class _Deriver:
                 raise NotFusable(self._reason(s))
             self.plan.defs[s.name] = how
         return self.plan
+
+    def _note(self, name: str, text: str) -> None:
+        self.plan.notes.append(f"{name}: {text}")
 
     def _free(self, name: str, monoid: str, body: Sympy) -> Sympy:
         import sympy
@@ -136,7 +139,7 @@ class _Deriver:
                 return self._split(s.name, core, hoist)
             basis, t = closed
             text = f"transport of dimension {len(basis)} over {_list(basis)}"
-        self.plan.notes.append(f"{s.name}: {text}")
+        self._note(s.name, text)
         return hoist * self._anchored(s.name, basis, t, tuple(a.name for a in anchors))
 
     def _separate(self, core: Sympy) -> dict[Sympy, Sympy] | None:
@@ -183,7 +186,7 @@ class _Deriver:
         return basis, total.applyfunc(sympy.simplify)
 
     def _split(self, name: str, core: Sympy, hoist: Sympy) -> Sympy:
-        """One sum per term, with exp(e - a) kept whole; the readout may cancel, so it comes last."""
+        """One sum per term, exp(e - a) kept whole; the readout may cancel, so it comes last."""
         import sympy
 
         whole = sympy.expand(core, power_exp=False, power_base=False)
@@ -196,9 +199,7 @@ class _Deriver:
             if part is None:
                 return None
             parts.append(part)
-        self.plan.notes.append(
-            f"{name}: {len(terms)} sums by linearity; the readout may lose digits to cancellation"
-        )
+        self._note(name, f"{len(terms)} sums by linearity; the readout may lose digits")
         return hoist * sum(psi * part for (psi, _), part in zip(terms, parts, strict=True))
 
     def _anchored(self, name: str, basis: list[Sympy], t: Sympy, anchors: tuple[str, ...]) -> Sympy:

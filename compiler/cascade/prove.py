@@ -1,8 +1,8 @@
 """What a derived pass rests on, proved by z3 over the reals.
 
-An obligation is PROVED only where the negation has no model and its hypotheses have one. exp(u) is a
-positive real for every distinct u, with exp(a - b) = exp(a) / exp(b); denominators are assumed not
-to be zero; any other function is a real for every distinct argument. Stability is apart from
+An obligation is PROVED only where the negation has no model and its hypotheses have one. exp(u) is
+a positive real for every distinct u, with exp(a - b) = exp(a) / exp(b); denominators are assumed
+not to be zero; any other function is a real for every distinct argument. Stability is apart from
 equality: over the reals the anchor of an exponential is irrelevant.
 """
 
@@ -327,5 +327,5 @@ def _combined(plan: Plan, t: Terms, needed: set[str], a: str, b: str, to: str) -
             "prod": lambda p=p, q=q, r=r: [r == p * q],
             "max": lambda p=p, q=q, r=r: [r >= p, r >= q, z3.Or(r == p, r == q)],
             "min": lambda p=p, q=q, r=r: [r <= p, r <= q, z3.Or(r == p, r == q)],
-        }[x.monoid]()  # type: ignore[no-untyped-call]
+        }[x.monoid]()
     return out + _definitions(plan, t, to, needed)

@@ -31,6 +31,9 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.semantics import MONOIDS
 
+Settled = tuple[Plan | None, tuple[Record, ...], str]
+_KNOWN: dict[str, Settled] = {}  # by the chain's algebra: other types of one operator share it
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Derivation:
@@ -59,13 +62,21 @@ def derivations(op: Operator) -> list[Derivation]:
         if isinstance(c, NotAChain):
             out.append(Derivation(str(c).partition(":")[0], None, None, (), str(c)))
             continue
-        try:
-            plan = derive(c)
-        except NotFusable as e:
-            out.append(Derivation(c.name, c, None, (), str(e)))
-            continue
-        out.append(Derivation(c.name, c, plan, tuple(prove(plan))))
+        key = c.key
+        if key not in _KNOWN:
+            _KNOWN[key] = _settled(c)
+        plan, records, refusal = _KNOWN[key]
+        own = None if plan is None else replace(plan, chain=c)
+        out.append(Derivation(c.name, c, own, records, refusal))
     return out
+
+
+def _settled(c: Chain) -> Settled:
+    try:
+        plan = derive(c)
+    except NotFusable as e:
+        return None, (), str(e)
+    return plan, tuple(prove(plan)), ""
 
 
 def single_pass(op: Operator) -> Operator | None:
@@ -322,9 +333,7 @@ class _Pass:
         if x.monoid.startswith("arg"):
             best = leaf("state", f"{x.name}_value", "real")
             taken = _pick(x.monoid, best, value, new, var(self.chain.binders[0]))
-            return tuple(
-                self._where(x, a, b) for a, b in zip(taken, (best, value), strict=True)
-            )
+            return tuple(self._where(x, a, b) for a, b in zip(taken, (best, value), strict=True))
         return (self._where(x, call(MONOIDS[x.monoid].row, value, new), value),)
 
     def _share(self, x: Accumulator, after: Mapping[Sympy, Expr]) -> Expr:
