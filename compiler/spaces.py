@@ -7,7 +7,7 @@ Candidate 0 is the fallback over the whole operator. Everything else lowers dens
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
