@@ -14,8 +14,12 @@ from support.torch_cases import SPECS, Row, judge  # type: ignore[import-not-fou
 from support.torch_linalg import CASES as LINALG  # type: ignore[import-not-found]  # noqa: E402
 from support.torch_loss import CASES as LOSS  # type: ignore[import-not-found]  # noqa: E402
 from support.torch_nn import CASES as NN  # type: ignore[import-not-found]  # noqa: E402
+from support.torch_sparse import CASES as SPARSE  # type: ignore[import-not-found]  # noqa: E402
+from support.torch_training import (  # type: ignore[import-not-found]  # noqa: E402
+    CASES as TRAINING,
+)
 
-CASES = [*NN, *LOSS, *LINALG]
+CASES = [*NN, *LOSS, *LINALG, *SPARSE, *TRAINING]
 NAMES = sorted({c.spec for c in CASES})
 
 
