@@ -11,13 +11,14 @@ GPU_PYTHON ?= python3
 SETUP = .venv/.stamp
 BIN = .venv/bin
 
-.PHONY: help setup compile test lint format bench gpu examples clean distclean
+.PHONY: help setup compile test lint format gallery bench gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
 	@echo "make compile SPEC=... BACKEND=triton     Triton kernels or array code (jax) instead of C++"
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
 	@echo "make lint                               ruff and mypy --strict"
+	@echo "make gallery                            docs/gallery.md anew from specs/"
 	@echo 'make bench                              the operator library against its baselines'
 	@echo "make gpu                                Triton candidates on this machine's NVIDIA GPU"
 	@echo "make examples                           run examples/"
@@ -42,6 +43,9 @@ lint: $(SETUP)
 format: $(SETUP)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+gallery: $(SETUP)
+	$(BIN)/python -m opwright.gallery
 
 bench: $(SETUP)
 	$(BIN)/python -m opwright.benchmarks $(ARGS)
