@@ -308,6 +308,9 @@ def _mentions_state(e: Expr) -> bool:
     return e.op == "state" or any(_mentions_state(a) for a in e.args)
 
 
+_DATA = frozenset(("read", "fold", "state", "value", "cast", "round", "rand", "randn"))
+
+
 def _has_data(e: Expr) -> bool:
-    """Whether the expression needs memory or carried state."""
-    return any(x.op in ("read", "fold", "state", "value", "cast", "round") for x in walk(e))
+    """Whether the expression needs memory, carried state or random numbers: no index then."""
+    return any(x.op in _DATA for x in walk(e))
