@@ -257,7 +257,8 @@ class _Launch:
                 same = same and len(u.axes) > n and u.axes[n].hi is a.hi and u.axes[n].lo is a.lo
                 for x in walk(u.body):
                     if same and x.op == "read" and x.attr[0] in self.names:
-                        same = read_parts(x)[1][n] is var(u.axes[n].name)
+                        at = read_parts(x)[1]
+                        same = n < len(at) and at[n] is var(u.axes[n].name)
             if same:
                 out.append(n)
         return out
