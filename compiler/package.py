@@ -32,6 +32,7 @@ from opwright.compiler.package_spec import (
     PackageSpec,
     ReferenceCase,
     arrays_module,
+    backward_module,
     kernels_module,
     library_path,
     source_path,
@@ -123,6 +124,8 @@ def check(spec: PackageSpec) -> None:
             raise EmitError(
                 f"{t.name} is {t.dtype}: packages pass whole bytes", "give it an 8-bit type"
             )
+    for b in spec.backward:
+        check(b.spec)
     seen: set[tuple[tuple[str, str], ...]] = set()
     for packaged in spec.operators:
         op = packaged.operator
@@ -192,6 +195,9 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     files["CERTIFICATE.txt"] = (spec.certificate_text or certificate_text(certificate)).encode()
     files["README.md"] = docs.readme(spec).encode()
     files |= _python_files(spec)
+    for n, b in enumerate(spec.backward):
+        inner = package_files(b.spec)
+        files |= {f"{backward_module(n)}/{name}": data for name, data in inner.items()}
     for name, data in files.items():
         if name.endswith(".py"):
             ast.parse(data, name, feature_version=OLDEST_PYTHON)
@@ -310,6 +316,13 @@ def _tables(spec: PackageSpec) -> dict[str, Any]:
         "functions": [source for _, source, _ in conditions.functions],
         "requires": code.tuple_text(requires, indent),
         "bindings": [_binding_tables(p, spec.backend) for p in spec.operators],
+        "backward": code.tuple_text(
+            (
+                f"Backward({backward_module(n)!r}, {b.inputs!r}, {b.outputs!r})"
+                for n, b in enumerate(spec.backward)
+            ),
+            indent,
+        ),
     }
 
 
@@ -447,6 +460,14 @@ def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
             for p in spec.operators
         ],
         "assumed": list(code.preconditions(op).assumed),
+        "backward": [
+            {
+                "package": backward_module(n),
+                "operator": b.spec.operator.name,
+                "gradients": list(b.outputs),
+            }
+            for n, b in enumerate(spec.backward)
+        ],
         "workloads": [
             {
                 "name": w.name,

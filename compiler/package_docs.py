@@ -193,6 +193,7 @@ def readme(spec: PackageSpec) -> str:
         several=op.variadic,
         jax=all(p.arrays is not None for p in spec.operators),
         unrun=spec.unrun,
+        backward=[name for b in spec.backward for name in b.outputs],
         modelled=_modelled_rows(spec),
         resources=[
             [types, target, kernel, ", ".join(f"{k} {v}" for k, v in found.items())]

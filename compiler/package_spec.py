@@ -104,6 +104,7 @@ class PackageSpec:
     modelled: tuple[Mapping[str, Any], ...] = ()
     # types of a binding -> target -> kernel -> what its compiler reports
     resources: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    backward: tuple[PackagedBackward, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -125,6 +126,21 @@ class PackageSpec:
     @property
     def distribution(self) -> str:
         return self.package.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedBackward:
+    """A gradient as a package inside the package: what its inputs are to the operator (input,
+    output or grad, and a name), and the inputs that its outputs are gradients of."""
+
+    spec: PackageSpec
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+
+
+def backward_module(n: int) -> str:
+    """The package of the n-th gradient, relative to the package."""
+    return f"_backward{n}" if n else "_backward"
 
 
 @dataclass(frozen=True, slots=True)

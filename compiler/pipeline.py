@@ -36,7 +36,9 @@ from opwright.compiler.package import (
     PackageSpec,
     emit,
 )
-from opwright.compiler.package_spec import types_label
+from opwright.compiler.package import check as check_package
+from opwright.compiler.package_folder import EmitError
+from opwright.compiler.package_spec import PackagedBackward, types_label
 from opwright.compiler.stored import stored_form
 from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
 
 BACKENDS = ("cpp", "triton", "jax")
+BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
 
 __all__ = ["BACKENDS", "CompileError", "CompileResult", "Refused", "compile_spec"]
@@ -99,13 +102,15 @@ def compile_spec(
     seconds: float | None = None,
     proposer: Proposer | None = None,
     exchange: Path | None = None,
+    backward: bool = True,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
     `types` chooses the binding that is searched (default: the first of every type variable); all
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
-    are proposed from outside; Waiting when none has come yet.
+    are proposed from outside; Waiting when none has come yet. `backward`: gradients that the spec
+    asks for go into the package.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
@@ -148,8 +153,13 @@ def compile_spec(
     first = found[0].result
     if first.stopped and len(found) < len(bindings):
         raise KeyboardInterrupt
-    emitted = emit(_package(spec, name, found, chosen), out)
+    package = _package(spec, name, spec.source, found, chosen)
+    notes: list[str] = []
+    if backward and chosen.name != "jax" and not first.stopped:
+        package, notes = _with_backward(package, spec, name, found, chosen, budget, seed, require)
+    emitted = emit(package, out)
     result = _result(emitted.folder, emitted.wheel, found, chosen)
+    result = replace(result, notes=(*result.notes, *notes))
     return replace(result, notes=(*result.notes, *desk.notes())) if desk else result
 
 
@@ -230,7 +240,45 @@ def order(
 # -- the package -----------------------------------------------------------------------------------
 
 
-def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) -> PackageSpec:
+def _with_backward(
+    package: PackageSpec,
+    spec: Spec,
+    name: str,
+    found: Sequence[Found],
+    backend: Backend,
+    budget: int,
+    seed: int,
+    require: str,
+) -> tuple[PackageSpec, list[str]]:
+    """The package with the gradients that the spec asks for, and notes on what there is not."""
+    from opwright.compiler.backward import compile_backward, roles
+
+    effort = Effort(Budget(min(budget, BACKWARD_BUDGET)), seed, require, primary=False)
+    made, notes = compile_backward(spec, name, found, backend, effort)
+    inner = []
+    for results, text in made:
+        g = results[0].op
+        own = _package(spec, g.name, text, results, backend)
+        outputs = tuple(t.name.removeprefix("d_") for t in g.outputs)
+        one = PackagedBackward(own, roles(g, found[0].op), outputs)
+        try:
+            check_package(own)
+        except (EmitError, ValueError) as e:
+            notes.append(f"no backward with respect to {', '.join(outputs)}: {e}")
+            continue
+        inner.append(one)
+        evaluated = len(results[0].result.table)
+        notes.append(f"backward: {g.name} in {several(evaluated)} tried, on its own gates")
+    return replace(package, backward=tuple(inner)), notes
+
+
+def several(count: int) -> str:
+    return f"{count} candidate" + ("" if count == 1 else "s")
+
+
+def _package(
+    spec: Spec, name: str, source: str, found: Sequence[Found], backend: Backend
+) -> PackageSpec:
     operators = tuple(
         PackagedOperator(f.op, f.variants, f.cases, _arrays(f, backend)) for f in found
     )
@@ -252,7 +300,7 @@ def _package(spec: Spec, name: str, found: Sequence[Found], backend: Backend) ->
                 Measurement(label, dict(f.op.types), served, row.median_s or 0.0, others)
             )
     return PackageSpec(
-        source=spec.source,
+        source=source,
         operators=operators,
         benchmarks=tuple(measured),
         machine=backend.machine(),

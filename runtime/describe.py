@@ -241,10 +241,24 @@ class Binding:
         self.jax, self.function, self.wide = jax, function, wide
 
 
+class Backward:
+    """A gradient of the operator: the package inside this one that computes it, what its inputs are
+    ("input" | "output" | "grad" and a name of the operator's), and of which inputs its outputs are
+    gradients."""
+
+    __slots__ = ("inputs", "module", "outputs")
+
+    def __init__(
+        self, module: str, inputs: tuple[tuple[str, str], ...], outputs: tuple[str, ...]
+    ) -> None:
+        self.module, self.inputs, self.outputs = module, inputs, outputs
+
+
 class Spec:
     """Everything that is known of the operator before a call."""
 
     __slots__ = (
+        "backward",
         "bindings",
         "free",
         "function",
@@ -275,7 +289,9 @@ class Spec:
         outputs: tuple[Tensor, ...],
         requires: tuple[Requirement, ...],
         bindings: tuple[Binding, ...],
+        backward: tuple[Backward, ...] = (),
     ) -> None:
+        self.backward = backward
         self.package, self.name, self.function, self.version = package, name, function, version
         self.types, self.sizes, self.free, self.params = types, sizes, dict(free), params
         self.where, self.inputs, self.outputs = where, inputs, outputs

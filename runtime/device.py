@@ -93,7 +93,10 @@ class Launcher:
             from .interpreter import correct_the_interpreter
 
             correct_the_interpreter()
-        self.module = importlib.import_module(f"{package}.{module}")
+        home = __name__.rpartition(".")[0].rpartition(".")[
+            0
+        ]  # also where a package lies in another
+        self.module = importlib.import_module(f"{home}.{module}")
 
     def prepare(self, env: Env) -> tuple[list[Any], list[Any]]:
         """(launches with their numbers, scratch) for the sizes, params and strides of a call."""

@@ -168,6 +168,10 @@ class Engine:
 
                 return dispatch(self, inputs, given, outs, choice)
             if library.grad_wanted(tensors):
+                if self.spec.backward and outs is None:
+                    from .torchop import dispatch
+
+                    return dispatch(self, inputs, given, None, choice)
                 raise RuntimeError(self.no_gradient())
         return self.local(library, inputs, given, outs, choice, check)
 
@@ -221,6 +225,11 @@ class Engine:
         return Explanation(isa, name, call.binding.types, rows, copied)
 
     def no_gradient(self) -> str:
+        if self.spec.backward:
+            return (
+                f"{self.spec.name}: a tensor requires grad, and a call with `out` records none; "
+                "leave out= away, or call it under torch.no_grad()"
+            )
         return (
             f"{self.spec.name} has no backward in this package, and a tensor requires grad; "
             "call it under torch.no_grad(), or on x.detach() if no gradient is wanted"

@@ -6,6 +6,7 @@ Registered with the low-level `define` and `impl` at the first use that needs th
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,13 @@ class TorchOperator:
         torch.library.register_fake(f"{qualified}.out", self._fake_out, lib=self.library)
         packet = getattr(getattr(torch.ops, spec.package), name)
         self.functional, self.out = packet.default, packet.out
-        self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
+        self._gradients: dict[str, TorchOperator] = {}
+        if spec.backward:
+            torch.library.register_autograd(
+                qualified, self._backward, setup_context=self._keep, lib=self.library
+            )
+        else:
+            self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
         self.library.impl(f"{name}.out", self._autograd_out, "Autograd", with_keyset=True)
 
     def _keywords(self) -> str:
@@ -131,6 +138,46 @@ class TorchOperator:
             forward.unpack_dual(x).tangent is not None for x in tensors
         ):
             raise RuntimeError(f"{self.spec.name} has no forward-mode derivative in this package")
+
+    # -- gradients ---------------------------------------------------------------------------------
+
+    def _keep(self, ctx: Any, inputs: Any, keyword_only_inputs: Any, output: Any) -> None:
+        """Save what the gradients read: inputs, and outputs that need not be computed again."""
+        spec = self.spec
+        outputs = (output,) if len(spec.outputs) == 1 else tuple(output)
+        held = {("input", t.name): x for t, x in zip(spec.inputs, inputs)}
+        held.update({("output", t.name): x for t, x in zip(spec.outputs, outputs)})
+        read = {key for b in spec.backward for key in b.inputs if key[0] != "grad"}
+        ctx.keys = [key for key in held if key in read]
+        ctx.given = dict(keyword_only_inputs)
+        ctx.save_for_backward(*[held[key] for key in ctx.keys])
+
+    def _backward(self, ctx: Any, *grads: Any) -> Any:
+        """Gradients of the inputs that need one; None for others."""
+        spec = self.spec
+        held = dict(zip(ctx.keys, ctx.saved_tensors))
+        held.update({("grad", t.name): g for t, g in zip(spec.outputs, grads)})
+        needed = {t.name for t, wanted in zip(spec.inputs, ctx.needs_input_grad) if wanted}
+        found: dict[str, Any] = {}
+        for b in spec.backward:
+            if not needed.intersection(b.outputs):
+                continue
+            operator = self._gradient(b.module)
+            keywords = {n: ctx.given.get(n) for n in operator.names}
+            result = operator.functional(*[held[key] for key in b.inputs], **keywords)
+            found.update(zip(b.outputs, (result,) if len(b.outputs) == 1 else result))
+        return tuple(found.get(t.name) if t.name in needed else None for t in spec.inputs)
+
+    def _gradient(self, module: str) -> TorchOperator:
+        """The operator of a gradient, registered at its first use."""
+        if module not in self._gradients:
+            home = __name__.rpartition(".")[0].rpartition(".")[0]
+            package = importlib.import_module(f"{home}.{module}")
+            engine = package._ENGINE
+            engine.checking = False  # what holds of the inputs was checked by the forward call
+            own = importlib.import_module(f"{home}.{module}._runtime.torchop")
+            self._gradients[module] = own.register(engine)
+        return self._gradients[module]
 
     def _autograd(self, keyset: Any, *inputs: Any, **keywords: Any) -> Any:
         self._refuse_gradients(inputs)

@@ -1,0 +1,143 @@
+"""Gradients in packages: torch's autograd through them, against torch's own and differences."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opwright.compiler.backward import backward_operator, roles, wanted
+from opwright.compiler.elaborate import load_spec
+from opwright.compiler.pipeline import compile_spec
+
+SPEC = """opwright "0.1"
+
+op soft @ 1.0 {
+  dims  B, N
+  where N >= 1
+  input x: f64[B, N]
+  output y: f64[B, N]
+  def {
+    m[b] = max[j: N](x[b, j])
+    e[b, j] = exp(x[b, j] - m[b])
+    y[b, j] = e[b, j] / sum[k: N](e[b, k])
+  }
+  requires finite: all[b: B, j: N](-inf < x[b, j] < inf)
+  tolerance versus f64 { f64: abs 1e-9 rel 1e-9 }
+  grad x { d_x[b, j] = y[b, j] * (d_y[b, j] - sum[k: N](d_y[b, k] * y[b, k])) }
+}
+
+op weighed @ 1.0 {
+  dims  M, N, K
+  param scale: f32 = 1.0
+  input a: f64[M, K], b: f64[K, N], bias: f64[N]
+  output c: f64[M, N]
+  def { c[i, j] = scale * sum[k: K](a[i, k] * b[k, j]) + bias[j] }
+  tolerance versus f64 { f64: abs 1e-9 rel 1e-9 }
+  grad a, b auto
+  grad bias auto
+}
+
+op normed @ 1.0 {
+  dims  B, N
+  where N >= 1
+  param eps: f32 = 1e-5
+  where eps > 0
+  input x: f32[B, N], gamma: f32[N]
+  output y: f32[B, N]
+  def {
+    mean[b] = sum[j: N](x[b, j]) / N
+    var[b] = sum[j: N]((x[b, j] - mean[b]) * (x[b, j] - mean[b])) / N
+    y[b, j] = (x[b, j] - mean[b]) * rsqrt(var[b] + eps) * gamma[j]
+  }
+  tolerance versus f64 { f32: abs 1e-4 rel 1e-3 }
+  grad x, gamma auto
+}
+"""
+USES = {
+    "soft": """
+x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+assert torch.autograd.gradcheck(f, (x,), nondet_tol=0)
+y = f(x)
+y.sum().backward()  # a gradient whose elements share memory
+assert float(x.grad.abs().max()) < 1e-12
+w = torch.randn(4, 6, dtype=torch.float64)
+x.grad = None
+(f(x) * w).sum().backward()
+(wanted,) = torch.autograd.grad((torch.softmax(x, 1) * w).sum(), x)
+assert torch.allclose(x.grad, wanted, rtol=1e-12)
+with torch.no_grad():
+    assert torch.equal(f(x), y)
+try:
+    f(x, out=torch.empty_like(x))
+    raise SystemExit("out took a tensor that requires grad")
+except RuntimeError as e:
+    assert "out" in str(e), e
+torch.library.opcheck(torch.ops.soft_k.soft.default, (x,))
+""",
+    "weighed": """
+a, b, bias = (torch.randn(*s, dtype=torch.float64) for s in ((3, 5), (5, 4), (4,)))
+for grads in ((True, True, True), (True, False, False), (False, False, True)):
+    for x, g in zip((a, b, bias), grads):
+        x.requires_grad_(g)
+    assert torch.autograd.gradcheck(lambda *t: f(*t, scale=0.5), (a, b, bias))
+assert f(a.t().contiguous().t(), b, bias).requires_grad
+""",
+    "normed": """
+x, gamma = torch.randn(5, 16, requires_grad=True), torch.randn(16, requires_grad=True)
+w = torch.randn(5, 16)
+found = torch.autograd.grad((f(x, gamma) * w).sum(), (x, gamma))
+plain = torch.nn.functional.layer_norm(x, (16,), gamma)
+for one, other in zip(found, torch.autograd.grad((plain * w).sum(), (x, gamma))):
+    assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), (one, other)
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "three.op"
+    path.write_text(SPEC)
+    return path
+
+
+def test_what_a_gradient_takes(spec: Path) -> None:
+    loaded = load_spec(spec)
+    for name, groups, inputs in (
+        ("soft", [(("x",), True)], {("output", "y"), ("grad", "y")}),
+        (
+            "weighed",
+            [(("a", "b", "bias"), False)],
+            {("input", "a"), ("input", "b"), ("grad", "c")},
+        ),
+    ):
+        assert wanted(loaded, name) == groups
+        op = loaded.operator(name, {})
+        g, text = backward_operator(loaded, op, *groups[0])
+        assert inputs <= set(roles(g, op))
+        assert g.digest.startswith("sha256:") and f"op {g.name}" in text
+
+
+@pytest.mark.parametrize("name", list(USES))
+def test_torch_differentiates_through_a_package(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OPWRIGHT_CACHE", str(tmp_path / "cache"))
+    result = compile_spec(spec, name, budget=1, out=tmp_path / "out")
+    assert any(note.startswith("backward: ") for note in result.notes), result.notes
+    data = json.loads((result.package / "metadata.json").read_text())
+    assert [b["package"] for b in data["backward"]] == ["_backward"]
+    assert "A formula for autograd" in (result.package / "README.md").read_text()
+    source = result.package / "src"
+    assert (source / f"{name}_k" / "_backward" / "CERTIFICATE.txt").exists()
+    code = f"import torch, {name}_k\ntorch.manual_seed(0)\nf = {name}_k.{name}\n{USES[name]}"
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
