@@ -181,6 +181,12 @@ def compile_(
         Path | None,
         typer.Option(help="The folder of --proposer exchange.", show_default=False, metavar="DIR"),
     ] = None,
+    backward: Annotated[
+        bool,
+        typer.Option(
+            "--backward/--no-backward", help="Put gradients that the spec asks for in the package."
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> int:
     """Search, prove, measure, and emit an installable package."""
@@ -207,6 +213,7 @@ def compile_(
         implementations(against),
         exchange,
         backend=backend.value,
+        backward=backward,
     )
     return compile_command(request, as_json)
 

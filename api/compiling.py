@@ -33,6 +33,7 @@ class Request:
     against: tuple[str, ...]
     exchange: Path | None = None
     backend: str = "cpp"
+    backward: bool = True
 
 
 def compile_command(request: Request, as_json: bool) -> int:
@@ -58,6 +59,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 baselines=baselines(request.against),
                 seconds=request.seconds,
                 exchange=request.exchange,
+                backward=request.backward,
             )
     except DiagnosticError as error:
         if as_json:
