@@ -55,9 +55,10 @@ class Static:
         return weakest(r.status for r in self.records if r.kind == kind)
 
 
-def static_gates(c: Candidate, op: Operator) -> Static:
+def static_gates(c: Candidate, op: Operator, prove: bool = True) -> Static:
     """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
-    not fit its source or the operator."""
+    not fit its source or the operator. Without `prove` a text that reads back as its own TileIR is
+    not proved again."""
     bound = bind_plan(c.plan, op)
     check_expressions(bound)
     check_signatures(c.plan, c.source, op)
@@ -68,7 +69,7 @@ def static_gates(c: Candidate, op: Operator) -> Static:
         from opwright.compiler.functional import functional_gates
 
         return Static((*records, *functional_gates(c, op)), None, bound)
-    return _tile_gates(c, op, bound, records)
+    return _tile_gates(c, op, bound, records, prove)
 
 
 def own_subject(c: Candidate) -> str:
@@ -100,7 +101,9 @@ def policy(c: Candidate) -> list[Record]:
 # -- programs --------------------------------------------------------------------------------------
 
 
-def _tile_gates(c: Candidate, op: Operator, bound: BoundPlan, records: list[Record]) -> Static:
+def _tile_gates(
+    c: Candidate, op: Operator, bound: BoundPlan, records: list[Record], prove: bool
+) -> Static:
     subject = own_subject(c)
     begin = time.perf_counter()
     program, why = read_back(c, bound)
@@ -127,6 +130,8 @@ def _tile_gates(c: Candidate, op: Operator, bound: BoundPlan, records: list[Reco
     records.append(Record("G1.import", "G1", "PROVED", reason, subject, seconds=spent))
     records += precision_records(program, op, subject)
     if any(r.status == "REFUTED" for r in records):
+        return Static(tuple(records), program, bound)
+    if same and not prove:
         return Static(tuple(records), program, bound)
     # a normal form leaves out hints of placement, which are obligations of what was printed, and
     # checks (wraps of a text's integers), which are obligations of what was read

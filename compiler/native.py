@@ -22,7 +22,8 @@ from opwright.compiler.backend import (
     ships,
 )
 from opwright.compiler.buffers import takes_dense
-from opwright.compiler.candidates import printed
+from opwright.compiler.candidates import Candidate, printed
+from opwright.compiler.importing import static_gates
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.spaces import spaces
@@ -125,6 +126,8 @@ class Native:
         given = c.given
         own = given.emitted if given else printed(c.program, op, self.level)
         records = list(c.candidate.records)
+        if isinstance(own, Candidate):
+            records = _of_text(own, op, records)
         libraries: dict[str, Path] = {}
         sources = {self.level: own.source}
         for lesser in LEVELS[LEVELS.index(self.level) :]:
@@ -145,6 +148,10 @@ class Native:
             libraries[lesser] = toolbox.tools.build(emitted).path
             sources[lesser] = emitted.source
             records += [_at_level(r, lesser) for r in judged.records if r.kind == "G6"]
+            if not given:
+                again = static_gates(printed(c.program, op, lesser), op, prove=False)
+                read = [r for r in again.records if r.id == "G1.import"]
+                records += [_at_level(r, lesser) for r in read]
         plan = replace(
             own.plan,
             spec=op.digest,
@@ -155,9 +162,9 @@ class Native:
                 **({"text": given.digest, **own.plan.origin} if given else {}),
             },
         )
-        text = "" if given else show_program(c.program)
+        tile = "" if given else show_program(c.program)
         return PackagedVariant(
-            label, plan, libraries, own.source, text, records=tuple(records), sources=sources
+            label, plan, libraries, own.source, tile, records=tuple(records), sources=sources
         )
 
     def _timings(
@@ -194,6 +201,22 @@ def _serving(
     """The variant that dispatch takes for a workload in dense, aligned memory."""
     fits = (n for n, (_, c) in enumerate(chosen) if evaluator.serves(c.program, load))
     return next(fits, len(chosen) - 1)
+
+
+def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Record]:
+    """The records of a printed candidate with the text that ships as the subject of G0 to G3, where
+    it reads back and is proved; those of its TileIR otherwise. CompileError for a text that reads
+    back as a program that is refuted."""
+    found = static_gates(own, op)
+    bad = next((r for r in found.records if r.status == "REFUTED"), None)
+    if bad is not None:
+        raise CompileError(
+            f"the text printed for {op.name} is refuted: {bad.id}: {bad.reason}",
+            "this is a defect of opwright; report it with the spec",
+        )
+    if not found.safe:
+        return list(records)
+    return [*found.records, *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3"))]
 
 
 def _settled(records: Sequence[Record]) -> Callable[[TileProgram], Sequence[Record]]:

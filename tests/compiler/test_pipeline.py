@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from opwright.compiler import functional, pure
+from opwright.compiler import functional, native, pure
 from opwright.compiler.backend import CompileError, Refused
+from opwright.compiler.candidates import printed
+from opwright.compiler.elaborate import load_spec
+from opwright.compiler.normalize import normalize
 from opwright.compiler.pipeline import backend_of, compile_spec
+from opwright.compiler.strategies import fallback
+from opwright.ir.record import Record
 
 PAIR = """opwright "0.1"
 
@@ -163,3 +168,18 @@ def test_a_device_package_says_what_is_missing(
     interpreted = said(INTERPRETED_USE, TRITON_INTERPRET="1")
     assert interpreted.splitlines()[0] == "True True True"
     assert "candidate0: taken" in interpreted or "winner: taken" in interpreted
+
+
+def test_the_text_that_ships_is_what_the_proof_is_about(tmp_path: Path) -> None:
+    path = tmp_path / "pair.op"
+    path.write_text(PAIR)
+    op = load_spec(path).operator("pair", {"T": "f32"})
+    text = printed(fallback.lower(normalize(op)), op, "portable")
+    tested = Record("G6.error", "G6", "TESTED", "", "")
+    made = native._of_text(text, op, [Record("G2.old", "G2", "PROVED", "", "TileIR"), tested])
+    assert {r.kind for r in made} >= {"G0", "G1", "G2", "G3", "G6"} and tested in made
+    assert all(r.subject == f"kernel.cpp {text.digest}" for r in made if r is not tested)
+    shifted = text.source.replace("z[n_1 * z_stride0] =", "z[(n_1 + 1) * z_stride0] =")
+    assert shifted != text.source
+    with pytest.raises(CompileError, match="refuted: G[23]"):
+        native._of_text(replace(text, source=shifted), op, [tested])
