@@ -181,5 +181,5 @@ def test_the_text_that_ships_is_what_the_proof_is_about(tmp_path: Path) -> None:
     assert all(r.subject == f"kernel.cpp {text.digest}" for r in made if r is not tested)
     shifted = text.source.replace("z[n_1 * z_stride0] =", "z[(n_1 + 1) * z_stride0] =")
     assert shifted != text.source
-    with pytest.raises(CompileError, match="refuted: G[23]"):
+    with pytest.raises(CompileError, match=r"refuted: G[23]"):
         native._of_text(replace(text, source=shifted), op, [tested])
