@@ -261,6 +261,21 @@ def test_words_are_those_of_the_definition() -> None:
     assert [int(w) for w in philox(0, 0, 0)] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
 
 
+def test_arrays_draw_the_same_numbers() -> None:
+    pytest.importorskip("jax")
+    from opwright.backends.jax.run import Process
+    from opwright.compiler.pure import arrays_candidate
+
+    op, case = spec().operator("dropout"), CASES["dropout"]
+    made = arrays_candidate(op)
+    inputs = {t.name: encode(np.asarray(case.inputs[t.name]), t.dtype) for t in op.inputs}
+    inputs["seed"] = inputs["seed"].reshape(())
+    with Process(made.source, made.plan, op) as process:
+        found = process.call(inputs, {"p": 0.25}, {}, 60.0)
+    for name, v in case.wanted(**values(op, case)).items():
+        np.testing.assert_allclose(found[name], v, 2e-7, err_msg=name)
+
+
 def test_four_bits_stand_for_what_the_type_says() -> None:
     from opwright.compiler.stored import decoded, encoded
     from opwright.ir.expr import const
