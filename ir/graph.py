@@ -45,6 +45,9 @@ class Node:
 _FOLDED: dict[str, Callable[[float, float], float]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
 }  # fmt: skip
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
 Terms = dict[tuple[Ref, ...], int]
 
 
@@ -186,6 +189,16 @@ class Graph:
             (low, top), d = self.interval(a), self.constant(b)
             if low is not None and low >= 0:
                 return 0, None if top is None or not d else top // int(d)
+        if n.op in ("max", "min", "select"):
+            ends = [self.interval(x) for x in self.parts(r)[n.op == "select" :]]
+            lows = [a for a, _ in ends if a is not None]
+            tops = [b for _, b in ends if b is not None]
+            whole = len(lows) == len(ends), len(tops) == len(ends)
+            if n.op == "max":
+                return max(lows, default=None), max(tops) if whole[1] else None
+            if n.op == "min":
+                return min(lows) if whole[0] else None, min(tops, default=None)
+            return min(lows) if whole[0] else None, max(tops) if whole[1] else None
         return None, None
 
     def bounds(self, terms: Terms) -> tuple[int | None, int | None]:
@@ -346,6 +359,8 @@ class Graph:
             return self.real("add", [self.real("mul", args[:2], dtype), args[2]], dtype)
         numbers = [self.literal(a) for a in args]
         x, *more = numbers
+        if op in _COMPARED and x is not None and more[0] is not None:
+            return self.number(_COMPARED[op](x, more[0]))
         if op == "abs" and x is not None:
             return self.constant_of(abs(x), dtype)
         if op in _FOLDED and x is not None and more[0] is not None and (more[0] or op != "div"):

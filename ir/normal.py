@@ -469,7 +469,10 @@ class _KernelReader(_Reader):
             return g.choice(self.expr(e.args[0]), yes, no, dtype.name, False)
         if e.args and e.kind == "real" and all(a.kind == "real" for a in e.args) and e.op in ROWS:
             return g.real(e.op, [self.scalar(a, dtype) for a in e.args], f"{dtype} {dtype}")
-        return g.make("index", dtype, [self.expr(e.args[0] if e.op == "toreal" else e)])
+        if e.op == "toreal" or e.kind == "int":
+            whole = e.args[0] if e.op == "toreal" else e
+            return g.make("cast", f"i64 {dtype}", [self.expr(whole)])
+        return g.make("index", dtype, [self.expr(e)])
 
     def cast(self, old: DType, new: DType, r: Ref) -> Ref:
         """Casts that change nothing go, also those to a wider type and back."""
@@ -487,7 +490,8 @@ class _KernelReader(_Reader):
                 return self.cast(first, new, g.parts(r)[0])
         if n.op == "full" and old.kind == new.kind == "real":
             return self.full(g.literal(r), new)
-        return g.make("cast", f"{old} {new}", [r])
+        word = "i64" if old.kind == "int" else str(old)  # integers are exact
+        return g.make("cast", f"{word} {new}", [r])
 
     def round(self, old: DType, new: DType, r: Ref) -> Ref:
         """A rounding that is meant: it stays, whatever type the number has."""
@@ -586,7 +590,9 @@ class _KernelReader(_Reader):
                 else g.make("copies", "", args, own=[scan.axis])
             )
             place = r.axes.index(scan.axis)
-            return g.make("scan", f"{scan.monoid} {scan.reverse} {place} {v.dtype}", [r])
+            whole = "int" if v.dtype.kind == "int" else v.dtype
+            found = g.make("scan", f"{scan.monoid} {scan.reverse} {place} {whole}", [r])
+            return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
         axis = v.attr.axis if v.op == "dot" else v.attr[1]
         spread = [r if axis in r.axes else g.make("copies", "", [r], own=[axis]) for r in args]
         if v.op == "dot":

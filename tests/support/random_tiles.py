@@ -100,6 +100,9 @@ class _Kernel:
         extents = [rng.choice((2, 4, 8, 16, 32)) for _ in range(count)]
         self.axes = [Axis("abc"[n], e) for n, e in enumerate(extents)]
         self.sides = tuple(Axis(x, rng.choice((16, 32))) for x in ("dm", "dn", "dk"))
+        # each once: what one branch decides, compilers know in another
+        self.conditions = [call("lt", M, N), call("lt", const(3), N), param("flag", "bool")]
+        self.conditions += [call("eq", pid(0), 0), call("le", K, 7)]
         self.values: list[Value] = []
         self.fuel = rng.randrange(6, 22)
         self.depth = 0
@@ -146,7 +149,7 @@ class _Kernel:
             (3, self.compare), (3, self.select), (3, self.reduce), (2, self.scan),
             (2, self.view), (2, self.argreduce), (2, self.index), (2, self.dot),
             (2, self.loop), (2, self.branch), (2, self.store), (1, self.atomic),
-            (1, self.rounding), (1, self.gather), (1, self.constant), (1, self.order),
+            (1, self.rounding), (1, self.gather), (1, self.order),
         ]  # fmt: skip
         while self.fuel > 0:
             self.fuel -= 1
@@ -171,7 +174,7 @@ class _Kernel:
     def alike(self, v: Value) -> Value:
         """Another value of the type: of one with itself little may be left."""
         other = self.pick(lambda w: w.dtype == v.dtype and w is not v)
-        return other or self.b.ew("add", v, 1)
+        return other or self.b.ew("max", v, 1)
 
     def place(self) -> tuple[list[Expr], Expr]:
         """An element over M and N with its mask."""
@@ -325,7 +328,7 @@ class _Kernel:
         return self.b.reduce(self.rng.choice(monoids), v, self.rng.choice(v.axes))
 
     def scan(self) -> Value | None:
-        v = self.tile(lambda v: v.dtype.name in ("f32", "f64", "i64", "i32"))
+        v = self.tile(lambda v: v.dtype.name in ("f32", "f64", "i64"))
         if v is None:
             return None
         monoids = ("sum", "max", "min") if v.dtype.kind == "int" else ("sum", "prod", "max")
@@ -350,10 +353,6 @@ class _Kernel:
         choices += [call("select", mask, i, const(0)), call("lt", whole, const(9))]
         e = rng.choice([c for c in choices if c.op != "const"])
         return self.b.index(e, F32 if e.kind == "real" else None)
-
-    def constant(self) -> Value:
-        some = self.rng.sample(self.axes, self.rng.randrange(len(self.axes) + 1))
-        return self.b.full(self.rng.choice((0.0, 1.0, 0.3)), F32, *some)
 
     def order(self) -> Value | None:
         """Lanes in another order."""
@@ -452,10 +451,9 @@ class _Kernel:
 
     def branch(self) -> None:
         rng = self.rng
-        if self.depth > 1:
+        if self.depth > 1 or not self.conditions:
             return
-        cond = rng.choice((call("lt", M, N), call("lt", const(3), N), param("flag", "bool"),
-                           call("eq", pid(0), 0)))  # fmt: skip
+        cond = self.conditions.pop(rng.randrange(len(self.conditions)))
 
         def run() -> None:
             self.statements()
