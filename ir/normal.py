@@ -590,8 +590,8 @@ class _KernelReader(_Reader):
                 else g.make("copies", "", args, own=[scan.axis])
             )
             place = r.axes.index(scan.axis)
-            whole = "int" if v.dtype.kind == "int" else v.dtype
-            found = g.make("scan", f"{scan.monoid} {scan.reverse} {place} {whole}", [r])
+            word = "int" if v.dtype.kind == "int" else str(v.dtype)
+            found = g.make("scan", f"{scan.monoid} {scan.reverse} {place} {word}", [r])
             return self.narrow(found, v.dtype) if v.dtype.kind == "int" else found
         axis = v.attr.axis if v.op == "dot" else v.attr[1]
         spread = [r if axis in r.axes else g.make("copies", "", [r], own=[axis]) for r in args]
