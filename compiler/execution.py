@@ -6,6 +6,7 @@ a Triton kernel in the interpreter of the language, a function of arrays in a pr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import math
@@ -47,7 +48,7 @@ INTERPRETED = "run by the language's interpreter on the CPU, not on a GPU"
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
 RISING = ("normal", "sorted", "uniform")  # what one block hands to the next differs in these
-MOST_STEPS = 8000  # of statements that a case runs there, over all programs
+MOST_STEPS = 4000  # of statements that a case runs there, over all programs
 
 
 def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
@@ -152,6 +153,36 @@ class _Cases:
             out.cases.append(case)
         return out
 
+    def again(self, program: TileProgram, seed: int, bearable: Callable[[Case], bool]) -> None:
+        """Cases in which loops run again that no case so far runs more than once."""
+        idle = {s.variable for k in program.kernels for s in _loops(k.body)}
+        for case in self.cases:
+            idle -= _repeated(program, {**case.params, **case.sizes})
+        facts = [f for f in program.facts if not strided(f)]
+        for n in (256, 512, 1024, 1536, 2560):
+            far = 2 * n + n // 2 + 1
+            params = self.cases[0].params if self.cases else {}
+            reached = [
+                s
+                for s in self.op.sizes
+                if idle & _repeated(program, {**params, **dict.fromkeys(self.op.sizes, 1), s: far})
+            ]
+            if not idle or not reached:
+                continue
+            count = len(self.op.sizes)
+            limits, near = SLOW_LIMITS, (n,)
+            made = generate(self.op, seed + n, count, (), limits, facts, RISING, False, near)
+            for case in made.cases:
+                found = idle & _repeated(program, {**case.params, **case.sizes})
+                if not found or not bearable(case):
+                    continue
+                try:
+                    self.bound(case)
+                except InputError:
+                    continue
+                self.cases.append(case)
+                idle -= found
+
     def bound(self, case: Case) -> Mapping[str, Bound]:
         if id(case) not in self.known:
             self.known[id(case)] = bounds(self.op, case, self.tools.tools.reference)
@@ -192,6 +223,7 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
     program = program_of(c, static, op)
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
     cases.cases = [x for x in cases.cases if _steps(static, x) <= MOST_STEPS]
+    cases.again(program, seed, lambda x: _steps(static, x) <= MOST_STEPS)
     unable: list[str] = []
     with run.Interpreter(c.source, static.bound) as interpreter:
 
@@ -226,6 +258,37 @@ def _steps(static: Static, case: Case) -> int:
         body = static.program.kernels[n].body if static.program else ()
         total += programs * (1 + _length(body, {**env, **{pid(d): 0 for d in range(3)}}))
     return total
+
+
+def _loops(body: Iterable[Stmt]) -> Iterable[For]:
+    """Loops of a program, inner ones too."""
+    for s in body:
+        if isinstance(s, If):
+            yield from _loops((*s.then, *s.other))
+        elif isinstance(s, For):
+            yield s
+            yield from _loops(s.body)
+
+
+def _repeated(program: TileProgram, sizes: Mapping[str, Any]) -> set[str]:
+    """Variables of loops that run more than once in a program's first ids, as far as known."""
+    out = set()
+    for k in program.kernels:
+        env: dict[Any, Any] = {**sizes, **{pid(d): 0 for d in range(3)}}
+        for b in k.buffers:
+            with contextlib.suppress(ExprError, KeyError, ValueError, ZeroDivisionError):
+                steps = row_major(b.shape)
+                env |= {(b.name, n): int(evaluate(e, env)) for n, e in enumerate(steps)}
+        for s in _loops(k.body):
+            try:
+                lo, hi = int(evaluate(s.lo, env)), int(evaluate(s.hi, env))
+            except (ExprError, KeyError, ValueError, ZeroDivisionError):
+                out.add(s.variable)  # bounds that are not known
+                continue
+            env[s.variable] = lo
+            if hi - lo > s.step:
+                out.add(s.variable)
+    return out
 
 
 def _length(body: Iterable[Stmt], env: Mapping[Any, Any]) -> int:

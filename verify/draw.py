@@ -349,7 +349,9 @@ def _real_values(
         v = rng.normal(0, 1, n)
         if family == "sorted":
             v = np.sort(v.reshape(shape), axis=-1) if shape else v
-            if shape and rng.random() < 0.5:
+            if len(shape) > 1 and shape[0] > 1:  # rows that rise and rows that fall
+                v[1::2] = v[1::2, ..., ::-1].copy()
+            elif shape and rng.random() < 0.5:
                 v = v[..., ::-1]
     return np.ascontiguousarray(v, np.float64).reshape(shape)
 

@@ -205,7 +205,7 @@ class Control(Folds):
         handed = before.ops[-1]
         names = [n for n, _ in before.args]
         if handed.name != "scf.condition" or handed.operands[1:] != names:
-            raise self.refuse("a while that hands on other values than it is given")
+            raise self.refuse("scf.while that hands on other values than it is given")
         n = self.builder.fresh("trips")
         bounds = [f"%{n}.lo", f"%{n}.hi", f"%{n}.step"]
         for name, e in zip(bounds, (ZERO, ZERO, const(1)), strict=True):
@@ -245,7 +245,7 @@ class Control(Folds):
                     self.env[n] = Sym(marks[n], (), s.first.bits)
             for x in before.ops[:-1]:
                 if not x.name.startswith(_MADE) or not all(y in self.env for y in x.operands):
-                    raise self.refuse(f"a while whose condition holds {x.name}")
+                    raise self.refuse(f"scf.while whose condition holds {x.name}")
                 self.run(x)
             cond = self.env.get(wanted)
         except Impure:
@@ -253,7 +253,7 @@ class Control(Folds):
         finally:
             self.env, self.dry = kept, was
         if not isinstance(cond, Sym) or cond.expr.op not in ("lt", "le"):
-            raise self.refuse("a while with a condition that is no comparison of what it counts")
+            raise self.refuse("scf.while with a condition that is no comparison of what it counts")
         a, b = cond.expr.args
         left = b - a if cond.expr.op == "lt" else b - a + 1
         used = [n for n in moves if marks[n] in leaves(left, "state")]
@@ -264,7 +264,7 @@ class Control(Folds):
             fall = fall + left - substitute(left, {marks[n]: marks[n] + more})
         pace = expression(polynomial(fall))
         if pace.op != "const" or pace.attr < 1 or asked & set(marks.values()):
-            raise self.refuse("a while that does not near its end by the same amount each time")
+            raise self.refuse("scf.while that does not near its end by the same amount each time")
         firsts = {marks[n]: moves[n].first.expr for n in used}
         trips = (maximum(substitute(left, firsts), ZERO) + (pace - 1)) // pace
         needs = join(cond.needs, *(moves[n].first.needs for n in used))

@@ -145,7 +145,7 @@ class Interpreter:
             raise
         if answer is None:
             self._stop()
-            return f"the interpreter was stopped after {limit:g} s"
+            raise NotInterpreted(f"the interpreter was stopped after {limit:g} s")
         if not answer:
             code = process.wait()
             self._stop()
