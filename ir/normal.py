@@ -499,7 +499,10 @@ class _KernelReader(_Reader):
         if n.op == "cast" and old.kind == "real":
             first = DTYPES[n.attr.split()[0]]
             if first.kind == "real" and _holds(old, first):
-                return self.round(first, new, self.graph.parts(r)[0])
+                inner = self.graph.parts(r)[0]
+                if _holds(new, first):  # it is such a number already
+                    return self.cast(first, new, inner)
+                return self.round(first, new, inner)
         return self.graph.make("round", f"{old} {new}", [r])
 
     def load(self, v: Value, region: _Region, out: list[_Effect]) -> Ref:

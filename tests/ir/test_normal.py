@@ -227,7 +227,9 @@ def test_programs_with_one_form_compute_the_same(name):
 
 
 HEAD = "program p\nsizes N\nkernel k\n  grid N\n  in X: f32[N]\n  out Y: f32[N]\n"
-HEAD += "  program S: f32[8]\n  program R: f32[8]\n  axis a = 8\n  axis b = 8\n  axis c = 64\n  body\n"
+HEAD += (
+    "  program S: f32[8]\n  program R: f32[8]\n  axis a = 8\n  axis b = 8\n  axis c = 64\n  body\n"
+)
 
 
 def form(*lines):
@@ -296,7 +298,8 @@ TWO = [
      ["x: f32[a] = load X[a] if a < N", "st: store Y[a] = x"]),
     ([LOAD, "w: bf16[a] = cast x", "y: f32[a] = cast w", STORE],
      [LOAD, "w: bf16[a] = round x", "y: f32[a] = cast w", STORE]),
-    (["x: f32 = full 0.1", "st: store Y[0] = x"], ["x: f32 = full 0.1000001", "st: store Y[0] = x"]),
+    (["x: f32 = full 0.1", "st: store Y[0] = x"],
+     ["x: f32 = full 0.1000001", "st: store Y[0] = x"]),
     ([LOAD, "s1: store S[a] = x", "s2: store R[7 - a] = x", "y: f32[a] = load S[a]", STORE],
      [LOAD, "s1: store S[a] = x", "s2: store R[7 - a] = x", "y: f32[a] = load R[a]", STORE]),
 ]  # fmt: skip

@@ -365,7 +365,7 @@ class _Kernel:
 
     def view(self) -> Value | None:
         """Two axes folded into one, or one split; stored at once, nothing else has that axis."""
-        v = self.tile(lambda v: v.dtype.name in ("f32", "i64", "f16"))
+        v = self.tile(lambda v: v.dtype.name in ("f32", "f16"))
         if v is None or len(v.axes) != 2:
             return None
         a, c = v.axes
