@@ -212,6 +212,7 @@ class _KernelReader(_Reader):
     def text(self, printer: _Printer) -> list[str]:
         effects: list[_Effect] = []
         self.block(self.kernel.body, _Region(), effects)
+        _prune(effects, {id(region) for region, _ in self.loads})
         used: set[int] = set()
         _reach(self.graph, effects, used)
         for region, r in self.loads:  # a load that nothing uses still reads memory
@@ -655,6 +656,19 @@ def _holds(wide: DType, narrow: DType) -> bool:
         and wide.exponent >= narrow.exponent
         and wide.finite == "ieee"
     )
+
+
+def _prune(effects: list[_Effect], loading: set[int]) -> None:
+    """Leaves out branches and loops without state in which nothing happens and nothing is read."""
+    for n, e in reversed([*enumerate(effects)]):
+        for _, inner in e.inside:
+            _prune(inner, loading)
+        idle = all(
+            id(x) not in loading and all(i.head == "next" and not i.refs for i in x)
+            for _, x in e.inside
+        )
+        if e.inside and idle:
+            del effects[n]
 
 
 def _mark(g: Graph, r: Ref, used: set[int]) -> None:

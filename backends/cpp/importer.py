@@ -98,7 +98,7 @@ def _unmoved(kernels: list[Kernel], known: Mapping[Expr, Expr]) -> list[str]:
         for b, found in seen.items()
         if b.role in ("in", "out") and len(b.shape) > 1
         if any(
-            substitute(n, known).op != "const" and all(i[d].op == "const" for i in found)
+            substitute(n, known).op != "const" and all(i[d] is ZERO for i in found)
             for d, n in enumerate(b.shape)
         )
     ]

@@ -131,7 +131,17 @@ def bound_of(m: Reader, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, 
         load = x.attr
         if load.op != "load" or load.attr.buffer.role != "in":
             raise m.refuse("a loop whose bound is read from memory that may change", line)
+    return bound_in(m, e, old, by)
+
+
+def bound_in(m: Reader, e: Expr, old: C, by: Expr) -> tuple[Expr, bool] | None:
+    """The bound that a condition over the counter sets; of two the one that is met first."""
     down = by.op == "const" and by.attr < 0
+    if e.op == "and":
+        sides = [bound_in(m, x, old, by) for x in e.args]
+        if sides[0] is None or sides[1] is None:
+            return None
+        return call("max" if down else "min", sides[0][0], sides[1][0]), down
     if e.op == "not" and e.args[0].op in ("lt", "le"):
         a, b = e.args[0].args
         e = call("le" if e.args[0].op == "lt" else "lt", b, a)

@@ -15,7 +15,18 @@ from typing import Any
 from opwright.backends.cpp.importer_blocks import Block, conflict
 from opwright.backends.cpp.importer_polynomials import canonical
 from opwright.backends.cpp.importer_rewrite import alive, read
-from opwright.ir.expr import Expr, ExprError, const, leaf, leaves, rebuild, substitute
+from opwright.ir.expr import (
+    TRUE,
+    Expr,
+    ExprError,
+    call,
+    conjuncts,
+    const,
+    leaf,
+    leaves,
+    rebuild,
+    substitute,
+)
 from opwright.ir.polynomial import polynomial
 from opwright.ir.semantics import MONOIDS, ROWS
 from opwright.ir.tile import (
@@ -39,6 +50,14 @@ Tuple = tuple[Value, ...]
 
 class _No(Exception):
     """These pieces are no pieces of one whole."""
+
+
+class _Stuck(_No):
+    """Joining would take an access past another one."""
+
+    def __init__(self, value: Value | None) -> None:
+        super().__init__()
+        self.value = value
 
 
 class _Clash(Exception):
@@ -130,6 +149,7 @@ class _Joiner:
         self.uses: dict[Value, list[tuple[Stmt, Block]]] = {}
         self.loops: dict[Value, tuple[For, str, int]] = {}
         self.blocks: list[Block] = []
+        self.late = False  # whether loads go to their last piece
         self.collect(k.body)
 
     def collect(self, body: tuple[Stmt, ...]) -> None:
@@ -153,7 +173,7 @@ class _Joiner:
         """The kernel with these pieces joined, over the first axis that none of them has."""
         return self.over(old, len(seed), lambda: self.want(seed))
 
-    def spread(self, run: tuple[Store, ...], axis: Axis) -> Kernel:
+    def spread(self, run: tuple[Store, ...], axis: Axis | None) -> Kernel:
         """The kernel with stores of one value joined."""
         return self.over(axis, len(run), lambda: self.together(run))
 
@@ -168,8 +188,7 @@ class _Joiner:
                 self.free()
             except _Clash:
                 continue
-            for b in self.blocks:
-                self.movable(b)
+            self.settle_order(old, count)
             return self.apply()
         raise _No
 
@@ -229,10 +248,8 @@ class _Joiner:
     def varies(self, t: Tuple) -> bool:
         """Whether pieces of a new axis differ at all."""
         first = t[0]
-        if first.op in ("full", "param", "result"):
+        if first.op in ("full", "index", "param", "result"):
             return True
-        if first.op == "index":
-            return any(v.attr is not first.attr for v in t)
         if first.op == "load":
             m = first.attr
             return any(v.attr.index != m.index or v.attr.mask is not m.mask for v in t)
@@ -372,7 +389,7 @@ class _Joiner:
             raise _No
         for d in range(len(first.index)):
             self.rolled(tuple(m.index[d] for m in found))
-        self.rolled(tuple(m.mask for m in found))
+        self.rolled_mask(tuple(m.mask for m in found))
 
     def rolled(self, es: tuple[Expr, ...]) -> Expr:
         """One expression that is each of these at its piece; values in them are pieces, too."""
@@ -405,7 +422,63 @@ class _Joiner:
                 raise _No
         return whole
 
+    def rolled_mask(self, es: tuple[Expr, ...]) -> Expr:
+        """The same of conjunctions, whose parts may stand in any order."""
+        try:
+            return self.rolled(es)
+        except _No:
+            parts = [conjuncts(e) for e in es]
+            if len({len(x) for x in parts}) != 1 or any(leaves(e, "value") for e in es):
+                raise
+        whole: Expr = TRUE
+        for first in parts[0]:
+            found: Expr | None = None
+            for second in parts[1]:
+                try:
+                    form = self.rolled((first, second))
+                    chosen = [first, second]
+                    for n, row in enumerate(parts[2:], 2):
+                        chosen.append(next(x for x in row if self.is_at(form, n, x)))
+                except (_No, StopIteration):
+                    continue
+                found = form
+                for row, x in zip(parts[1:], chosen[1:], strict=True):
+                    row.remove(x)
+                break
+            if found is None:
+                raise _No
+            whole = call("and", whole, found)
+        return whole
+
+    def is_at(self, whole: Expr, n: int, e: Expr) -> bool:
+        """Whether an expression over the new axis is this one at its piece."""
+        old, axis = self.plan.old, self.plan.axis
+        here: Expr = const(n) if old is None else old.lane + n * old.extent
+        return canonical(substitute(whole, {axis.lane: here})) is canonical(e)
+
     # -- order
+    def settle_order(self, old: Axis | None, count: int) -> None:
+        """Loads first or, where that is impossible, last; pieces that are in the way join in."""
+        rows: dict[Value, Tuple] = {}
+        for t, axis in _seeds(self.k, self.labels):
+            if axis == old and len(t) == count:
+                rows |= dict.fromkeys(t, t)
+        for late in (False, True, True, True):
+            self.late = late
+            try:
+                for b in self.blocks:
+                    self.movable(b)
+                return
+            except _Stuck as e:
+                row = rows.get(e.value) if e.value is not None else None
+                if late and row is not None and e.value not in self.plan.values:
+                    self.want(row)
+                    self.follow()
+                    self.free()
+                elif late:
+                    raise
+        raise _No
+
     def movable(self, b: Block) -> None:
         """Joining must not take an access past another one of the same element."""
         order = self.places(b)
@@ -415,7 +488,7 @@ class _Joiner:
                 flipped = (b.at[s] < b.at[o]) != (order[s] < order[o])
                 same = self.group(s) is not None and self.group(s) == self.group(o)
                 if o is not s and flipped and not same and conflict(s, o):
-                    raise _No
+                    raise _Stuck(next((u_value(x) for x in (o, s) if self.group(x) is None), None))
 
     def group(self, s: Stmt) -> tuple[Any, ...] | None:
         if isinstance(s, Def):
@@ -423,7 +496,8 @@ class _Joiner:
         return self.plan.stores.get(s)
 
     def places(self, b: Block) -> dict[Stmt, int]:
-        """Where statements stand afterwards: loads with their first piece, others with the last."""
+        """Where statements stand afterwards: loads with their first piece (or all that do with the
+        last, too), others with the last."""
         out: dict[Stmt, int] = {}
         for s in b.body:
             group = self.group(s)
@@ -431,7 +505,8 @@ class _Joiner:
                 out[s] = b.at[s]
                 continue
             at = [b.of(x) for x in group]
-            early = isinstance(s, Def) and s.value.op == "load" and self.early(s.value, b)
+            early = isinstance(s, Def) and s.value.op == "load" and not self.late
+            early = early and self.early(s.value, b)  # type: ignore[union-attr]
             out[s] = min(at) if early else max(at)
         return out
 
@@ -507,7 +582,7 @@ class _Joiner:
         index, mask = s.index, s.mask
         if group is not None:
             index = self.joined_index(group)
-            mask = self.rolled(tuple(x.mask for x in group))
+            mask = self.rolled_mask(tuple(x.mask for x in group))
         index = tuple(self.expr(e) for e in index)
         return [replace(s, index=index, mask=self.expr(mask), value=self.swap(s.value))]
 
@@ -534,7 +609,7 @@ class _Joiner:
             index, mask = m.index, m.mask
             if group is not None:
                 index = self.joined_index(tuple(x.attr for x in group))
-                mask = self.rolled(tuple(x.attr.mask for x in group))
+                mask = self.rolled_mask(tuple(x.attr.mask for x in group))
             index, mask = tuple(self.expr(e) for e in index), self.expr(mask)
             attr = Load(m.buffer, index, mask, m.other)
         args = tuple(self.swap(a) for a in first.args)
@@ -545,7 +620,10 @@ class _Joiner:
             self.new[v] = made
             self.labels[made] = self.labels.get(v, "")
             return made
-        made = Value(first.name, first.op, args, self.axes(first.axes), first.dtype, attr)
+        op = first.op
+        if op == "index" and attr.op == "const":  # one number for all pieces
+            op, attr = "full", attr.attr
+        made = Value(first.name, op, args, self.axes(first.axes), first.dtype, attr)
         if set(expected_axes(made)) != set(made.axes) and made.op != "full":
             raise _No
         self.made(group, made)
@@ -631,7 +709,7 @@ def _uniform_stores(k: Kernel, labels: dict[Value, str]) -> Kernel:
     tried: set[tuple[str, ...]] = set()
     while True:
         for run, axis in _runs(k):
-            key = tuple(s.name for s in run)
+            key = (axis.name if axis else "", *(s.name for s in run))
             if key in tried:
                 continue
             tried.add(key)
@@ -644,8 +722,8 @@ def _uniform_stores(k: Kernel, labels: dict[Value, str]) -> Kernel:
             return k
 
 
-def _runs(k: Kernel) -> list[tuple[tuple[Store, ...], Axis]]:
-    out: list[tuple[tuple[Store, ...], Axis]] = []
+def _runs(k: Kernel) -> list[tuple[tuple[Store, ...], Axis | None]]:
+    out: list[tuple[tuple[Store, ...], Axis | None]] = []
 
     def scan(body: tuple[Stmt, ...]) -> None:
         run: list[Store] = []
@@ -666,6 +744,10 @@ def _runs(k: Kernel) -> list[tuple[tuple[Store, ...], Axis]]:
             if len(run) > 1:
                 axes = [a for a in lanes(*run[0].index) if a not in run[0].value.axes]
                 out.extend((tuple(run), a) for a in axes)
+                for size in range(len(run), 1, -1):
+                    if len(run) % size == 0:
+                        starts = range(0, len(run), size)
+                        out.extend((tuple(run[n : n + size]), None) for n in starts)
             run = [s] if isinstance(s, Store) else []
 
     scan(k.body)

@@ -15,9 +15,12 @@ from opwright.backends.cpp.importer_structure import (
     STEPS,
     assigned,
     holds,
+    last_returns,
     names,
     plain,
     statements,
+    steps_apart,
+    stops_at,
     straighten,
     without_break,
 )
@@ -65,6 +68,7 @@ class Statements(Calls):
     def run(self, f: Function) -> None:
         """The body of a kernel."""
         body = straighten(statements(f.body), "return", self.refuse, lambda s: [])
+        body = last_returns(body)
         if (found := holds(body, ("return",), True)) is not None:
             raise self.refuse("a return inside a loop", found.line)
         self.block(body)
@@ -258,14 +262,23 @@ class Statements(Calls):
         with self.arm(call("not", cond)):
             b = self.expression(n.args[2])
         self.at(n.line)
-        v = a.what.attr if isinstance(a.what, Expr) and a.what.op == "value" else a.what
+        v = self.loaded(a.what)
         if isinstance(v, Value) and v.op == "load" and v not in self.kept:
             other = self.filler(b, v.dtype)
             m: Load = v.attr
-            if other is not None and (self.joined(m, cond) or m.other == other):
+            if other is not None and (
+                self.joined(m, cond) or self.fillers.get(v, m.other) == other
+            ):
                 self.fillers[v] = other
                 return C(n.type, a.what)
         return self.choose(cond, self.convert(a, n.type), self.convert(b, n.type), n.type)
+
+    def loaded(self, what: Any) -> Any:
+        """The tile that a C++ value is; a truth value also where it counts as 0 and 1."""
+        e = what
+        if isinstance(e, Expr) and e.op == "select" and e.args[1:] == (const(1), ZERO):
+            e = e.args[0] if e.args[0].op == "value" else e
+        return e.attr if isinstance(e, Expr) and e.op == "value" else e
 
     @contextmanager
     def arm(self, cond: Expr) -> Iterator[None]:
@@ -286,9 +299,13 @@ class Statements(Calls):
         """An element of a vector: the lane that is being read."""
         c = self.expression(n.args[0])
         i = self.number(self.expression(n.args[1]))
-        if i is not self.axis(plain(n.args[0]).type.count).lane:
+        axis = self.axis(plain(n.args[0]).type.count)
+        if i is axis.lane:
+            return C(n.type, c.what)
+        if i.op != "const" or not 0 <= i.attr < axis.extent:
             raise self.refuse("a lane of a vector other than the current one")
-        return C(n.type, c.what)
+        whole = self.spread(self.value(c), axis)
+        return C(n.type, self.held(self.k.view(whole, [(axis, i)])))
 
     # -- places
     def place(self, n: Node) -> Place:
@@ -457,6 +474,12 @@ class Statements(Calls):
         inner = statements(body)
         if cond is None:
             raise self.refuse("a loop without a condition", s.line)
+        inner = [y for x in inner for y in steps_apart(x)]
+        changing = self.moves(*inner)
+        while (early := stops_at(inner)) is not None and not names(early) & changing:
+            going = Node("unary", early.type, (early,), "!", early.line)
+            cond = Node("binary", cond.type, (cond, going), "&&", cond.line)
+            inner = inner[1:]
         if holds(inner, ("break",), False) is not None:
             self.flags -= 1
             self.env[self.flags] = C(CType("bool", 8), FALSE)

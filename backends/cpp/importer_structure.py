@@ -156,3 +156,71 @@ def without_break(body: list[Node], flag: int, line: int) -> list[Node]:
     going = Node("unary", BOOL, (name,), "!", line)
     block = Node("block", VOID, inner, None, line)
     return [Node("if", VOID, (going, block), None, line)]
+
+
+def last_returns(body: list[Node]) -> list[Node]:
+    """A function that ends with a loop: a return in the loop ends just this loop."""
+    if not body or body[-1].op != "for" or holds(body[-1:], ("return",), True) is None:
+        return body
+    loop = body[-1]
+    inner = [_instead(s) for s in statements(loop.args[3])]
+    block = Node("block", VOID, tuple(inner), None, loop.line)
+    return [*body[:-1], replace(loop, args=(*loop.args[:3], block))]
+
+
+def _instead(s: Node) -> Node:
+    """`break` in the place of `return`, outside of inner loops."""
+    if s.op == "return":
+        return Node("break", VOID, (), None, s.line)
+    if s.op == "if" and holds([s], ("return",), False) is not None:
+        sides = [
+            Node("block", VOID, tuple(map(_instead, statements(a))), None, s.line)
+            for a in s.args[1:]
+        ]
+        return replace(s, args=(s.args[0], *sides))
+    return s
+
+
+def stops_at(body: Sequence[Node]) -> Node | None:
+    """The condition under which a loop ends where its body begins: `if (c) break;`."""
+    s = body[0] if body else None
+    if s is None or s.op != "if" or len(s.args) != 2:
+        return None
+    inside = statements(s.args[1])
+    if len(inside) != 1 or inside[0].op != "break":
+        return None
+    plain_ = all(n.op not in ("index", "call", "invoke", "assign") for n in nodes(s.args[0]))
+    steps = any(n.op == "unary" and n.attr in (*STEPS, "*") for n in nodes(s.args[0]))
+    return s.args[0] if plain_ and not steps else None
+
+
+def steps_apart(s: Node) -> list[Node]:
+    """`*p++ = x;` as `*p = x; p++;` where that is the same."""
+    if s.op not in ("expr", "declare") or not s.args:
+        return [s]
+    root = plain(s.args[0])
+    if root.op == "unary" and root.attr in STEPS:
+        return [s]
+    found = [n for n in nodes(root) if n.op == "unary" and n.attr in ("p++", "p--")]
+    moved = [target(n.args[0]) for n in found]
+    if (
+        not found
+        or None in moved
+        or any(
+            n.op in ("cond", "lambda") or (n.op == "binary" and n.attr in ("&&", "||", ","))
+            for n in nodes(root)
+        )
+    ):
+        return [s]
+    mentioned = [n.attr[0] for n in nodes(root) if n.op == "name"]
+    if any(mentioned.count(v) != 1 for v in moved):
+        return [s]
+    changed: dict[int, Node] = {id(n): n.args[0] for n in found}
+
+    def without(n: Node) -> Node:
+        if id(n) in changed:
+            return changed[id(n)]
+        return replace(n, args=tuple(without(a) if a is not None else None for a in n.args))
+
+    first = replace(s, args=tuple(without(a) for a in s.args))
+    return [first, *(Node("expr", VOID, (n,), None, s.line) for n in found)]

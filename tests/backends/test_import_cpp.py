@@ -197,3 +197,30 @@ def test_variables_are_changed_through_references_and_lambdas(body):
     op, program = imported(TOTAL, text, ["1"], ["x", "y", "N"], ["stride(x, 0) == 1"])
     assert float(run(program, {"N": 7}, {"x": np.arange(1.0, 8.0)})["y"]) == 28
     assert statuses(op, program) == {}
+
+
+BY_HAND = [  # a copy in several hands: (grid, body, whether it is right)
+    ("1", "for (int64_t i = 0; i < n; i++) *y++ = *x++;", True),
+    ("1", "const float *p = x; for (int64_t i = 0; i < n; i++)"
+     " { float v = *p++; *y++ = v; }", True),
+    ("cdiv(N, 8)", "for (int64_t i = pid0 * 8; i < pid0 * 8 + 8; i++)"
+     " { if (i >= n) return; y[i] = x[i]; }", True),
+    ("1", "for (int64_t i = 0; i < n; i += 4) for (int64_t j = i; j < i + 4; j++)"
+     " { if (j >= n) break; y[j] = x[j]; }", True),
+    ("1", "for (int64_t i = 0; i < n; i += 4) for (int64_t j = 0; j < 4 && i + j < n; j++)"
+     " y[i + j] = x[i + j];", True),
+    ("cdiv(N, 8)", "for (int64_t i = pid0 * 8; i < pid0 * 8 + 8; i++)"
+     " { if (i > n) return; y[i] = x[i]; }", False),
+    ("1", "for (int64_t i = 0; i < n; i += 2) *y++ = *x++;", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("grid, body, right", BY_HAND)
+def test_pointers_that_move_and_loops_that_end_early(grid, body, right):
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{ {body} }}'
+    op, program = imported(COPY, text, [grid], ["x", "y", "N"], FLAT)
+    found = statuses(op, program)
+    assert (found == {}) == right and ("REFUTED" in found.values()) != right
+    if right:
+        x = RNG.standard_normal(21)
+        assert np.array_equal(run(program, {"N": 21}, {"x": x})["y"], x)
