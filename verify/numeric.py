@@ -7,6 +7,7 @@ expected and found value.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DType, decode
-from opwright.ir.expr import Fold, evaluate, walk
+from opwright.ir.expr import Fold, call, evaluate, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
+from opwright.ir.reference import reference as evaluate_reference
 from opwright.ir.semantics import ROWS
 from opwright.verify.draw import largest
 from opwright.verify.inputs import Case
@@ -118,8 +121,9 @@ def _length(fold: Any, env: Mapping[str, Any]) -> int:
     return max(count, 64) if count == 1 else count
 
 
-def _nudged(op: Operator, inputs: Mapping[str, Array], up: bool) -> dict[str, Array]:
-    """Real inputs moved by a tiny share that is a function of the value, so that ties stay ties."""
+def _nudged(op: Operator, inputs: Mapping[str, Array], way: int) -> dict[str, Array]:
+    """Real inputs moved by a tiny share that is a function of the value, so that ties stay ties:
+    all up (0), all down (1), or every value its own way, which shows what cancels otherwise."""
     out = {}
     for t in op.inputs:
         x = inputs[t.name]
@@ -127,12 +131,33 @@ def _nudged(op: Operator, inputs: Mapping[str, Array], up: bool) -> dict[str, Ar
             bits = np.ascontiguousarray(x, np.float64).view(np.uint64)
             with np.errstate(over="ignore"):
                 mixed = (bits ^ (bits >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+                if way > 1:
+                    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(2 * way + 1)
             share = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-            factor = 1 + NUDGE * (0.25 + 0.75 * share) * (1 if up else -1)
+            sign = (
+                np.where((mixed >> np.uint64(9)) & np.uint64(1), 1, -1) if way > 1 else 1 - 2 * way
+            )
+            factor = 1 + NUDGE * (0.25 + 0.75 * share) * sign
             with np.errstate(invalid="ignore", over="ignore"):
                 x = np.where(np.isfinite(x), x * factor.reshape(x.shape), x)
         out[t.name] = x
     return out
+
+
+def _inner_moved(op: Operator) -> Operator | None:
+    """The operator with every intermediate real tensor moved by a tiny share: what a rounding of
+    it alone does to the results, which no change of the inputs may show."""
+    read = {x.attr[0] for t in op.tensors if t.body is not None for x in walk(t.body)
+            if x.op == "read"}  # fmt: skip
+    tensors, ways = [], 0
+    for t in op.tensors:
+        if t.kind == "real" and t.name in read and t.recurrence is None and t.body is not None:
+            ways += 1
+            share = 1 + NUDGE * (1 if ways % 2 else -1)
+            tensors.append(replace(t, body=call("mul", t.body, share)))
+        else:
+            tensors.append(t)
+    return replace(op, tensors=tuple(tensors)) if ways else None
 
 
 def _spacing(reference: Array, d: DType) -> Array:
@@ -155,10 +180,16 @@ def bounds(op: Operator, case: Case, reference: Reference) -> dict[str, Bound]:
     unwritten = any(t.kind == "real" and t.dtype.name not in op.tolerance for t in op.outputs)
     discrete = any(t.kind != "real" for t in op.outputs)
     if any(t.kind == "real" for t in op.inputs) and (case.hard or unwritten or discrete):
-        for up in (True, False):
-            moved.append(reference(_nudged(op, plain, up), case.sizes, case.params))
+        for way in range(4 if case.hard else 2):
+            moved.append(reference(_nudged(op, plain, way), case.sizes, case.params))
     roundings = _roundings(op, case)
     epsilon = _precision(op)
+    if case.hard:
+        inner = _inner_moved(op)
+        if inner is not None:
+            free = {s: case.sizes[s] for s in op.free_sizes}
+            with contextlib.suppress(InputError):
+                moved.append(evaluate_reference(inner, plain, case.params, free))
     return {
         t.name: _bound(op, t, case, exact[t.name], [m[t.name] for m in moved], roundings, epsilon)
         for t in op.outputs
@@ -177,6 +208,8 @@ def _bound(
 ) -> Bound:
     if t.kind != "real":
         unclear = np.zeros(exact.shape, bool)
+        if case.special and t.kind == "int":
+            unclear |= exact == np.iinfo(np.int64).min  # NaN and infinities are near no integer
         for m in moved:
             unclear |= np.asarray(m) != exact
         return Bound(exact, None, unclear, "exact")

@@ -174,7 +174,10 @@ class Sampler:
             env = {**given, **sizes}
             for name, e in equations:
                 if name == s and all(x.attr in env for x in leaves(e, "size", "param")):
-                    sizes[s] = int(evaluate(e, env))
+                    try:
+                        sizes[s] = int(evaluate(e, env))
+                    except ExprError:
+                        sizes[s] = 0  # a divisor is 0: not legal, whatever this is
                     break
             else:
                 if not self.pools[s]:

@@ -129,7 +129,7 @@ def constant(values: Sequence[Any], shape: Index, dtype: DType) -> Array:
             return exact[int(flat.attr)]
         out: Expr = exact[-1]
         for k in range(len(exact) - 2, -1, -1):
-            out = call("select", call("eq", flat, k), exact[k], out)
+            out = choose(call("eq", flat, k), exact[k], out)
         return out
 
     return Array(shape, dtype, element)
@@ -257,6 +257,14 @@ def strided(x: Array, start: Index, shape: Index, step: Sequence[int]) -> Array:
     )
 
 
+def choose(condition: Expr, a: Expr, b: Expr) -> Expr:
+    """One of two elements, which may be truth values; the other one need not exist."""
+    if a.kind == "bool":
+        as_number = (call("select", x, 1, 0) for x in (a, b))
+        return call("ne", call("select", condition, *as_number), 0)
+    return call("select", condition, a, b)
+
+
 def pad(x: Array, value: Array, config: Sequence[Sequence[Expr]]) -> Array:
     """Elements of x at lo + k * (interior + 1), the padding value elsewhere."""
     shape = []
@@ -279,7 +287,7 @@ def pad(x: Array, value: Array, config: Sequence[Sequence[Expr]]) -> Array:
             at.append(k)
         if all(interior is ZERO for _, _, interior in config):
             return filled(x, inside, at, value.at(()))
-        return call("select", conjunction(inside), x.at(at), value.at(()))
+        return choose(conjunction(inside), x.at(at), value.at(()))
 
     return Array(tuple(shape), x.dtype, element)
 
@@ -288,7 +296,7 @@ def filled(x: Array, inside: Sequence[Expr], at: Sequence[Expr], fill: Expr) -> 
     """The element where the conditions say that it exists, else the fill."""
     if x.source and fill.op == "const" and fill.kind == x.kind:
         return read(x.source, tuple(at), x.kind, fill)
-    return call("select", conjunction(list(inside)), x.at(at), fill)
+    return choose(conjunction(list(inside)), x.at(at), fill)
 
 
 def concatenate(parts: Sequence[Array], axis: int) -> Array:
@@ -307,9 +315,7 @@ def concatenate(parts: Sequence[Array], axis: int) -> Array:
             out = (
                 value
                 if out is None
-                else call(
-                    "select", call("lt", index[axis], tidy(start + p.shape[axis])), value, out
-                )
+                else choose(call("lt", index[axis], tidy(start + p.shape[axis])), value, out)
             )
         assert out is not None
         return out
@@ -352,7 +358,7 @@ def gather(x: Array, starts: Array, params: Mapping[str, Any], shape: Index) -> 
         value = x.at(at)
         if not inside:
             return value
-        return call("select", conjunction(inside), value, _fill(params["fill_value"], x))
+        return choose(conjunction(inside), value, _fill(params["fill_value"], x))
 
     return Array(shape, x.dtype, element)
 
@@ -386,6 +392,6 @@ def dynamic_update_slice(x: Array, update: Array, starts: Sequence[Array]) -> Ar
             k = tidy(i - start)
             inside += [call("le", 0, k), call("lt", k, m)]
             at.append(k)
-        return call("select", conjunction(inside), update.at(at), x.at(index))
+        return choose(conjunction(inside), update.at(at), x.at(index))
 
     return Array(x.shape, x.dtype, element)

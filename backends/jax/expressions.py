@@ -500,3 +500,10 @@ def path_of(t: Tensor) -> Path:
 
 def fold_axes(f: Fold) -> dict[str, tuple[Expr, Expr]]:
     return dict(zip(f.binders, f.ranges, strict=True))
+
+
+def product_factors(e: Expr) -> list[Expr]:
+    """The factors of a product; float casts are the identity and its operands are exact."""
+    while e.op == "cast" and e.kind == "real" and e.attr != F64:
+        e = e.args[0]
+    return product_factors(e.args[0]) + product_factors(e.args[1]) if e.op == "mul" else [e]

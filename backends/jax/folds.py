@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opwright.backends.jax.expressions import Scope, fold_axes
-from opwright.backends.jax.scalar import ATOM, PRODUCT, UNARY, PrintError, Term, aligned, half
+from opwright.backends.jax.expressions import Scope, fold_axes, product_factors
+from opwright.backends.jax.scalar import (
+    ATOM,
+    COMPARE,
+    PRODUCT,
+    UNARY,
+    PrintError,
+    Term,
+    aligned,
+    half,
+)
 from opwright.backends.jax.windows import Windows
 from opwright.ir.dtypes import F64, I32
 from opwright.ir.expr import (
+    ONE,
     TRUE,
     ZERO,
     Expr,
@@ -29,7 +39,8 @@ from opwright.ir.expr import (
     var,
     walk,
 )
-from opwright.ir.extents import Interval, bounding
+from opwright.ir.extents import Interval, bounding, from_affine
+from opwright.ir.ranking import recognise
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS
 
 _REDUCE = {"sum": "jnp.sum", "prod": "jnp.prod", "max": "jnp.max", "min": "jnp.min",
@@ -82,9 +93,12 @@ class Folds(Windows):
 
     def _fixed(self, f: Fold, scope: Scope) -> Term:
         if f.guard is not TRUE:
-            scattered = self._scatter(f, scope)
-            if scattered is not None:
-                return scattered
+            placed = self._rank(f, scope) or self._scatter(f, scope)
+            if placed is not None:
+                return placed
+        window = self.convolution(f, scope) or self.pooled(f, scope)
+        if window is not None:
+            return window
         if f.kind == "sum":
             contracted = self._contraction(f, scope)
             if contracted is not None:
@@ -141,9 +155,13 @@ class Folds(Windows):
 
     def _all_axes(self, value: Term, f: Fold, inner: Scope) -> Term:
         """The term with an axis for every binder."""
-        if set(f.binders) <= set(value.axes):
+        return self._over(value, set(f.binders), inner)
+
+    def _over(self, value: Term, wanted: set[str], inner: Scope) -> Term:
+        """The term with all of these axes."""
+        if wanted <= set(value.axes):
             return value
-        axes = inner.ordered({*value.axes, *f.binders})
+        axes = inner.ordered({*value.axes, *wanted})
         shape = [self.extent(*inner.axes[a]) for a in axes]
         text = f"jnp.broadcast_to({aligned(value, axes).code}, ({', '.join(shape)},))"
         return Term(text, axes, value.kind, ATOM, value.dtype)
@@ -182,16 +200,13 @@ class Folds(Windows):
         bound = [x for x in factors if free_vars(x) & set(f.binders)]
         if len(bound) < 2 or f.term.kind == "bool":
             return None
-        window = self.convolution(f, factors, scope)
-        if window is not None:
-            return window
         inner = scope.bind(fold_axes(f), () if f.guard is TRUE else ((f.guard, True),))
         runs = [free_vars(x) & set(inner.axes) for x in factors]
         runs = [r for r in runs if r]
         if len(runs) < 2 or all(r == set().union(*runs) for r in runs):
             return None
         inner.shared |= frozenset(x for x in factors if factors.count(x) > 1 and x.op != "read")
-        if f.guard is not TRUE and not all(self._finite(x, inner) for x in factors):
+        if f.guard is not TRUE and not all(map(self.finite, factors)):
             return None  # a mask by zero must not meet an infinity
         terms = [self._factor(x, inner) for x in factors]
         arrays = [t for t in terms if t.axes]
@@ -215,24 +230,6 @@ class Folds(Windows):
             t = self.read(e, inner, ordered=False)
             return t if t.kind == "real" else self.lift(t)
         return self.value(e, inner)
-
-    def _finite(self, e: Expr, scope: Scope) -> bool:
-        """Whether a factor is made of inputs that the contract requires to be finite."""
-        names = {t.name for t in self.op.inputs}
-        finite = {
-            x.attr[0]
-            for c in self.op.requires
-            if c.expr is not None
-            for x in walk(c.expr)
-            if x.op == "read"
-        }
-        allowed = {"read", "const", "cast", "add", "sub", "mul", "neg", "toreal", "select"}
-        for x in walk(e):
-            if x.kind == "real" and x.op not in allowed:
-                return False
-            if x.op == "read" and x.kind == "real" and x.attr[0] not in names & finite:
-                return False
-        return True
 
     def _einsum(self, f: Fold, terms: Sequence[Term], inner: Scope) -> Term:
         """The contraction in f32 at least, in full precision on every device."""
@@ -279,12 +276,21 @@ class Folds(Windows):
         ranges: dict[str, Interval | None] = {**scope.limits, **scope.axes}
         first, last = bounding(lo, ranges, upper=False), bounding(hi, ranges, upper=True)
         known = all(x is not None and self.is_static(x) for x in (first, last))
+
+        def terms(domain: Interval) -> Term:
+            return self._terms(f, domain, scope)
+
         moves = free_vars(lo) | free_vars(hi)
         free = not (free_vars(f.term) | free_vars(f.guard)) & moves
         if known and first is not None and last is not None:
             scanned = self._scan(f, first, last, scope) if free else None
+            if scanned is None:
+                scanned = self.band(f, self._envelope(f) or (first, last), scope, terms)
             return scanned if scanned is not None else self._cut(f, first, last, scope)
         envelope = self._envelope(f)
+        banded = self.band(f, envelope, scope, terms)
+        if banded is not None:
+            return banded
         if envelope is not None:
             segmented = self._segments(f, *envelope, scope) if free else None
             return segmented if segmented is not None else self._cut(f, *envelope, scope)
@@ -320,11 +326,7 @@ class Folds(Windows):
         ):
             return None
         name = f.binders[0]
-        fixed = Fold(reduction(f.kind, f.binders, ((first, last),), f.term, f.guard, f.attr.acc))
-        inner = self.inner(fixed, scope)
-        value = self._all_axes(self.lift(self.masked(fixed, inner)), fixed, inner)
-        if f.attr.acc == F64:
-            value = Term(f"{value.at(ATOM)}.astype(float)", value.axes, value.kind, ATOM, F64)
+        value = self._terms(f, (first, last), scope)
         k = value.axes.index(name)
         start, stop = scope.axes[v]
         reverse = "" if forward else ", reverse=True"
@@ -340,6 +342,16 @@ class Folds(Windows):
             direct = offset == 0 and self._same(stop - start, last - first + 1)
             table = self._entries(f, table, k, forward, direct, first, last, scope, v)
         return self._ordered(Term(table.code, axes, table.kind, ATOM, table.dtype), scope)
+
+    def _terms(self, f: Fold, domain: Interval, scope: Scope) -> Term:
+        """The terms of a fold over a fixed domain, its binder among the axes."""
+        assert f.kind is not None
+        fixed = Fold(reduction(f.kind, f.binders, (domain,), f.term, f.guard, f.attr.acc))
+        inner = self.inner(fixed, scope)
+        value = self._all_axes(self.lift(self.masked(fixed, inner)), fixed, inner)
+        if f.attr.acc == F64:
+            value = Term(f"{value.at(ATOM)}.astype(float)", value.axes, value.kind, ATOM, F64)
+        return value
 
     def _same(self, a: Expr, b: Expr) -> bool:
         form = affine(a - b)
@@ -399,27 +411,37 @@ class Folds(Windows):
         self.lines.append(f'{left} = jnp.searchsorted({begin.code}, {at.code}, side="right")')
         self.lines.append(f'{right} = jnp.searchsorted({end.code}, {at.code}, side="right")')
         count = self.extent(*scope.axes[v])
-        row = f"jnp.where({left} > {right}, {right}, {count})"
+        row = Term(f"jnp.where({left} > {right}, {right}, {count})", (name,), "int")
         return self._by_segment(f, value, (name,), v, row, count, scope)
 
     def _by_segment(
-        self, f: Fold, value: Term, gone: tuple[str, ...], v: str, row: str, count: str,
+        self, f: Fold, value: Term, gone: tuple[str, ...], v: str, row: Term, count: str,
         scope: Scope,
     ) -> Term:  # fmt: skip
-        """Reduce the axes `gone` by the segment numbers `row` into the axis v of `count`
-        entries."""
+        """Reduce the axes `gone` by the segment numbers `row` into the axis v of `count` entries;
+        axes of `row` beside them are mapped over."""
         assert f.kind is not None
-        rest = tuple(a for a in value.axes if a not in gone)
-        order = tuple(value.axes.index(a) for a in (*gone, *rest))
-        code = value.code
-        if order != tuple(range(len(order))):
-            code = f"{value.at(ATOM)}.T" if order == (1, 0) else f"jnp.transpose({code}, {order})"
-        if len(gone) > 1:
-            data = self.name(Term(code, value.axes, value.kind), "terms")
-            code = f"{data.code}.reshape((-1,) + {data.code}.shape[{len(gone)}:])"
-            row = f"jnp.ravel({row})"
-        text = f"{_SEGMENTS[f.kind]}({code}, {row}, num_segments={count})"
-        return self._ordered(Term(text, (v, *rest), value.kind, ATOM, value.dtype), scope)
+        batch = tuple(a for a in row.axes if a not in gone)
+        rest = tuple(a for a in value.axes if a not in gone and a not in batch)
+        wanted = (*batch, *gone, *rest)
+        code = _turned(value, wanted)
+        row_code = _turned(row, (*batch, *gone))
+        function = _SEGMENTS[f.kind]
+        if not batch:
+            if len(gone) > 1:
+                data = self.name(Term(code, wanted, value.kind), "terms")
+                code = f"{data.code}.reshape((-1,) + {data.code}.shape[{len(gone)}:])"
+                row_code = f"jnp.ravel({row_code})"
+            text = f"{function}({code}, {row_code}, num_segments={count})"
+        else:
+            terms = "g" if len(gone) == 1 else f"g.reshape((-1,) + g.shape[{len(gone)}:])"
+            places = "i" if len(gone) == 1 else "jnp.ravel(i)"
+            text = f"lambda g, i: {function}({terms}, {places}, num_segments={count})"
+            for _ in batch:
+                text = f"jax.vmap({text})"
+            text = f"{text}({code}, {row_code})"
+        out = Term(text, (*batch, v, *rest), value.kind, ATOM, value.dtype)
+        return self._ordered(out, scope)
 
     # -- scatters ---------------------------------------------------------------------------------
 
@@ -435,20 +457,45 @@ class Folds(Windows):
                 continue
             v, key = solved
             rest = conjunction([p for k, p in enumerate(parts) if k != n])
-            if v in free_vars(f.term) | free_vars(rest) or free_vars(key) - set(f.binders):
+            outer = free_vars(key) - set(f.binders)
+            if v in free_vars(f.term) | free_vars(rest) or not outer <= set(scope.axes):
                 continue
-            if free_vars(key) != set(f.binders):
+            if not set(f.binders) <= free_vars(key):
                 continue
             plain = Fold(reduction(f.kind, f.binders, f.ranges, f.term, rest, f.attr.acc))
-            inner = self.inner(plain, scope, f.binders)
+            inner = self.inner(plain, scope, (*scope.ordered(outer), *f.binders))
             value = self.lift(self.masked(plain, inner))
-            if value.static or set(f.binders) - set(value.axes):
-                value = self._all_axes(value, f, inner)
+            wanted = {*f.binders, *outer}
+            if value.static or wanted - set(value.axes):
+                value = self._over(value, wanted, inner)
             lo, hi = scope.axes[v]
             row = self.value(key - lo, inner)
-            return self._by_segment(f, value, inner.ordered(f.binders), v, row.code,
+            return self._by_segment(f, value, inner.ordered(f.binders), v, row,
                                     self.extent(lo, hi), scope)  # fmt: skip
         return None
+
+    def _rank(self, f: Fold, scope: Scope) -> Term | None:
+        """How many elements come before one, read off a stable sort."""
+        found = recognise(f)
+        if found is None or scope.axes.get(found.element) != f.ranges[0]:
+            return None
+        own = substitute(found.key, {var(found.other): var(found.element)})
+        keys = self.lift(self.value(own, scope))
+        if found.element not in keys.axes:
+            return None
+        keys = self.name(keys, "keys")
+        k = keys.axes.index(found.element)
+        code = keys.code
+        if found.descending:
+            code = f"-{code}" if keys.kind == "real" else f"-1 - {code}"
+        order = f"jnp.argsort({code}, axis={k}, stable=True)"
+        text = f"jnp.argsort({order}, axis={k}, stable=True)"
+        if keys.kind == "real":  # nothing comes before what is no number
+            text = f"jnp.where(jnp.isnan({keys.code}), 0, {text})"
+        out = Term(text, keys.axes, "int")
+        if f.term is not ONE:
+            out = self.elementwise("mul", [out, self.value(f.term, scope)], scope, "int")
+        return out
 
     # -- places of extremes -----------------------------------------------------------------------
 
@@ -456,6 +503,9 @@ class Folds(Windows):
         """The first place of the best element; -1 of nothing."""
         assert f.kind is not None
         lo, hi = f.ranges[0]
+        looked_up = self._looked_up(f, scope)
+        if looked_up is not None:
+            return looked_up
         if not (self.is_static(lo) and self.is_static(hi)):
             ranges: dict[str, Interval | None] = {**scope.limits, **scope.axes}
             first, last = bounding(lo, ranges, upper=False), bounding(hi, ranges, upper=True)
@@ -487,22 +537,53 @@ class Folds(Windows):
         return out if lo is ZERO else self.elementwise("add", [out, self.value(lo, scope)], scope,
                                                        "int")  # fmt: skip
 
+    def _looked_up(self, f: Fold, scope: Scope) -> Term | None:
+        """The first place where a key has the value of an outer index, else the first place."""
+        t, (lo, hi) = f.term, f.ranges[0]
+        if f.kind != "argmax" or f.guard is not TRUE or t.op != "select" or len(f.binders) != 1:
+            return None
+        if not (self.is_static(lo) and self.is_static(hi)) or t.args[1:] != (ONE, ZERO):
+            return None
+        solved = _solve(t.args[0], f.binders, scope)
+        if solved is None or f.binders[0] not in free_vars(solved[1]):
+            return None
+        first = reduction("min", f.binders, f.ranges, var(f.binders[0]), t.args[0])
+        found = self._scatter(Fold(first), scope)
+        if found is None:
+            return None
+        found = self.name(found, "first")
+        end, start = self.number(hi, COMPARE + 1), self.number(lo)
+        return Term(f"jnp.where({found.code} < {end}, {found.code}, {start})", found.axes, "int")
+
     def _masked_arg(self, f: Fold, value: Term, inner: Scope, function: str) -> Term:
         mask = self.value(f.guard, inner.plain())
         best = "max" if f.kind == "argmax" else "min"
         wide = reduction(best, f.binders, f.ranges, f.term, f.guard)
         empty = self.neutral(Fold(wide), value)
-        mask = self.name(self._all_axes(mask, f, inner), "allowed")
+        axes = inner.ordered({*value.axes, *mask.axes})
+        if mask.axes != axes:
+            shape = ", ".join(self.extent(*inner.axes[a]) for a in axes)
+            shape += "," if len(axes) == 1 else ""
+            wide_mask = f"jnp.broadcast_to({aligned(mask, axes).code}, ({shape}))"
+            mask = Term(wide_mask, axes, "bool")
+        mask = self.name(mask, "allowed")
         chosen = self.elementwise("select", [mask, value, empty], inner, value.kind)
-        k = chosen.axes.index(f.binders[0])
-        rest = tuple(a for a in chosen.axes if a != f.binders[0])
-        at = self.name(Term(f"{function}({chosen.code}, axis={k}, keepdims=True)", rest, "int"))
-        full = aligned(mask, chosen.axes).code
-        legal = f"jnp.take_along_axis({full}, {at.code}, axis={k})"
-        legal = f"jnp.squeeze({legal}, axis={k})"
-        first = f"jnp.argmax({full}, axis={k})"
-        found = f"jnp.where({legal}, jnp.squeeze({at.code}, axis={k}), {first})"
-        return Term(f"jnp.where(jnp.any({full}, axis={k}), {found}, -1)", rest, "int")
+        chosen = self.name(chosen, "masked")
+        k = axes.index(f.binders[0])
+        rest = tuple(a for a in axes if a != f.binders[0])
+        if not self.facts.at_least(_width(f.ranges[0]), 1):
+            # one more place, so that there is a first one
+            ends = ", ".join("(0, 1)" if n == k else "(0, 0)" for n in range(len(axes)))
+            ends += "," if len(axes) == 1 else ""
+            mask = self.name(Term(f"jnp.pad({mask.code}, ({ends}))", axes, "bool"), "allowed")
+            padded = f"jnp.pad({chosen.code}, ({ends}), constant_values={empty.code})"
+            chosen = self.name(Term(padded, axes, value.kind), "masked")
+        # where nothing allowed is better than what the others were set to, the first allowed
+        text = (
+            f"jnp.where(jnp.{best}({chosen.code}, axis={k}) == {empty.code}, "
+            f"jnp.argmax({mask.code}, axis={k}), {function}({chosen.code}, axis={k}))"
+        )
+        return Term(f"jnp.where(jnp.any({mask.code}, axis={k}), {text}, -1)", rest, "int")
 
     # -- loops ------------------------------------------------------------------------------------
 
@@ -510,11 +591,17 @@ class Folds(Windows):
         raise PrintError(f"no array code for {show(f.node)}")
 
 
-def product_factors(e: Expr) -> list[Expr]:
-    """The factors of a product; float casts are the identity and its operands are exact."""
-    while e.op == "cast" and e.kind == "real" and e.attr != F64:
-        e = e.args[0]
-    return product_factors(e.args[0]) + product_factors(e.args[1]) if e.op == "mul" else [e]
+def _turned(t: Term, axes: Sequence[str]) -> str:
+    """The text of a term with its axes in this order."""
+    order = tuple(t.axes.index(a) for a in axes)
+    if order == tuple(range(len(order))):
+        return t.code
+    return f"{t.at(ATOM)}.T" if order == (1, 0) else f"jnp.transpose({t.code}, {order})"
+
+
+def _width(span: Interval) -> Expr:
+    form = affine(span[1] - span[0])
+    return span[1] - span[0] if form is None else from_affine(form)
 
 
 def _solve(part: Expr, binders: tuple[str, ...], scope: Scope) -> tuple[str, Expr] | None:

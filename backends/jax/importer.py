@@ -46,6 +46,9 @@ __all__ = ["import_operator", "pins"]
 
 Number = float | int | bool
 
+LARGE = 2**31 - 1  # limits of addressing, of no use to JAX
+_LINEAR = {"size", "const", "add", "sub", "mul", "mod", "floordiv"}
+
 
 def import_operator(
     source: str,
@@ -208,11 +211,11 @@ class _Import:
             part = substitute(f, self.fixed)
             if part.op not in ("le", "lt", "eq") or part.args[0].kind != "int":
                 continue
-            if any(x.op not in ("size", "const", "add", "sub", "mul") for x in walk(part.args[0])):
+            if any(x.op not in _LINEAR for side in part.args for x in walk(side)):
                 continue
-            if any(x.op not in ("size", "const", "add", "sub", "mul") for x in walk(part.args[1])):
+            if part.args[1].op == "const" and part.args[1].attr >= LARGE:
                 continue
-            a, b = (_jax_dimension(x) for x in part.args)
+            a, b = (_jax_dimension(_canonical(x)) for x in part.args)
             if part.op == "eq":
                 out.append(f"{a} == {b}")
             elif part.args[0].op == "const":

@@ -7,6 +7,9 @@ stand for is recognised by tracing JAX's own functions and comparing the result.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 INLINED = {
@@ -45,7 +48,7 @@ def trace(function: Any, request: dict[str, Any], file: str, numpy_type: Any) ->
         names = ", ".join(request["symbols"])
         from jax import export
 
-        wanted: list[str] = request["constraints"]
+        wanted = [c for c in request["constraints"] if _understood(c, names)]
         for constraints in (wanted, wanted[:0]):
             try:
                 scope = export.SymbolicScope(tuple(constraints))
@@ -76,8 +79,70 @@ def trace(function: Any, request: dict[str, Any], file: str, numpy_type: Any) ->
         found = function(**named, **given)
         return tuple(found) if isinstance(found, tuple | list) else (found,)
 
-    closed = jax.make_jaxpr(call)(*traced)
+    with _decided(file):
+        closed = jax.make_jaxpr(call)(*traced)
     return _Writer(file).closed(closed)
+
+
+@contextlib.contextmanager
+def _decided(file: str) -> Iterator[None]:
+    """While a function is traced, a question in its own text of whether two sizes are equal must
+    have one answer for all sizes: JAX alone would say no."""
+    from jax._src.export import shape_poly
+
+    dimension: Any = shape_poly._DimExpr
+    kept = dimension.__eq__, dimension.__ne__
+    undecided = Refusal("whether a size is a certain number decides what is computed")
+
+    def equal(self: Any, other: Any) -> bool:
+        if sys._getframe(1).f_code.co_filename == file and _open(self, other, kept[0]):
+            undecided.line = sys._getframe(1).f_lineno
+            raise undecided
+        return bool(kept[0](self, other))
+
+    def unequal(self: Any, other: Any) -> bool:
+        if sys._getframe(1).f_code.co_filename == file and _open(self, other, kept[0]):
+            undecided.line = sys._getframe(1).f_lineno
+            raise undecided
+        return not kept[0](self, other)
+
+    def true(self: Any) -> bool:
+        if sys._getframe(1).f_code.co_filename == file and _open(self, 0, kept[0]):
+            undecided.line = sys._getframe(1).f_lineno
+            raise undecided
+        return True
+
+    dimension.__eq__, dimension.__ne__, dimension.__bool__ = equal, unequal, true
+    try:
+        yield
+    finally:
+        dimension.__eq__, dimension.__ne__ = kept
+        del dimension.__bool__
+
+
+def _open(a: Any, b: Any, equal: Any) -> bool:
+    """Whether two sizes are equal for some values of the symbols, as far as JAX knows, but not for
+    all."""
+    if equal(a, b) is True:
+        return False
+    for sign in (1, -1):
+        try:
+            if sign * (a - b) >= 1:
+                return False
+        except Exception:
+            continue
+    return True
+
+
+def _understood(constraint: str, names: str) -> bool:
+    """Whether JAX takes a constraint on symbolic dimensions."""
+    from jax import export
+
+    try:
+        export.symbolic_shape(names, scope=export.SymbolicScope((constraint,)))
+    except Exception:
+        return False
+    return True
 
 
 class _Writer:

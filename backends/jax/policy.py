@@ -15,7 +15,8 @@ MODULES = {"jax", "jax.numpy", "jax.lax", "jax.nn", "jax.scipy", "jax.scipy.spec
 NAMES = {"functools": {"partial"}, "__future__": {"annotations"}}
 FORBIDDEN_CALLS = {"exec", "eval", "compile", "open", "input", "breakpoint", "globals",
                    "locals", "vars", "setattr", "delattr", "getattr", "exit", "quit",
-                   "memoryview", "print"}  # fmt: skip
+                   "memoryview", "print", "isinstance", "type", "hash", "id", "repr", "str",
+                   "format", "hasattr", "callable", "dir"}  # fmt: skip
 # parts of JAX that reach outside the computation
 FORBIDDEN_PARTS = {"config", "debug", "pure_callback", "io_callback", "ffi", "dlpack",
                    "experimental", "extend", "distributed", "monitoring", "profiler", "export",
@@ -79,7 +80,7 @@ def _constant(e: ast.expr) -> bool:
     """Literals, tuples of them, arithmetic on them, and constants of math and jax.numpy."""
     if isinstance(e, ast.Constant):
         return True
-    if isinstance(e, ast.Tuple | ast.List):
+    if isinstance(e, ast.Tuple):
         return all(_constant(x) for x in e.elts)
     if isinstance(e, ast.UnaryOp):
         return _constant(e.operand)
@@ -117,11 +118,19 @@ def _anywhere(node: ast.AST, file: str) -> None:
     elif isinstance(node, ast.Attribute):
         if node.attr.startswith("_"):
             raise _refuse(f"the private name {node.attr} is not allowed", node, file)
+        if isinstance(node.ctx, ast.Store | ast.Del):
+            raise _refuse(f"setting {ast.unparse(node)} is not allowed", node, file)
         if node.attr in FORBIDDEN_PARTS and _dotted(node).split(".")[0] == "jax":
             raise _refuse(f"{_dotted(node)} is not allowed", node, file)
+    elif isinstance(node, ast.FunctionDef | ast.Lambda):
+        for default in (*node.args.defaults, *node.args.kw_defaults):
+            if default is not None and isinstance(
+                default, ast.List | ast.Dict | ast.Set | ast.Call
+            ):
+                raise _refuse("a default that calls could change is not allowed", default, file)
     elif isinstance(node, ast.Name):
         if node.id.startswith("__") or node.id in FORBIDDEN_CALLS:
             raise _refuse(f"{node.id} is not allowed", node, file)
     elif isinstance(node, ast.Global | ast.Nonlocal | ast.AsyncFunctionDef | ast.ClassDef
-                    | ast.Await | ast.Yield | ast.YieldFrom | ast.With):  # fmt: skip
+                    | ast.Await | ast.Yield | ast.YieldFrom | ast.With | ast.Try):  # fmt: skip
         raise _refuse(f"{type(node).__name__} is not allowed", node, file)

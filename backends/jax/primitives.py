@@ -260,7 +260,7 @@ class Reader:
         xs, ws, ys = d["lhs_spec"], d["rhs_spec"], d["out_spec"]
         if int(p["batch_group_count"]) != 1:
             raise self.refuse("a convolution with batch groups")
-        groups = int(p["feature_group_count"])
+        groups = dimension(p["feature_group_count"])
         channels, outputs = w.shape[ws[1]], w.shape[ws[0]]
 
         def element(index: Index) -> Expr:
@@ -271,7 +271,7 @@ class Reader:
             a: list[Expr] = [ZERO] * len(xs)
             b: list[Expr] = [ZERO] * len(ws)
             a[xs[0]] = index[ys[0]]
-            a[xs[1]] = c if groups == 1 else out // (outputs // groups) * channels + c
+            a[xs[1]] = c if is_one(groups) else out // (outputs // groups) * channels + c
             b[ws[0]], b[ws[1]] = out, c
             inside: list[Expr] = []
             for n in range(len(ws) - 2):
@@ -338,19 +338,24 @@ class Reader:
     ) -> Callable[[Index], tuple[list[str], list[tuple[Expr, Expr]], list[Expr], list[Expr]]]:
         """For an element: the updates that may go there, under which guard, and their index."""
         d = p["dimension_numbers"]
-        if d["operand_batching_dims"]:
-            raise self.refuse("a scatter with batching dimensions")
+        batched = dict(zip(d["operand_batching_dims"], d["scatter_indices_batching_dims"],
+                           strict=True))  # fmt: skip
         clips = p["mode"] == "CLIP"
         windows = d["update_window_dims"]
         outer = [k for k in range(len(updates.shape)) if k not in windows]
-        inner = [k for k in range(len(x.shape)) if k not in d["inserted_window_dims"]]
+        gone = {*d["inserted_window_dims"], *batched}
+        inner = [k for k in range(len(x.shape)) if k not in gone]
 
         def target(
             index: Index,
         ) -> tuple[list[str], list[tuple[Expr, Expr]], list[Expr], list[Expr]]:
             binders, ranges = [], []
             at: list[Expr] = [ZERO] * len(updates.shape)
+            own = {outer[which]: index[k] for k, which in batched.items()}
             for k in outer:
+                if k in own:
+                    at[k] = own[k]
+                    continue
                 if is_one(updates.shape[k]):
                     continue
                 binders.append(self.fresh("r"))
@@ -359,6 +364,8 @@ class Reader:
             batch = [at[k] for k in outer]
             guard: list[Expr] = []
             for k, i in enumerate(index):
+                if k in batched:
+                    continue
                 width = updates.shape[windows[inner.index(k)]] if k in inner else ONE
                 offset = i
                 if k in d["scatter_dims_to_operand_dims"]:
@@ -488,11 +495,7 @@ class Reader:
 
         def element(index: Index) -> Expr:
             found = read(name, (tidy(length - 1), *index), start.kind)
-            return (
-                call("select", call("lt", 0, length), found, start.at(index))
-                if (start.kind != "bool")
-                else found
-            )
+            return arrays.choose(call("lt", 0, length), found, start.at(index))
 
         return Array(start.shape, start.dtype, element)
 
@@ -619,7 +622,7 @@ def _select(r: Reader, e: Equation, args: list[Array], shape: Index, dtype: DTyp
         c = spread(which, index, shape)
         out = spread(cases[-1], index, shape)
         for k in range(len(cases) - 2, -1, -1):
-            out = call("select", call("le", c, k), spread(cases[k], index, shape), out)
+            out = arrays.choose(call("le", c, k), spread(cases[k], index, shape), out)
         return out
 
     return Array(shape, dtype, chosen)
@@ -763,7 +766,7 @@ def _scatter_one(r: Reader, e: Equation, args: list[Array], shape: Index, dtype:
         binders, _, guard, at = target(index)
         if binders:
             raise r.refuse("a scatter of several updates that replace each other")
-        return call("select", conjunction(guard), updates.at(at), x.at(index))
+        return arrays.choose(conjunction(guard), updates.at(at), x.at(index))
 
     return Array(shape, dtype, element)
 
@@ -852,11 +855,7 @@ def _branches(
             c = which.at(())
             for n in range(len(results) - 2, -1, -1):
                 low = ~c if c.kind == "bool" else call("le", c, n)
-                value = results[n][k].at(index)
-                if value.kind == "bool":
-                    out = (low & value) | (~low & out)
-                else:
-                    out = call("select", low, value, out)
+                out = arrays.choose(low, results[n][k].at(index), out)
             return out
 
         return element

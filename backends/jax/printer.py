@@ -8,6 +8,8 @@ bits under jax_enable_x64 (see `needs_x64`) and 32 bits without.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opwright.backends.jax.expressions import Path, Running, Scope, Stored, path_of
 from opwright.backends.jax.folds import Folds
 from opwright.backends.jax.scalar import (
@@ -235,12 +237,59 @@ class _Printer(Folds):
             self._recurrence(group)
             return {u.name for u in group}
         assert t.body is not None
-        scope = Scope({a.name: (a.lo, a.hi) for a in t.axes}, path=path_of(t))
-        value = self._full(self.root(t.body, scope), t.axes, t.kind)
+        value = self._whole(t.body, t.axes, t.kind, path_of(t))
         ranges = tuple((a.lo, a.hi) for a in t.axes)
         value = self.name(value, t.name)
         self.arrays[t.name] = Stored(value.code, ranges, t.kind, value.dtype)
         return {t.name}
+
+    def _whole(self, body: Expr, axes: tuple[OpAxis, ...], kind: str, path: Path) -> Term:
+        """The value of a definition; one that is split along an axis is put together."""
+        parts = self._parts(body, axes)
+        if parts is None:
+            scope = Scope({a.name: (a.lo, a.hi) for a in axes}, path=path)
+            return self._full(self.root(body, scope), axes, kind)
+        k, pieces = parts
+        terms = []
+        for lo, hi, e in pieces:
+            own = tuple(replace(a, lo=lo, hi=hi) if n == k else a for n, a in enumerate(axes))
+            terms.append(self._whole(e, own, kind, path))
+        if len({t.dtype for t in terms}) > 1:
+            terms = [self.lift(t) for t in terms]
+        codes = ", ".join(self.name(t, "part").code if len(t.code) > 60 else t.code for t in terms)
+        names = tuple(a.name for a in axes)
+        return Term(f"jnp.concatenate([{codes}], axis={k})", names, kind, ATOM, terms[0].dtype)
+
+    def _parts(
+        self, body: Expr, axes: tuple[OpAxis, ...]
+    ) -> tuple[int, list[tuple[Expr, Expr, Expr]]] | None:
+        """`if i < n then ... else ...` over an axis i with n within its range, as ranges of i."""
+        while body.op == "cast" and body.kind == "real" and body.attr.bits >= 32:
+            body = body.args[0]
+        if body.op != "select" or body.args[0].op not in ("lt", "le"):
+            return None
+        below, above = body.args[1:]
+        a, b = body.args[0].args
+        strict = body.args[0].op == "lt"
+        if b.op == "var":  # n < i or n <= i
+            a, b, below, above, strict = b, a, above, below, not strict
+        if a.op != "var" or not self.is_static(b):
+            return None
+        cut = b if strict else b + 1
+        for k, axis in enumerate(axes):
+            if axis.name == a.attr:
+                inside = self.facts.at_least(cut - axis.lo) and self.facts.at_least(axis.hi - cut)
+                if not inside:
+                    return None
+                pieces = []
+                for lo, hi, e in ((axis.lo, cut, below), (cut, axis.hi, above)):
+                    own = tuple(replace(x, lo=lo, hi=hi) if n == k else x
+                                for n, x in enumerate(axes))  # fmt: skip
+                    inner = self._parts(e, own)
+                    same = inner is not None and inner[0] == k
+                    pieces += inner[1] if inner is not None and same else [(lo, hi, e)]
+                return k, pieces
+        return None
 
     def _full(self, t: Term, axes: tuple[OpAxis, ...], kind: str) -> Term:
         """The value as an array with all axes of its definition."""
