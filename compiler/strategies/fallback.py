@@ -53,7 +53,7 @@ def lower(normal: Normal) -> TileProgram:
     keep = kept(normal)
     kernels: list[tuple[Kernel, Placement]] = []
     done: set[str] = set()
-    for t in normal.tensors:
+    for t in _in_place_last(normal, keep):
         if (t.name in keep or t.role == "output") and t.name not in done:
             group = (
                 [u for n in t.recurrence.group for u in normal.tensors if u.name == n]
@@ -63,6 +63,22 @@ def lower(normal: Normal) -> TileProgram:
             done |= {u.name for u in group}
             kernels.append(launch(f"k{len(kernels)}", normal, memory, group, keep))
     return TileProgram(normal.op.name, tuple(k for k, _ in kernels), tuple(p for _, p in kernels))
+
+
+def _in_place_last(normal: Normal, keep: set[str]) -> list[Tensor]:
+    """The tensors in order, but an output that may overwrite an input after all that read it."""
+    late = [t for t in normal.tensors if t.updates and not t.recurrence and t.name not in keep]
+    out = [t for t in normal.tensors if t not in late]
+    needs: dict[str, set[str]] = {}
+    for t in late:
+        assert t.body is not None
+        body = Group(normal, (t,), frozenset(keep)).expand(t.body)
+        needs[t.name] = {read_parts(x)[0] for x in walk(body) if x.op == "read"}
+    while late:
+        free = (t for t in late if not any(t.updates in needs[u.name] for u in late if u is not t))
+        out.append(next(free, late[0]))
+        late.remove(out[-1])
+    return out
 
 
 def launch(

@@ -167,3 +167,10 @@ def test_the_innermost_index_is_the_contiguous_one() -> None:
     dependent = ((const(0), size("K")), (const(0), DEPTH))
     kept = reduction("sum", ("k", "l"), dependent, read("x", (LEVEL, DEPTH), "real"))
     assert in_order(kept) is kept
+
+
+def test_an_input_is_overwritten_after_all_that_read_it() -> None:
+    op = load_spec(shipped() / "optim" / "adam.op").operator()
+    program = lower(normalize(op))
+    stored = [next(b.name for b in k.buffers if b.role == "out") for k in program.kernels]
+    assert stored == ["w", "m", "v"]
