@@ -73,7 +73,7 @@ def _decorator(d: ast.expr) -> bool:
         options = [*d.args, *(k.value for k in d.keywords)]
         return _dotted(d.func) in allowed and all(_dotted(o) in allowed or _constant(o)
                                                   for o in options)  # fmt: skip
-    return _dotted(d) in allowed
+    return _dotted(d) in allowed or (isinstance(d, ast.Attribute) and d.attr == "defjvp")
 
 
 def _constant(e: ast.expr) -> bool:
