@@ -29,7 +29,7 @@ from opwright.ir.expr import Expr, ExprError, evaluate, pid
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record
-from opwright.ir.tile import For, If, Stmt, TileProgram, row_major
+from opwright.ir.tile import Def, For, If, Stmt, TileProgram, row_major
 from opwright.search.calls import edges, strided
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Given, Job, Options
@@ -296,6 +296,8 @@ def _length(body: Iterable[Stmt], env: Mapping[Any, Any]) -> int:
     total = 0
     for s in body:
         total += 1
+        if isinstance(s, Def) and s.value.op == "scan":  # may be run lane by lane
+            total += math.prod(a.extent for a in s.value.axes) // 4
         if isinstance(s, If):
             total += max(_length(s.then, env), _length(s.other, env))
         elif isinstance(s, For):
