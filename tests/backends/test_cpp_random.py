@@ -19,7 +19,7 @@ from opwright.ir.launch import bind_plan
 from opwright.ir.normal import normal_form
 from opwright.ir.tilecheck import check_program
 
-COUNT = int(os.environ.get("OPWRIGHT_RANDOM", "25"))
+COUNT = int(os.environ.get("OPWRIGHT_RANDOM", "10"))
 SIZES = {"M": 3, "N": 5}
 
 

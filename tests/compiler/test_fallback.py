@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.shipped import some
 
 from opwright.backends.cpp.plan import print_for
 from opwright.backends.cpp.run import Library
@@ -116,7 +117,7 @@ def test_tiles_are_safe_for_all_shapes(name: str) -> None:
 
 
 def test_every_shipped_operator_prints_at_every_level() -> None:
-    for path in sorted(shipped().rglob("*.op")):
+    for path in some(sorted(shipped().rglob("*.op")), 6):
         spec = load_spec(path)
         for name in spec.names:
             for types in spec.bindings(name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.shipped import SPECS  # type: ignore[import-not-found]
+from support.shipped import SPECS, some  # type: ignore[import-not-found]
 
 from opwright.compiler.check import check_text
 
@@ -57,7 +57,7 @@ def test_what_is_not_real_has_no_gradient() -> None:
     assert ["w is no real input" in d.message for d in result.diagnostics] == [True]
 
 
-@pytest.mark.parametrize("path", sorted(SPECS.rglob("*.op")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", some(sorted(SPECS.rglob("*.op")), 6), ids=lambda p: p.stem)
 def test_library(path: object) -> None:
     result = check_text(open(str(path)).read(), str(path))
     assert [r.status for r in result.obligations if r.id.startswith("gradient.")] in (

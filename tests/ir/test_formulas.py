@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.shipped import some
 
 from opwright.compiler.elaborate import load_spec, parse_spec
 from opwright.ir.expr import evaluate, leaves
@@ -80,7 +81,9 @@ def test_scatter_gather_and_ragged_rows() -> None:
     assert evaluate(flops(ragged), {"R": 100, "Z": 30, "D": 4, "C": 9}) == 2 * 30 * 4
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "specs").rglob("*.op")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", some(sorted((ROOT / "specs").rglob("*.op")), 4), ids=lambda p: p.stem
+)
 def test_every_spec_has_formulas_over_its_sizes(path: Path) -> None:
     op = load_spec(path).operator()
     for formula in (flops(op), compulsory_bytes(op)):
