@@ -333,8 +333,9 @@ class _KernelReader(_Reader):
         g = self.graph
         group: dict[int, object] = {k: self.values[s.inits[k]] for k in kept}
         stays: set[int] = set()
-        while kept:
-            first: dict[object, int] = {}
+        first: dict[object, int] = {}
+        for _ in range(2 * len(kept) + 2 if kept else 0):
+            first.clear()
             for k in kept:
                 first.setdefault(group[k], k)
             saved = (dict(self.writes), self.count, len(self.loads), set(self.touched))
@@ -355,6 +356,8 @@ class _KernelReader(_Reader):
             if fixed == stays and len(set(refined.values())) == len(first):
                 break
             group, stays = refined, fixed
+        else:  # it does not settle: all are carried apart
+            return kept, {}
         apart = [k for k in kept if k not in stays and first[group[k]] == k]
         same = {k: k if k in stays else first[group[k]] for k in kept if k not in apart}
         return apart, same
