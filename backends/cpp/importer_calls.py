@@ -138,6 +138,8 @@ class Calls(Memory):
         if name == "v_splat":
             inner = CType("int", t.scalar.bits) if self.is_mask(args[0]) else t.scalar
             return C(t, self.convert(args[0], inner).what)
+        if name == "v_truth":
+            return C(t, self.truth(args[0]))
         if name == "v_iota":
             return C(t, self.axis(t.count).lane)
         if name == "v_prefix":

@@ -27,6 +27,7 @@ template <class V, class F> V v_lanes(F f) {{ return V{{}}; }}
 template <int N, class F> void v_each(F f) {{}}
 template <class V, class F> V v_map(V x, F f) {{ return x; }}
 template <class V> V v_splat(v_el<V> x);
+template <class V> V v_truth(bool b);
 template <class V> V v_iota();
 template <class M> M v_prefix(i64 n);
 template <class To, class V> To v_convert(V x);

@@ -41,6 +41,10 @@ template <int N, class F> INL void v_each(F f) { for (i64 l = 0; l < N; l++) f(l
 //: v_splat
 template <class V> INL V v_splat(typename v_of<V>::element x) { return x - V{}; }
 
+//: v_truth
+/* one truth value in every lane */
+template <class M> INL M v_truth(bool b) { return v_splat<M>(-(typename v_of<M>::element)b); }
+
 //: v_iota
 template <class V> INL V v_iota() { return v_lanes<V>([](int l) { return (typename v_of<V>::element)l; }); }
 

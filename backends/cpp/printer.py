@@ -275,7 +275,7 @@ class _KernelPrinter(Indexing):
         if v.op == "full":
             text = literal(v.attr, v.dtype)
             if n > 1 and v.dtype is BOOL:
-                text = "-1" if v.attr else "0"
+                return f"v_truth<{self.value_type(v)}>({text})"
             return text if n == 1 else f"v_splat<{self.value_type(v)}>({text})"
         if v.op == "index":
             return self.index(v, at, axis)
