@@ -40,6 +40,11 @@ for file in FILES:
             continue  # a part of the library, one type each: all of it would take minutes
         chosen_binding = every_binding[len(SPECS) % len(every_binding)]
         BINDINGS.append((own, ",".join(chosen_binding.values())))
+STORED = {
+    "bf16": ml_dtypes.bfloat16,
+    "f8e4m3": ml_dtypes.float8_e4m3fn,
+    "f8e5m2": ml_dtypes.float8_e5m2,
+}
 EXCUSED = {("rounding", "nan")}  # NaN has no nearest integer
 
 
@@ -70,7 +75,7 @@ def arguments(op: Operator, case: Case) -> tuple[list[Any], dict[str, Any]]:
     arrays = []
     for t in op.inputs:
         a = case.inputs[t.name]
-        arrays.append(a.view(ml_dtypes.bfloat16) if t.dtype.name == "bf16" else a)
+        arrays.append(a.view(STORED[t.dtype.name]) if t.dtype.name in STORED else a)
     return arrays, {**case.params, **{s: case.sizes[s] for s in op.free_sizes}}
 
 
@@ -81,7 +86,7 @@ def call(op: Operator, f: Callable[..., Any], case: Case) -> dict[str, np.ndarra
     out = {}
     for t, x in zip(op.outputs, results, strict=True):
         a = np.asarray(x)
-        out[t.name] = a.view(t.dtype.storage) if t.dtype.name == "bf16" else a
+        out[t.name] = a.view(t.dtype.storage) if t.dtype.name in STORED else a
         assert out[t.name].dtype == np.dtype(t.dtype.storage), t.name
     return out
 
