@@ -186,7 +186,7 @@ def compile_(
         typer.Option(
             "--backward/--no-backward", help="Put gradients that the spec asks for in the package."
         ),
-    ] = True,
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Search, prove, measure, and emit an installable package."""
