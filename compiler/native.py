@@ -7,7 +7,9 @@ instruction-set levels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,10 @@ from opwright.compiler.timing import OWN, ZERO, Row, rows, shape_text
 from opwright.compiler.toolbox import evaluation_tools
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
-from opwright.ir.tile import TileProgram
 from opwright.ir.tiletext import show_program
 from opwright.search.archive import Archive, archive_path
 from opwright.search.evaluate import CandidateEvaluator, Load, host
-from opwright.search.results import Job, Options
+from opwright.search.results import Built, Emitted, Job, Options, Tools
 from opwright.search.run import Choice, search
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
@@ -57,6 +58,37 @@ def isa_of(target: str) -> str:
         cure = f"compile for cpu({host_level}), or on a machine that runs {inner}"
         raise CompileError(f"target {target}: this machine cannot run what it would test", cure)
     return inner
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What ships at one level: the candidate that was printed (none for a text that was given) and
+    its library, under way."""
+
+    printed: Candidate | None
+    emitted: Emitted
+    tools: Tools
+    built: Future[Built]
+
+    def settled(self, records: Sequence[Record]) -> Tools:
+        """Tools that judge this text. Safety is as it was proved before: it is a statement about
+        the TileIR, not about a level."""
+        return replace(
+            self.tools,
+            safety=lambda program: records,
+            emit=lambda program: self.emitted,
+            build=lambda emitted: self.built.result(),
+        )
+
+
+@contextmanager
+def _builds() -> Iterator[Executor]:
+    """Compilers at work beside this process; what has not begun is dropped at the end."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, "build")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +142,12 @@ class Native:
             if result.baseline is None:
                 raise refusal(op, result)
             chosen = ships(result)
-            variants = tuple(self._variant(n, op, c, options) for n, c in chosen)
+            with _builds() as pool:
+                texts = [self._texts(op, c, pool) for _, c in chosen]
+                variants = tuple(
+                    self._variant(n, op, c, options, found)
+                    for (n, c), found in zip(chosen, texts, strict=True)
+                )
             table: list[Row] = []
             if effort.primary and not result.stopped:
                 table = self._timings(op, evaluator, chosen, variants, effort)
@@ -120,51 +157,67 @@ class Native:
             }
         return Found(op, result, variants, cases, tuple(table), serving)
 
-    def _variant(self, label: str, op: Operator, c: Choice, options: Options) -> PackagedVariant:
-        """Libraries for this level and the lesser ones, each tested as built. A text that was given
-        is the same at all of them."""
+    def _texts(self, op: Operator, c: Choice, pool: Executor) -> Mapping[str, _Text]:
+        """What ships of a choice at this level and the lesser ones, with the libraries under way. A
+        text that was given is the same at all of them."""
+        out: dict[str, _Text] = {}
+        for level in LEVELS[LEVELS.index(self.level) :]:
+            toolbox = evaluation_tools(op, level)
+            if c.given:
+                own, emitted = None, c.given.emitted
+            else:
+                own = printed(c.program, op, level)
+                emitted = toolbox.emit_plan(own.plan, own.source)
+            built = pool.submit(toolbox.tools.build, emitted)
+            out[level] = _Text(own, emitted, toolbox.tools, built)
+        return out
+
+    def _variant(
+        self, label: str, op: Operator, c: Choice, options: Options, texts: Mapping[str, _Text]
+    ) -> PackagedVariant:
+        """Libraries for this level and the lesser ones, each tested as built."""
         given = c.given
-        own = given.emitted if given else printed(c.program, op, self.level)
+        own = texts[self.level]
         records = list(c.candidate.records)
-        if isinstance(own, Candidate):
-            records = _of_text(own, op, records)
+        if own.printed is not None:
+            records = _of_text(own.printed, op, records)
         libraries: dict[str, Path] = {}
-        sources = {self.level: own.source}
-        for lesser in LEVELS[LEVELS.index(self.level) :]:
-            toolbox = evaluation_tools(op, lesser)
-            if lesser == self.level:
-                emitted = given.emitted if given else toolbox.tools.emit(c.program)
-                libraries[lesser] = toolbox.tools.build(emitted).path
-                continue
-            few = replace(options, cases=6)
-            known = [r for r in c.candidate.records if r.kind in ("G1", "G2", "G3")]
-            tools = replace(toolbox.tools, safety=_settled(known))
-            with CandidateEvaluator(op, tools, few) as evaluator:
-                job = Job(0, c.schedule, c.program, c.candidate.program, given)
-                judged = evaluator.judge(job)
-            if judged.status != "ok":
-                continue  # a level that fails its tests is not shipped
-            emitted = given.emitted if given else toolbox.tools.emit(c.program)
-            libraries[lesser] = toolbox.tools.build(emitted).path
-            sources[lesser] = emitted.source
-            records += [_at_level(r, lesser) for r in judged.records if r.kind == "G6"]
-            if not given:
-                again = static_gates(printed(c.program, op, lesser), op, prove=False)
-                read = [r for r in again.records if r.id == "G1.import"]
-                records += [_at_level(r, lesser) for r in read]
+        sources: dict[str, str] = {}
+        for level, text in texts.items():
+            if level != self.level:
+                few = replace(options, cases=6)
+                known = [r for r in c.candidate.records if r.kind in ("G1", "G2", "G3")]
+                with CandidateEvaluator(op, text.settled(known), few) as evaluator:
+                    job = Job(0, c.schedule, c.program, c.candidate.program, given)
+                    judged = evaluator.judge(job)
+                if judged.status != "ok":
+                    continue  # a level that fails its tests is not shipped
+                records += [_at_level(r, level) for r in judged.records if r.kind == "G6"]
+                if text.printed is not None:
+                    again = static_gates(text.printed, op, prove=False)
+                    read = [r for r in again.records if r.id == "G1.import"]
+                    records += [_at_level(r, level) for r in read]
+            libraries[level] = text.built.result().path
+            sources[level] = text.emitted.source
         plan = replace(
-            own.plan,
+            own.emitted.plan,
             spec=op.digest,
             types=dict(op.types),
             origin={
                 "proposer": c.candidate.origin,
                 "schedule": c.schedule.text,
-                **({"text": given.digest, **own.plan.origin} if given else {}),
+                **({"text": given.digest, **own.emitted.plan.origin} if given else {}),
             },
         )
         tile = "" if given else show_program(c.program)
         return PackagedVariant(
-            label, plan, libraries, own.source, tile, records=tuple(records), sources=sources
+            label,
+            plan,
+            libraries,
+            own.emitted.source,
+            tile,
+            records=tuple(records),
+            sources=sources,
         )
 
     def _timings(
@@ -217,11 +270,6 @@ def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Re
     if not found.safe:
         return list(records)
     return [*found.records, *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3"))]
-
-
-def _settled(records: Sequence[Record]) -> Callable[[TileProgram], Sequence[Record]]:
-    """Safety as it was proved before: it is a statement about the TileIR, not about a level."""
-    return lambda program: records
 
 
 def _at_level(r: Record, level: str) -> Record:

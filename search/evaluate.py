@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,6 @@ class CandidateEvaluator:
         self._patience = quiet.PATIENCE
         self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
         self.cases = [c for c in self.cases if self._has_reference(c)]
-        self.loads = [self._load(w) for w in self._workloads()]
 
     def __enter__(self) -> CandidateEvaluator:
         return self
@@ -191,6 +191,11 @@ class CandidateEvaluator:
             out.append((None, default_workload(self.op)))
         self._notes += [s.note for _, s in out if s.note]
         return out
+
+    @cached_property
+    def loads(self) -> Sequence[Load]:
+        """The workloads with their inputs, drawn when they are first asked for."""
+        return [self._load(w) for w in self._workloads()]
 
     def _load(self, found: tuple[Workload | None, Scaled]) -> Load:
         w, scaled = found

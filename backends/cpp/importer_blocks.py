@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from opwright.backends.cpp.importer_polynomials import canonical
 from opwright.ir.expr import Expr, const, leaves, substitute
 from opwright.ir.polynomial import polynomial
@@ -58,6 +60,7 @@ def apart(a: tuple[Expr, ...], b: tuple[Expr, ...]) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
 def _run(e: Expr) -> tuple[Expr, int] | None:
     """(start, span) of an index that only grows with its lanes."""
     p = polynomial(canonical(e))

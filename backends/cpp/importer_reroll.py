@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opwright.backends.cpp.importer_blocks import Block, conflict
+from opwright.backends.cpp.importer_blocks import Block, accesses, conflict
 from opwright.backends.cpp.importer_polynomials import canonical
 from opwright.backends.cpp.importer_rewrite import alive, read
 from opwright.ir.expr import (
@@ -482,11 +482,15 @@ class _Joiner:
     def movable(self, b: Block) -> None:
         """Joining must not take an access past another one of the same element."""
         order = self.places(b)
-        moved = [s for s in b.body if order[s] != b.at[s]]
-        for s in moved:
-            for o in b.body:
+        touching = {s: found for s in b.body if (found := accesses(s))}
+        writing = [s for s, found in touching.items() if any(w for _, w, _ in found)]
+        for s, found in touching.items():
+            if order[s] == b.at[s]:
+                continue
+            group = self.group(s)
+            for o in touching if any(w for _, w, _ in found) else writing:
                 flipped = (b.at[s] < b.at[o]) != (order[s] < order[o])
-                same = self.group(s) is not None and self.group(s) == self.group(o)
+                same = group is not None and group == self.group(o)
                 if o is not s and flipped and not same and conflict(s, o):
                     raise _Stuck(next((u_value(x) for x in (o, s) if self.group(x) is None), None))
 
