@@ -20,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.backends.cpp.driver import DriverError
+from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.functional import functional_numeric
 from opwright.compiler.importing import Static
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
-from opwright.ir.expr import Expr, ExprError, evaluate, pid
+from opwright.ir.dtypes import decode, encode
+from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid
+from opwright.ir.interpreter import Trap
+from opwright.ir.interpreter import run as interpret
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record
 from opwright.ir.tile import Def, For, If, Stmt, TileProgram, row_major
+from opwright.ir.tileops import guesses
 from opwright.search.calls import edges, strided
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Given, Job, Options
@@ -44,6 +49,7 @@ LARGEST = 8192  # of a block that test sizes straddle
 CASES = 18
 CALL_LIMIT = 10.0  # seconds for one test call of a small case
 INTERPRETED = "run by the language's interpreter on the CPU, not on a GPU"
+READ = "what was read of the text was run over the reals"
 # an interpreter takes milliseconds for every operation of every program
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
@@ -56,6 +62,8 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
     begin = time.perf_counter()
     if c.plan.backend == "cpp":
         found = _library(c, static, op, isa, seed)
+    elif c.plan.backend == "triton" and is_text(c.plan.source):
+        found = _understood(c, static, op, isa, seed)
     elif c.plan.backend == "triton":
         found = _interpreted(c, static, op, isa, seed)
     elif c.plan.backend == "jax":
@@ -241,6 +249,43 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
         why = f"the interpreter of the language cannot run it: {unable[0]}"
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     return [_said(r, INTERPRETED) for r in found.records]
+
+
+def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
+    """Runs what was read of a text that nothing here executes: over the reals, so that it may be
+    wrong, but is never tested."""
+    program = program_of(c, static, op)
+    if not program.kernels or guesses(program):
+        why = f"nothing here executes {c.plan.source}"
+        return [Record("G6.runs", "G6", "UNKNOWN", f"{why}, nor all that was read of it")]
+    cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
+    cases.cases = [x for x in cases.cases if _steps(static, x) <= MOST_STEPS]
+    buffers = {b.name: b for b in program.buffers()}
+    aligned = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
+
+    def call(case: Case, views: Arrays) -> Arrays:
+        strides: dict[tuple[str, int], int] = {}
+        arrays: dict[str, NDArray[Any]] = {}
+        for t in (*op.inputs, *op.outputs):
+            x = views[t.name]
+            strides |= {(t.name, n): s // x.itemsize for n, s in enumerate(x.strides)}
+            if t.name in buffers:
+                env = {**case.params, **case.sizes}
+                shape = tuple(int(evaluate(e, env)) for e in buffers[t.name].shape)
+                arrays[t.name] = decode(x, t.dtype).reshape(shape)
+        made = interpret(program, case.sizes, arrays, {**case.params, **aligned}, strides)
+        return {t.name: encode(made[t.name], t.dtype).reshape(views[t.name].shape)
+                for t in op.outputs}  # fmt: skip
+
+    judge = _observed(op, program.facts, call, (Trap,))
+    found = numeric(op, cases.cases, judge, cases.bound, "", cases.notes, ())
+    wrong = [_said(r, READ) for r in found.records if r.status == "REFUTED"]
+    if wrong:
+        return wrong
+    why = f"nothing here executes {c.plan.source}; what was read of it, run over the reals, agrees"
+    return [
+        Record("G6.runs", "G6", "UNKNOWN", f"{why} with the reference on {len(cases.cases)} cases")
+    ]
 
 
 def _steps(static: Static, case: Case) -> int:

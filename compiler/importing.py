@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
@@ -95,6 +96,8 @@ def policy(c: Candidate) -> list[Record]:
     except ImportRefusal as e:
         found = [Breach(e.what, f"{e.file}:{e.line}" if e.line else e.file)]
     passed = PASSED.get(c.plan.backend, "the text")
+    if c.plan.backend == "triton" and is_text(c.plan.source):
+        passed = "an intermediate form, which is read and not executed"
     return policy_records("policy", found, passed, subject, time.perf_counter() - begin)
 
 

@@ -10,8 +10,9 @@ import difflib
 import re
 from collections.abc import Iterator
 
+from opwright.backends.triton.ttir import is_text, parse
 from opwright.ir.expr import Expr, walk
-from opwright.ir.launch import BoundPlan, Scalar
+from opwright.ir.launch import BoundPlan, ImportRefusal, Scalar
 from opwright.ir.op import Operator
 from opwright.ir.plan import Launch, Plan, PlanError
 
@@ -23,6 +24,8 @@ def check_signatures(plan: Plan, source: str, op: Operator) -> None:
     """PlanError for a kernel that the source does not define, or that takes other arguments."""
     if plan.backend in ("cpp", "cuda"):
         found = cpp_kernels(source)
+    elif plan.backend == "triton" and is_text(plan.source):
+        found = ttir_functions(plan, source)
     else:
         found = python_functions(plan, source)
     for n, launch in enumerate(plan.launches):
@@ -149,6 +152,14 @@ def _split(text: str) -> list[str]:
             start = n + 1
     last = text[start:].strip()
     return [*parts, last] if last and last != "void" else parts
+
+
+def ttir_functions(plan: Plan, source: str) -> dict[str, list[str]]:
+    """Functions of a TTIR text with their parameters; PlanError for a text that is none."""
+    try:
+        return {f.name: [n for n, _ in f.params] for f in parse(source, plan.source, own=True)}
+    except ImportRefusal as e:
+        raise PlanError(str(e)) from None
 
 
 def python_functions(plan: Plan, source: str) -> dict[str, list[str]]:

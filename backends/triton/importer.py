@@ -1,4 +1,4 @@
-"""Triton source and its plan become TileIR: what the proofs of a Triton candidate are about.
+"""Triton source, or its TTIR, and a plan become TileIR: what the proofs of a candidate are about.
 
 Every launch is compiled to TTIR for the signature that ships (`frontend`), read (`ttir`), and
 rebuilt operation by operation. An operation that is not known refuses with its name and line.
@@ -11,22 +11,23 @@ from collections.abc import Iterable, Mapping
 
 from opwright.backends.triton.frontend import to_ttir_many
 from opwright.backends.triton.importer_axes import Axes, plain
-from opwright.backends.triton.importer_control import Control
 from opwright.backends.triton.importer_memory import BARRIERS
+from opwright.backends.triton.importer_random import draws
+from opwright.backends.triton.importer_results import HANDLERS, Results
 from opwright.backends.triton.importer_symbols import Need, Sym
 from opwright.backends.triton.importer_values import (
     FLOAT_ROWS,
+    REALS,
     ROUNDINGS,
     Pointer,
     Thing,
     Tile,
 )
-from opwright.backends.triton.ttir import Function, Op, number, parse
+from opwright.backends.triton.ttir import Function, Op, Type, is_text, parse
 from opwright.ir.delinearize import split_accesses, stated_values
-from opwright.ir.dtypes import BOOL, I64, dtype
-from opwright.ir.expr import Expr, call, const, leaf, leaves, pid, substitute, toreal
-from opwright.ir.graph import nearest
-from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
+from opwright.ir.dtypes import BOOL, dtype
+from opwright.ir.expr import Expr, call, const, leaf, leaves, substitute, toreal
+from opwright.ir.launch import Argument, BoundLaunch, BoundPlan, ImportRefusal, Scalar
 from opwright.ir.polynomial import polynomial
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Buffer, Builder, Kernel, Placement, TileProgram
@@ -47,10 +48,14 @@ def import_program(
     With `zero_fill`, masked-off lanes of a load without `other` hold 0 and the program says that
     it assumes so; without it they are poison.
     """
-    texts = to_ttir_many(source, file, bound.launches, bound.plan.target)
     functions = []
-    for text, launch in zip(texts, bound.launches, strict=True):
-        found = [f for f in parse(text, file) if f.name == launch.kernel]
+    if is_text(file):
+        given = [parse(source, file, own=True) for _ in bound.launches]
+    else:
+        texts = to_ttir_many(source, file, bound.launches, bound.plan.target)
+        given = [parse(text, file) for text in texts]
+    for all_of, launch in zip(given, bound.launches, strict=True):
+        found = [f for f in all_of if f.name == launch.kernel]
         if not found:
             raise ImportRefusal(f"TTIR has no function {launch.kernel}", file)
         functions.append(found[0])
@@ -111,7 +116,7 @@ def _views(bound: BoundPlan, offsets: Iterable[Mapping[str, list[Expr]]]) -> dic
     return out
 
 
-class _Importer(Control):
+class _Importer(Results):
     def __init__(
         self,
         file: str,
@@ -130,6 +135,7 @@ class _Importer(Control):
         self.line = f.line
         self.reserve()
         self.axes = Axes(f, self.builder.fresh)
+        self.draws, self.idle = draws(f)
         self.read_uses(f)
         self.arguments(f)
         self.function(f.blocks)
@@ -162,6 +168,9 @@ class _Importer(Control):
             raise self.refuse(f"{len(f.params)} parameters, the plan gives {len(self.launch.args)}")
         self.at(f.line)
         for (name, kind), a in zip(f.params, self.launch.args, strict=True):
+            if not self.takes(kind, a):
+                shown = f"{'a pointer to ' if kind.pointer else ''}{kind.element}"
+                raise self.refuse(f"parameter {plain(name)} is {shown}, not as the plan has it")
             if isinstance(a, Buffer):
                 bits = int(kind.element[1:]) if kind.element[0] == "i" else 0
                 self.env[name] = Pointer(a, Sym(const(0), (), 64), bits)
@@ -187,11 +196,22 @@ class _Importer(Control):
                 e = a.expr if signed else self.signed(a.expr, a.dtype.bits)
                 self.env[name] = Sym(e, (), a.dtype.bits)
 
+    def takes(self, kind: Type, a: Argument) -> bool:
+        """Whether a parameter has the type of what the plan gives."""
+        if kind.pointer is not isinstance(a, Buffer) or kind.shape:
+            return False
+        if a.dtype.kind == "real":
+            return REALS.get(kind.element) == a.dtype.name
+        return kind.element == f"i{1 if a.dtype is BOOL else a.dtype.bits}"
+
     # -- dispatch
     def operation(self, op: Op) -> list[Thing]:
         name = op.name
-        single = _HANDLERS.get(name)
-        if single is not None:
+        single = HANDLERS.get(name)
+        drawn = self.draws.get(op.results[0]) if op.results else None
+        if drawn is not None:
+            out: list[Thing] = [self.draw(op, drawn)]
+        elif single is not None:
             out = [single(self, op)]
         elif name in FLOAT_ROWS:
             row = FLOAT_ROWS[name]
@@ -345,154 +365,7 @@ class _Importer(Control):
         """Whether an expression moves by one with a lane, as far as its form shows."""
         return polynomial(e - lane) == polynomial(at0) and polynomial(at1 - 1) == polynomial(at0)
 
-    # -- single results
-    def program_id(self, op: Op) -> Thing:
-        d = self.dimension(op)
-        return Sym(pid(d) if d < len(self.launch.grid) else const(0), (), 32)
-
-    def num_programs(self, op: Op) -> Thing:
-        d, grid = self.dimension(op), self.launch.grid
-        e = grid[d] if d < len(grid) else const(1)
-        self.ranges.bound(e, 0, 2**31 - 1)  # else nothing is launched
-        return Sym(e, (), 32)
-
-    @staticmethod
-    def dimension(op: Op) -> int:
-        return "xyz".index(op.words[0]) if op.words else number(op.attrs.get("axis", "0"))
-
-    def make_range(self, op: Op) -> Thing:
-        dims, start = self.axes.of(op.results[0]), number(op.attrs["start"])
-        (a,) = dims
-        return Sym((const(0) if a is None else a.lane) + start, dims, 32)
-
-    def splat(self, op: Op) -> Thing:
-        x, dims = self.env[op.operands[0]], self.axes.of(op.results[0])
-        if isinstance(x, Sym):
-            return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line)
-        if isinstance(x, Pointer):
-            o = x.offset
-            return Pointer(x.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), x.bits)
-        return Tile(x.value, dims, x.dtype, x.number)
-
-    def broadcast(self, op: Op) -> Thing:
-        return self.fitted(self.env[op.operands[0]], self.axes.of(op.results[0]))
-
-    def expand(self, op: Op) -> Thing:
-        x, axis = self.env[op.operands[0]], number(op.attrs["axis"])
-        dims = self.axes.of(op.results[0])
-        inner = self.fitted(x, tuple(a for d, a in enumerate(dims) if d != axis))
-        if isinstance(inner, Sym):
-            return Sym(inner.expr, dims, inner.bits, inner.needs, inner.raw, inner.line)
-        if isinstance(inner, Pointer):
-            o = inner.offset
-            return Pointer(
-                inner.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), inner.bits
-            )
-        return Tile(inner.value, dims, inner.dtype, inner.number)
-
-    def advance(self, op: Op) -> Thing:
-        dims = self.axes.of(op.results[0])
-        p = self.pointer(op, 0, dims)
-        by = self.observe(self.symbol(op, 1, dims), op.line)
-        offset = self.exact(p.offset.expr + by.expr, 64, dims, op.line, p.offset, by)
-        return Pointer(p.buffer, offset, p.bits)
-
-    def cast(self, op: Op) -> Thing:
-        x = self.real(op, 0)
-        kind = self.kind_of(op.types()[0])
-        if x.value is None:
-            return Tile(None, x.dims, kind, nearest(float(x.number), kind))
-        b, v, hint = self.emitting(), self.value(x), plain(op.results[0])
-        uses = self.uses.get(op.results[0], [])
-        if kind.bits < v.dtype.bits and uses and all(u.name == "arith.extf" for u in uses):
-            made = b.define("round", (v,), v.axes, kind, name=hint)  # cut to be widened again
-        else:
-            made = b.cast(v, kind, hint)
-        return Tile(made, x.dims, kind)
-
-    def to_real(self, op: Op) -> Thing:
-        dims, kind = self.axes.of(op.results[0]), self.kind_of(op.types()[0])
-        x = self.symbol(op, 0, dims)
-        b, hint = self.emitting(), plain(op.results[0])
-        if x.bits == 1:
-            one = -1.0 if op.name == "arith.sitofp" else 1.0
-            yes, no = self.number(one, kind), self.number(0.0, kind)
-            return Tile(b.ew("select", self.value(x), yes, no, name=hint), dims, kind)
-        x = self.observe(x)
-        e = self.use(x)
-        if op.name == "arith.uitofp":
-            e = self.unsigned(x)
-        if e.op == "const":
-            return Tile(None, dims, kind, float(e.attr))
-        if not leaves(e, "value"):
-            return Tile(b.index(e, kind, hint), dims, kind)
-        wide = x.bits if op.name == "arith.sitofp" else 64
-        v = self.materialise(e, dtype(f"i{wide}") if wide < 64 else I64)
-        return Tile(b.cast(v, kind, hint), dims, kind)
-
-    def selection(self, op: Op) -> Thing:
-        c = self.env[op.operands[0]]
-        assert isinstance(c, Sym)
-        a, b = (self.env[x] for x in op.operands[1:])
-        return self.choice(c, a, b, self.axes.of(op.results[0]), plain(op.results[0]))
-
-    def clamp(self, op: Op) -> Thing:
-        x, lo, hi = (self.real(op, n) for n in range(3))
-        return self.row(op, "min", [self.row(op, "max", [x, lo]), hi])
-
-    def bitcast(self, op: Op) -> Thing:
-        x = self.env[op.operands[0]]
-        if isinstance(x, Pointer):
-            kind = op.types()[0].element
-            if x.buffer.dtype is not BOOL or kind != "i8":
-                raise self.refuse(f"an address of {x.buffer.dtype} used as one of {kind}")
-            p = self.fitted(x, self.axes.of(op.results[0]))
-            assert isinstance(p, Pointer)
-            return Pointer(p.buffer, p.offset, 8)
-        if isinstance(x, Sym) and x.bits > 1 and op.types()[0].element == f"i{x.bits}":
-            return x
-        source, target = op.ins[0].element, op.types()[0].element
-        return self.opaque(op, f"bitcast {source} {target}")
-
-    def absolute(self, op: Op) -> Thing:
-        x = self.observe(self.symbol(op, 0), op.line)
-        return self.exact(call("abs", x.expr), x.bits, x.dims, op.line, x)
-
-
-_HANDLERS = {
-    "arith.constant": _Importer.constant,
-    "arith.select": _Importer.selection,
-    "arith.extf": _Importer.cast,
-    "arith.truncf": _Importer.cast,
-    "tt.fp_to_fp": _Importer.cast,
-    "arith.sitofp": _Importer.to_real,
-    "arith.uitofp": _Importer.to_real,
-    "arith.bitcast": _Importer.bitcast,
-    "tt.bitcast": _Importer.bitcast,
-    "tt.clampf": _Importer.clamp,
-    "math.absi": _Importer.absolute,
-    "tt.get_program_id": _Importer.program_id,
-    "tt.get_num_programs": _Importer.num_programs,
-    "tt.make_range": _Importer.make_range,
-    "tt.splat": _Importer.splat,
-    "tt.broadcast": _Importer.broadcast,
-    "tt.expand_dims": _Importer.expand,
-    "tt.addptr": _Importer.advance,
-    "tt.load": _Importer.load,
-    "tt.dot": _Importer.dot,
-    "tt.trans": _Importer.transpose,
-    "tt.reshape": _Importer.reshape,
-    "tt.join": _Importer.join,
-    "tt.extern_elementwise": _Importer.library,
-}
-
 
 def _numbers(text: str) -> list[int]:
     """`dense<16> : tensor<1xi32>` or `dense<[16, 16]>`."""
     return [int(n) for n in re.findall(r"-?\d+", text.split(":")[0])]
-
-
-def _real(e: Expr) -> Expr:
-    from opwright.ir.expr import toreal
-
-    return toreal(e)

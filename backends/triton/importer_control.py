@@ -145,6 +145,8 @@ class Control(Folds):
 
     def run(self, op: Op) -> None:
         """One operation with its results named."""
+        if op.results and op.results[0] in self.idle:
+            return
         try:
             made = self.operation(op)
         except ExprError as e:

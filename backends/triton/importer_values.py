@@ -108,6 +108,7 @@ class Values(Arithmetic):
         self.scopes = [Scope()]
         self.path: Expr = TRUE  # under which straight-line code of a branch runs
         self.dry = False
+        self.idle: set[str] = set()  # results that only what is read as a whole needs
         self.line = 0
 
     def refuse(self, what: str) -> ImportRefusal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from opwright.backends.triton.ttir import is_text
 from opwright.ir.launch import ImportRefusal
 
 MODULES = ("triton", "triton.language", "math")
@@ -44,8 +45,11 @@ _OUTSIDE = (
 def check_policy(source: str, file: str) -> ast.Module:
     """The syntax tree of a source that may be executed to obtain its IR.
 
-    ImportRefusal names the line of the first thing that is not allowed.
+    ImportRefusal names the line of the first thing that is not allowed. TTIR is only read: there
+    is nothing in it to execute.
     """
+    if is_text(file):
+        return ast.Module([], [])
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as e:

@@ -98,9 +98,15 @@ _ATTR = re.compile(r"([\w.]+)(?: = |\b)")
 _WORD = re.compile(r"[A-Za-z_][\w.]*|-?\d+(?:\.\d+(?:e[+-]?\d+)?)?|0x[0-9A-Fa-f]+")
 
 
-def parse(text: str, file: str) -> list[Function]:
-    """The functions of a module; locations in `file` become line numbers."""
-    return _Reader(text, file).module()
+def parse(text: str, file: str, *, own: bool = False) -> list[Function]:
+    """The functions of a module; locations in `file` become line numbers. With `own`, the text is
+    the file itself and a line is one of it."""
+    return _Reader(text, file, own).module()
+
+
+def is_text(file: str) -> bool:
+    """Whether a source is TTIR, by its name."""
+    return file.endswith(".ttir")
 
 
 def parse_type(text: str) -> Type:
@@ -120,17 +126,19 @@ def parse_type(text: str) -> Type:
 
 
 class _Reader:
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, own: bool) -> None:
         self.file = file
         self.rows: list[str] = []
+        self.numbers: list[int] = []  # where the file has a row, if it is the file
         self.locs: dict[str, str] = {}
         self.known: dict[str, int] = {}
-        for row in text.splitlines():
+        for number, row in enumerate(text.splitlines(), 1):
             m = _LOC_DEF.match(row)
             if m:
                 self.locs[m.group(1)] = m.group(2)
             elif row.strip():
                 self.rows.append(row.strip())
+                self.numbers.append(number if own else 0)
         self.at = 0
 
     def fail(self, what: str) -> ImportRefusal:
@@ -199,9 +207,10 @@ class _Reader:
         inner = _balanced(row, m.end() - 1)
         params = [(n, t) for n, t, _ in self.arguments(inner)]
         lines = [line for _, _, line in self.arguments(inner)]
+        number = self.numbers[self.at]
         self.at += 1
         blocks, _, line = self.region()
-        made = Function(m.group(1), params, blocks, line or next(iter(lines), 0))
+        made = Function(m.group(1), params, blocks, number or line or next(iter(lines), 0))
         names = {n: n for n, _ in params}
         _Renamer(dict.fromkeys(names, 1)).blocks(blocks, names)
         return made
@@ -240,6 +249,7 @@ class _Reader:
         raise self.fail("a region is not closed")
 
     def operation(self, row: str) -> Op:
+        number = self.numbers[self.at - 1]
         row, line = self.strip_loc(row)
         tail = ""
         regions: list[list[Block]] = []
@@ -254,7 +264,7 @@ class _Reader:
                     break
             tail = tail.lstrip(")").strip()
         op = self.plain(row, tail, bool(regions))
-        op.line, op.regions = line, regions
+        op.line, op.regions = number or line, regions
         if opened:
             self.generic(op)
         return op
