@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from opwright.compiler.autodiff_anchors import anchors
 from opwright.compiler.autodiff_recurrence import recurrence
 from opwright.compiler.autodiff_rules import (
     Contribution,
@@ -85,6 +86,7 @@ class Reverse:
     names: _Names = field(init=False)
     forward: tuple[Tensor, ...] = field(init=False)
     active: set[str] = field(init=False)
+    anchors: set[str] = field(init=False)  # no gradient flows through reads of these
     adjoints: list[Tensor] = field(default_factory=list)
     found: dict[str, list[Contribution]] = field(default_factory=dict)
     compute: DType = F32
@@ -97,7 +99,9 @@ class Reverse:
         self.names = _Names(_every_name(op, self.forward))
         if any(t.dtype is F64 for t in (*op.inputs, *op.outputs)):
             self.compute = F64
-        self.active = self._active()
+        outputs = {t.name for t in op.outputs}
+        self.anchors = anchors(self.forward, outputs)
+        self.active = self._active() - (self.anchors - outputs)
         if not self.active:
             raise NotDifferentiable(f"no real output of {op.name} depends on a real input")
         done: set[str] = set()
@@ -224,7 +228,7 @@ class Reverse:
                 self.descend(x.args[2], w, scope, call("and", guard, ~x.args[0]))
             else:
                 try:
-                    shares = local_rules(x, w)
+                    shares = local_rules(x, w, x in self._own)
                 except KeyError:
                     raise NotDifferentiable(f"{x.op} has no derivative here") from None
                 for a, share in zip(x.args, shares, strict=True):
@@ -267,9 +271,8 @@ class Reverse:
         return transform(e, rule) if group else e
 
     def depends(self, e: Expr) -> bool:
-        return e.kind == "real" and any(
-            x.op == "read" and x.attr[0] in self.active for x in walk(e)
-        )
+        flows = self.active - self.anchors
+        return e.kind == "real" and any(x.op == "read" and x.attr[0] in flows for x in walk(e))
 
     def _fold(self, x: Expr, w: Expr, scope: tuple[Index, ...], guard: Expr) -> None:
         f = Fold(self._again(x))  # w may hold x itself
@@ -323,13 +326,13 @@ class Reverse:
 
     def probe(self, active: set[str], t: Tensor, weight: Expr) -> dict[str, list[Contribution]]:
         """What t's definition passes to the tensors of `active` alone."""
-        kept = self.active, self.found
-        self.active, self.found = active, {}
+        kept = self.active, self.found, self.anchors
+        self.active, self.found, self.anchors = active, {}, set()
         try:
             self.walk(t, weight)
             return self.found
         finally:
-            self.active, self.found = kept
+            self.active, self.found, self.anchors = kept
 
     def walk(self, t: Tensor, weight: Expr) -> None:
         """Descend from a definition; its own value is read, not computed again."""

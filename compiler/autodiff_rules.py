@@ -130,9 +130,7 @@ _UNARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "exp": lambda x, a: x,
     "exp2": lambda x, a: product([x, const(math.log(2))]),
     "expm1": lambda x, a: call("add", x, 1.0),
-    "log": lambda x, a: call("div", 1.0, a),
     "log2": lambda x, a: call("div", 1 / math.log(2), a),
-    "log1p": lambda x, a: call("div", 1.0, call("add", a, 1.0)),
     "sqrt": lambda x, a: call("div", 0.5, x),
     "rsqrt": lambda x, a: product([const(-0.5), _ratio(x, a)]),
     "sin": lambda x, a: call("cos", a),
@@ -156,6 +154,8 @@ _NARY: dict[str, Callable[[Expr, Expr], Shares]] = {
     "div": _div,
     "neg": lambda x, w: (product([w, const(-1.0)]),),
     "abs": _abs,
+    "log": lambda x, w: (_ratio(w, x.args[0]),),
+    "log1p": lambda x, w: (_ratio(w, call("add", x.args[0], 1.0)),),
     "min": _min,
     "max": _max,
     "pow": _pow,
@@ -168,8 +168,12 @@ _NARY: dict[str, Callable[[Expr, Expr], Shares]] = {
 }
 
 
-def local_rules(x: Expr, w: Expr) -> Shares:
-    """What a node with adjoint w passes to each of its operands. KeyError for an unknown one."""
+def local_rules(x: Expr, w: Expr, known: bool = False) -> Shares:
+    """What a node with adjoint w passes to each of its operands; `known` says that its value need
+    not be computed. KeyError for an unknown one."""
+    if known and x.op == "div":
+        b = x.args[1]
+        return _ratio(w, b), product([const(-1.0), _ratio(product([w, x]), b)])
     rule = _NARY.get(x.op)
     if rule is not None:
         return rule(x, w)
