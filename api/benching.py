@@ -64,7 +64,7 @@ def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
     from opwright.compiler.stored import stored_form
     from opwright.compiler.timing import Row, shape_text
     from opwright.packages import function_of, import_package
-    from opwright.search.evaluate import memory_limit
+    from opwright.search.loads import memory_limit
     from opwright.search.measure import compare
     from opwright.search.results import Options
     from opwright.verify.inputs import workload_case

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opwright.compiler.elaborate import Spec
     from opwright.ir.op import Operator
     from opwright.packages import Compiled
-    from opwright.search.run import Event
+    from opwright.search.events import Event
 
 
 class Module(Mapping[str, "Operation"]):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from opwright.search.run import (
+from opwright.search.events import (
     Confirmed,
     Confirming,
     Evaluated,

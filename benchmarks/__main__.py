@@ -26,7 +26,7 @@ from opwright.compiler.elaborate import load_spec
 from opwright.compiler.pipeline import CompileError, compile_spec
 from opwright.compiler.timing import Row
 from opwright.grammar.diagnostics import DiagnosticError
-from opwright.search.evaluate import host
+from opwright.search.loads import host
 
 HERE = Path(__file__).resolve().parent
 SPECS, RESULTS = HERE.parent / "specs", HERE / "results"

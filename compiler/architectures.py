@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from opwright.compiler.backend import ships
 from opwright.ir.op import Operator
 from opwright.search.archive import Candidate
+from opwright.search.events import Choice, Evaluated, SearchResult
 from opwright.search.objective import Metrics, Scorer
 from opwright.search.results import TextSpace
-from opwright.search.run import Choice, Evaluated, SearchResult
 from opwright.search.space import Space, parse, space_of
 
 CLEARLY = 1.02  # how much better a candidate must be on one architecture to be a variant of its own

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from opwright.compiler.package_spec import PackagedVariant, ReferenceCase
 from opwright.compiler.timing import Baselines, Row
 from opwright.ir.op import Operator
+from opwright.search.events import Choice, Event, SearchResult
 from opwright.search.propose import Proposal, Proposer, View
-from opwright.search.run import Budget, Choice, Event, SearchResult
+from opwright.search.run import Budget
 from opwright.search.space import Space, parse
 from opwright.verify.inputs import Case
 from opwright.verify.numeric import Bound

@@ -30,26 +30,23 @@ from opwright.compiler.candidates import Candidate
 from opwright.compiler.devices import DEVICES
 from opwright.compiler.execution import execute
 from opwright.compiler.importing import Static, static_gates
-from opwright.compiler.loads import workloads
+from opwright.compiler.known import Known
 from opwright.compiler.modelled import modelled
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.timing import OWN, ZERO, shape_text
-from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DTYPES
 from opwright.ir.expr import evaluate, leaves
 from opwright.ir.launch import BoundPlan, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import ORDER, weakest
-from opwright.ir.reference import reference
 from opwright.ir.tile import TileProgram, row_major
 from opwright.ir.tiletext import show_program
 from opwright.search.archive import Archive, archive_path
+from opwright.search.events import Choice
 from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
-from opwright.search.run import Choice, search
-from opwright.verify.inputs import Case, generate
-from opwright.verify.numeric import Bound, bounds
+from opwright.search.run import search
 
 TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")  # the first one ranks unless one is named
 ANYTHING = 1 << 40  # bytes and steps of a workload that is only modelled
@@ -202,7 +199,7 @@ def compiled(
     return out, refused
 
 
-class _Evaluator:
+class _Evaluator(Known):
     """Judges block programs; the evaluator protocol of the search. Latencies are modelled."""
 
     measured = False
@@ -210,42 +207,13 @@ class _Evaluator:
     def __init__(
         self, op: Operator, targets: tuple[str, ...], effort: Effort, identity: str
     ) -> None:
-        self.op, self.targets, self.effort, self.identity = op, targets, effort, identity
-        made = generate(op, effort.seed, CASES)
-        self._bounds: dict[int, Mapping[str, Bound]] = {}
-        self._notes = list(made.notes)
-        self.cases = [x for x in made.cases if self._has_reference(x)]
-        self._loads, notes = workloads(op, ANYTHING, ANYTHING)
-        self._notes += notes
+        self.targets, self.effort, self.identity = targets, effort, identity
+        super().__init__(op, effort.seed, CASES, ANYTHING, ANYTHING)
 
     @property
     def context(self) -> str:
         parts = (self.op.digest, self.identity, self.targets, self.effort.seed)
         return f"1 {parts} {self.effort.require}"
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return tuple(dict.fromkeys(self._notes))
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        return {s.name: s.weight for _, s in self._loads}
-
-    def bound(self, case: Case) -> Mapping[str, Bound]:
-        """Reference values of a case, computed once."""
-        if id(case) not in self._bounds:
-            self._bounds[id(case)] = bounds(
-                self.op, case, lambda x, sizes, params: reference(self.op, x, params, sizes)
-            )
-        return self._bounds[id(case)]
-
-    def _has_reference(self, case: Case) -> bool:
-        try:
-            self.bound(case)
-        except InputError as e:
-            self._notes.append(f"{case} left out: {e}")
-            return False
-        return True
 
     def evaluate(
         self, jobs: Sequence[Job], incumbent: Incumbent | None
@@ -305,7 +273,7 @@ class _Evaluator:
     ) -> tuple[dict[str, dict[str, float]], list[str]]:
         metrics: dict[str, dict[str, float]] = {}
         notes = []
-        for _, scaled in self._loads:
+        for _, scaled in self.loads:
             name = scaled.name
             if not serves(self.op, job.program, scaled.sizes, scaled.params):
                 if incumbent is not None and name in incumbent.base_metrics:
@@ -333,7 +301,7 @@ class _Evaluator:
         """(modelled seconds of what ships at each workload and target, what serves a workload)."""
         out: list[Mapping[str, Any]] = []
         serving: dict[str, str] = {}
-        for _, scaled in self._loads:
+        for _, scaled in self.loads:
             fits = [
                 s for s in chosen
                 if serves(self.op, s.choice.program, scaled.sizes, scaled.params)

@@ -7,9 +7,24 @@ depend on as leading axes. Inside a law a call of the operator itself stays a ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from opwright.compiler import codes
+from opwright.compiler.call_parts import (
+    Bound,
+    CallSite,
+    Copier,
+    Interface,
+    Sink,
+    chosen_type,
+    constant,
+    in_caller,
+    interface_of,
+    local_dtype,
+    loose_indices,
+    param_values,
+    shape_text,
+    solve_extent,
+)
 from opwright.compiler.codes import KINDS, Findings
 from opwright.compiler.interface import is_default_limit
 from opwright.compiler.intrinsics import call_form, is_intrinsic, variant
@@ -21,7 +36,6 @@ from opwright.compiler.scope import (
     Scope,
     Whole,
     bounding,
-    from_affine,
     same_extent,
 )
 from opwright.compiler.terms import Terms
@@ -29,22 +43,15 @@ from opwright.compiler.variadic import leading_axes, variadic_size
 from opwright.grammar import ast
 from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import DiagnosticError
-from opwright.grammar.format_expr import format_expr
-from opwright.ir.dtypes import BOOL, DTYPES, F32, F64, I64, DType
 from opwright.ir.expr import (
-    TRUE,
     ZERO,
     Expr,
-    affine,
     call,
-    cast,
     conjunction,
     free_vars,
-    leaves,
     param,
     read,
     read_parts,
-    reduction,
     rename,
     show,
     size,
@@ -54,49 +61,7 @@ from opwright.ir.expr import (
     var,
     walk,
 )
-from opwright.ir.op import Clause, LawCall, OpAxis, Operator, Param, Recurrence, Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """What a caller sees of an operator."""
-
-    name: str
-    sizes: tuple[str, ...]
-    params: tuple[Param, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CallSite:
-    """A precondition of a called operator at the place of the call, in the caller's terms."""
-
-    op: str
-    span: Span
-    what: str  # as it is written in the called operator
-    condition: Expr
-    over_values: bool = False  # a `requires`; otherwise a `where`
-
-
-@dataclass(slots=True)
-class Sink:
-    """Where the tensors and preconditions of calls go."""
-
-    tensors: list[Tensor] = field(default_factory=list)
-    sites: list[CallSite] = field(default_factory=list)
-    origin: dict[str, tuple[Span, str]] = field(default_factory=dict)
-    calls: list[LawCall] = field(default_factory=list)
-    busy: frozenset[str] = frozenset()  # tensors of the recurrence being defined
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A call whose arguments were matched: `sizes` and `params` map the callee's leaves."""
-
-    args: Mapping[str, Whole]
-    leaves: Mapping[Expr, Expr | None]
-    params: Mapping[str, Expr]
+from opwright.ir.op import LawCall, OpAxis, Operator, Param, Tensor
 
 
 class Calls:
@@ -148,7 +113,7 @@ class Calls:
             if v is None:
                 good = False
             else:
-                out[key] = v if isinstance(v, Whole) else _constant(v, arg)
+                out[key] = v if isinstance(v, Whole) else constant(v, arg)
         return out if good else None
 
     def _elaborate(
@@ -170,7 +135,7 @@ class Calls:
             v = values.get(k, values.get(decl.name))
             if isinstance(decl.type, ast.TypeRef) and decl.type.name in options:
                 wanted = None if v is None else v.dtype
-                types.setdefault(decl.type.name, _choose(options[decl.type.name], wanted))
+                types.setdefault(decl.type.name, chosen_type(options[decl.type.name], wanted))
         try:
             return self.library.operator(key, types)  # type: ignore[arg-type]
         except DiagnosticError as error:
@@ -251,8 +216,8 @@ class Calls:
             codes.WRONG_SHAPE,
             node.span,
             what=f"argument `{wanted.name}`",
-            found=_shape(v.shape),
-            wanted=_shape(wanted.shape),
+            found=shape_text(v.shape),
+            wanted=shape_text(wanted.shape),
         )
         return False
 
@@ -278,28 +243,28 @@ class Calls:
         params: dict[str, Expr] = {}
         values_of_law = self.own is not None and self.own[1] is callee
         for p in callee.params:
-            before = {**known, **_params(callee, params)}
+            before = {**known, **param_values(callee, params)}
             value = self._param(p, given, places, before, values_of_law)
             if value is None:
                 return None
             params[p.name] = value
         for _, _, extent, actual in pairs:
-            _solve(extent, actual, known)
+            solve_extent(extent, actual, known)
         for s in callee.sizes:
             if size(s) not in known:
                 self.findings.add(codes.UNKNOWN_SIZE, node.span, op=callee.name, name=s)
                 return None
-        total: dict[Expr, Expr | None] = {**known, **_params(callee, params)}
+        total: dict[Expr, Expr | None] = {**known, **param_values(callee, params)}
         for t, k, extent, actual in pairs:
-            wanted = _replace(extent, total)
+            wanted = in_caller(extent, total)
             if wanted is not None and actual is not None and not self._same(wanted, actual):
                 self.findings.add(
                     codes.WRONG_SHAPE,
                     places[t.name].span,
                     what=f"argument `{t.name}` of `{callee.name}`",
-                    found=_shape(args[t.name].shape),
-                    wanted=_shape([
-                        wanted if j == k else _replace(a.hi, total) for j, a in enumerate(t.axes)
+                    found=shape_text(args[t.name].shape),
+                    wanted=shape_text([
+                        wanted if j == k else in_caller(a.hi, total) for j, a in enumerate(t.axes)
                     ]),
                 )  # fmt: skip
                 return None
@@ -332,7 +297,7 @@ class Calls:
                     cure=f"pass `{p.name} = ...`",
                 )
                 return None
-            value = _replace(p.default, known)
+            value = in_caller(p.default, known)
             return p.default if value is None else value
         v = given[p.name]
         place = places[p.name]
@@ -352,7 +317,7 @@ class Calls:
             made = self._argument(f"{name}.{t.name}", bound.args[t.name], t, (), node.span)
             if made is None:
                 return None
-            if _loose(made[0]):
+            if loose_indices(made[0]):
                 self.findings.add(
                     codes.UNSUPPORTED,
                     node.span,
@@ -419,7 +384,7 @@ class Calls:
             self._emit(made[0], node, callee)
         for t in callee.tensors:
             names[t.name] = (self.terms.fresh(f"{callee.name}_{t.name}"), prefix)
-        copier = _Copier(self.terms, names, bound.leaves, lifted)
+        copier = Copier(self.terms, names, bound.leaves, lifted)
         for t in callee.tensors:
             self._emit(copier.tensor(t, names[t.name][0]), node, callee)
         self._preconditions(node, callee, copier)
@@ -437,14 +402,14 @@ class Calls:
 
     def _written(self, node: ast.Call, callee: Operator, bound: Bound) -> Results:
         """The results as expressions: definitions are written out where they are read."""
-        copier = _Copier(self.terms, {}, bound.leaves, ())
+        copier = Copier(self.terms, {}, bound.leaves, ())
         known: dict[str, tuple[tuple[Expr, ...], Expr]] = {}
         for t in callee.tensors:
             assert t.body is not None
             names = copier.fresh(t.body, axes=[a.name for a in t.axes])
             body = substitute(rename(t.body, names), copier.known)
             known[t.name] = tuple(var(names[a.name]) for a in t.axes), body
-        sizes = {t.name: [_replace(s, bound.leaves) for s in t.shape] for t in callee.tensors}
+        sizes = {t.name: [in_caller(s, bound.leaves) for s in t.shape] for t in callee.tensors}
 
         def element(
             name: str, index: tuple[Expr, ...], fill: Expr | None, span: Span
@@ -570,10 +535,10 @@ class Calls:
             self.terms.record(e, span)
             return e
 
-        shape = tuple(_replace(s, known) for s in t.shape)
+        shape = tuple(in_caller(s, known) for s in t.shape)
         return Whole(f"the result `{t.name}`", shape, kind, t.dtype, at, None if prefix else name)
 
-    def _preconditions(self, node: ast.Call, callee: Operator, copier: _Copier) -> None:
+    def _preconditions(self, node: ast.Call, callee: Operator, copier: Copier) -> None:
         for fact in callee.facts:
             if not is_default_limit(fact):
                 here = copier.expression(fact)
@@ -583,171 +548,3 @@ class Calls:
                 here = copier.closed(c)
                 what = f"{c.name}: {show(c.expr)}"
                 self.sink.sites.append(CallSite(callee.name, node.span, what, here, True))
-
-
-class _Copier:
-    """Copies a callee's definitions: fresh indices, sizes and reads in the caller's terms."""
-
-    def __init__(
-        self,
-        terms: Terms,
-        names: Mapping[str, tuple[str, tuple[Expr, ...]]],
-        known: Mapping[Expr, Expr | None],
-        lifted: Sequence[tuple[str, Interval]],
-    ) -> None:
-        self.terms, self.names, self.lifted = terms, names, lifted
-        self.known = {k: v for k, v in known.items() if v is not None}
-
-    def fresh(self, *parts: Expr, axes: Sequence[str] = ()) -> dict[str, str]:
-        bound = {b: None for p in parts for x in walk(p) if x.op == "fold" for b in x.attr.binders}
-        return {n: self.terms.index(n, None) for n in (*axes, *bound)}
-
-    def expression(
-        self,
-        e: Expr,
-        names: Mapping[str, str] | None = None,
-        outer: Mapping[Expr, Expr] | None = None,
-    ) -> Expr:
-        names = self.fresh(e) if names is None else names
-        e = substitute(rename(e, names), {**self.known})
-
-        def rule(x: Expr) -> Expr | None:
-            if x.op != "read":
-                return None
-            name, index, fill = read_parts(x)
-            new, prefix = self.names[name]
-            return read(new, (*(substitute(p, outer or {}) for p in prefix), *index), x.kind, fill)
-
-        return transform(e, rule)
-
-    def _outer(self) -> tuple[list[OpAxis], dict[Expr, Expr]]:
-        axes, outer = [], {}
-        for n, (lo, hi) in self.lifted:
-            copy = self.terms.index(self.terms.display.get(n, n), (lo, hi))
-            axes.append(OpAxis(copy, lo, hi))
-            outer[var(n)] = var(copy)
-        return axes, outer
-
-    def tensor(self, t: Tensor, name: str) -> Tensor:
-        assert t.body is not None
-        axes, outer = self._outer()
-        init = () if t.recurrence is None else (t.recurrence.init,)
-        names = self.fresh(t.body, *init, axes=[a.name for a in t.axes])
-        for a in t.axes:
-            lo, hi = (substitute(b, self.known) for b in (a.lo, a.hi))
-            self.terms.ranges[names[a.name]] = (lo, hi)
-            axes.append(OpAxis(names[a.name], lo, hi))
-        # the callee's sizes may themselves depend on outer indices
-        body = substitute(self.expression(t.body, names, outer), outer)
-        recurrence = None
-        if t.recurrence is not None:
-            recurrence = Recurrence(
-                names[t.recurrence.axis],
-                substitute(self.expression(t.recurrence.init, names, outer), outer),
-                tuple(self.names[n][0] for n in t.recurrence.group),
-            )
-        return Tensor(name, t.dtype, tuple(axes), body, recurrence=recurrence)
-
-    def closed(self, clause: Clause) -> Expr:
-        assert clause.expr is not None
-        axes, outer = self._outer()
-        e = substitute(self.expression(clause.expr, None, outer), outer)
-        if not axes:
-            return e
-        ranges = tuple((a.lo, a.hi) for a in axes)
-        return reduction("all", tuple(a.name for a in axes), ranges, e, TRUE)
-
-
-def interface_of(op: Operator) -> Interface:
-    return Interface(op.name, op.sizes, op.params, op.inputs, op.outputs)
-
-
-def local_dtype(e: Expr) -> DType:
-    """The type of a local: what its outermost cast says, else f32, or f64 where an operand is."""
-    if e.kind == "int":
-        return I64
-    if e.kind == "bool":
-        return BOOL
-    if e.op in ("cast", "round"):
-        marked: DType = e.attr
-        return marked
-    for x in walk(e):
-        mark = x.attr.acc if x.op == "fold" else x.attr
-        if x.op in ("cast", "round", "fold") and mark == F64:
-            return F64
-    return F32
-
-
-def _choose(options: Sequence[str], wanted: DType | None) -> str:
-    """The option that an argument's type asks for: itself, else the narrowest that holds it."""
-    if wanted is not None and wanted.name in options:
-        return wanted.name
-    precision = wanted.mantissa if wanted is not None else F32.mantissa
-    wide = [o for o in options if DTYPES[o].mantissa >= precision]
-    return min(wide, key=lambda o: DTYPES[o].bits) if wide else max(
-        options, key=lambda o: DTYPES[o].mantissa
-    )  # fmt: skip
-
-
-def _constant(e: Expr, node: ast.Expr) -> Whole:
-    """A single value as a tensor without axes."""
-
-    def at(index: tuple[Expr, ...], fill: Expr | None, span: Span) -> Expr | None:
-        return e
-
-    return Whole(f"`{format_expr(node)}`", (), e.kind, None, at)
-
-
-def _loose(t: Tensor) -> set[str]:
-    assert t.body is not None
-    return free_vars(t.body) - {a.name for a in t.axes}
-
-
-def _params(callee: Interface, params: Mapping[str, Expr]) -> dict[Expr, Expr | None]:
-    out: dict[Expr, Expr | None] = {}
-    for p in callee.params:
-        if p.name in params:
-            e, leaf = params[p.name], param(p.name, p.dtype.kind)
-            out[leaf] = cast(e, p.dtype) if p.dtype.kind == "real" and e is not leaf else e
-    return out
-
-
-def _replace(e: Expr, known: Mapping[Expr, Expr | None]) -> Expr | None:
-    """An expression over a callee's sizes in the caller's terms; None where one is not known."""
-    mapping = {}
-    for x in leaves(e, "size", "param"):
-        found = known.get(x)
-        if found is None:
-            return None
-        mapping[x] = found
-    return substitute(e, mapping)
-
-
-def _solve(extent: Expr, actual: Expr | None, known: dict[Expr, Expr | None]) -> None:
-    """Find one unknown size of an affine extent such as 2 * D."""
-    form = affine(extent)
-    unknown = [x for x in leaves(extent, "size") if x not in known]
-    if form is None or actual is None or len(unknown) != 1 or unknown[0] not in form:
-        return
-    total: dict[Expr | None, int] = dict(affine(actual) or {})
-    if not total:
-        total[actual] = 1
-    for x, c in form.items():
-        if x is unknown[0]:
-            continue
-        value = x if x is None else _replace(x, known)
-        if x is not None and value is None:
-            return
-        inner: Mapping[Expr | None, int] = {None: 1}
-        if value is not None:
-            form_of_value = affine(value)
-            inner = {value: 1} if form_of_value is None else form_of_value
-        for y, d in inner.items():
-            total[y] = total.get(y, 0) - c * d
-    factor = form[unknown[0]]
-    if all(c % factor == 0 for c in total.values()):
-        known[unknown[0]] = from_affine({k: c // factor for k, c in total.items()})
-
-
-def _shape(shape: Sequence[Expr | None]) -> str:
-    return ", ".join("?" if s is None else show(s) for s in shape)

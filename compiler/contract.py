@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from opwright.compiler import codes
-from opwright.compiler.calls import Calls, Sink
+from opwright.compiler.call_parts import Sink
+from opwright.compiler.calls import Calls
 from opwright.compiler.codes import Findings
 from opwright.compiler.definitions import Body, prune, reads
 from opwright.compiler.interface import Interface, bounds

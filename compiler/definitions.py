@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from opwright.compiler import codes
-from opwright.compiler.calls import Calls, local_dtype
+from opwright.compiler.call_parts import local_dtype
+from opwright.compiler.calls import Calls
 from opwright.compiler.codes import KINDS, Findings
 from opwright.compiler.dependencies import (
     Definition,

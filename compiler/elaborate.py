@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from opwright.compiler import codes
-from opwright.compiler.calls import Calls, CallSite
-from opwright.compiler.calls import Interface as CallInterface
+from opwright.compiler.call_parts import CallSite
+from opwright.compiler.call_parts import Interface as CallInterface
+from opwright.compiler.calls import Calls
 from opwright.compiler.codes import Findings, did_you_mean
 from opwright.compiler.contract import Contract
 from opwright.compiler.definitions import Body, prune

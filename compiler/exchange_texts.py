@@ -12,7 +12,7 @@ from typing import Any
 from opwright.backends.cpp.policy import CALLS, HEADERS, PRAGMAS
 from opwright.backends.triton.targets import TARGETS
 from opwright.compiler.devices import DEVICES
-from opwright.search.evaluate import host
+from opwright.search.loads import host
 
 JUDGED = (
     "Results are judged against the spec in float64 within its tolerances, on boundary sizes and "

@@ -24,10 +24,11 @@ from opwright.ir.plan import Plan, PlanError
 from opwright.ir.record import Record
 from opwright.ir.tile import TileProgram
 from opwright.search.archive import Candidate as Tried
+from opwright.search.events import Choice, Evaluated, SearchResult
 from opwright.search.exchange import Answer, Exchange, Folder, Texts
 from opwright.search.propose import Builtin
 from opwright.search.results import Emitted, Given
-from opwright.search.run import Budget, Choice, Evaluated, SearchResult
+from opwright.search.run import Budget
 from opwright.search.space import IllegalSchedule
 
 WORDS = """# Request {round}: {operator} in {language} for {targets}

@@ -35,9 +35,11 @@ from opwright.ir.op import Operator
 from opwright.ir.record import Record
 from opwright.ir.tiletext import show_program
 from opwright.search.archive import Archive, archive_path
-from opwright.search.evaluate import CandidateEvaluator, Load, host
+from opwright.search.evaluate import CandidateEvaluator, Load
+from opwright.search.events import Choice
+from opwright.search.loads import host
 from opwright.search.results import Built, Emitted, Job, Options, Tools
-from opwright.search.run import Choice, search
+from opwright.search.run import search
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
 F32_LANES = {"x86-64-v4": 16, "x86-64-v3": 8, "portable": 8}

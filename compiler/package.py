@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import opwright.runtime
 from opwright.compiler import package_code as code
 from opwright.compiler import package_docs as docs
-from opwright.compiler.package_folder import PACKAGE_KIND, EmitError, write_folder
+from opwright.compiler.package_data import own_version, package_metadata, reference_values
+from opwright.compiler.package_folder import EmitError, write_folder
 from opwright.compiler.package_kinds import templates
 from opwright.compiler.package_spec import (
     ISA_LEVELS,
@@ -39,7 +36,7 @@ from opwright.compiler.package_spec import (
     types_label,
 )
 from opwright.compiler.wheel import build_wheel, metadata, wheel_name
-from opwright.ir.op import Operator, Tensor
+from opwright.ir.op import Operator
 from opwright.runtime.describe import argument
 from opwright.verify.certificate import certificate_text
 
@@ -82,7 +79,7 @@ def emit(spec: PackageSpec, out: Path) -> EmitResult:
             spec.kind.extras,
             spec.license,
         ),
-        f"opwright ({_opwright_version()})",
+        f"opwright ({own_version()})",
         pure=not spec.kind.native,
     )
     wheel = wheel_name(spec.distribution, version, tag)
@@ -189,7 +186,7 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
             module = arrays_module(packaged.operator).replace(".", "/")
             files[f"{module}.py"] = packaged.arrays.source.encode()
     files[f"spec/{spec.operator.name}.op"] = spec.source.encode()
-    files["reference.json"] = _json(_reference(spec))
+    files["reference.json"] = _json(reference_values(spec))
     certificate = spec.certificate or docs.certificate(spec)
     files["certificate.json"] = _json(certificate)
     files["CERTIFICATE.txt"] = (spec.certificate_text or certificate_text(certificate)).encode()
@@ -201,7 +198,7 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     for name, data in files.items():
         if name.endswith(".py"):
             ast.parse(data, name, feature_version=OLDEST_PYTHON)
-    files["metadata.json"] = _json(_metadata(spec, files))
+    files["metadata.json"] = _json(package_metadata(spec, files))
     return files
 
 
@@ -253,7 +250,7 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
         "package_text": repr(spec.package),
         "operator": op.name,
         "function": docs.function_name(op),
-        "opwright": _opwright_version(),
+        "opwright": own_version(),
         "version": repr(op.version),
         "digest": op.digest or "sha256:" + hashlib.sha256(spec.source.encode()).hexdigest(),
         "title": docs.title(op).replace("\\", "\\\\").replace('"""', "'''"),
@@ -370,147 +367,5 @@ def _arrays_table(packaged: PackagedOperator) -> list[str]:
     return [*found, *(["wide=True"] if arrays.wide else [])]
 
 
-def _reference(spec: PackageSpec) -> dict[str, Any]:
-    cases = []
-    for packaged in spec.operators:
-        op = packaged.operator
-        for case in packaged.cases:
-            given = {
-                **dict(case.params),
-                **{s: case.sizes[s] for s in op.free_sizes if s in case.sizes},
-            }
-            cases.append(
-                {
-                    "name": case.name,
-                    "types": dict(op.types),
-                    "given": given,
-                    "inputs": {t.name: _stored(t, case.inputs[t.name]) for t in op.inputs},
-                    "outputs": {
-                        t.name: _expected(
-                            case.outputs[t.name], case.tolerance.get(t.name, (0.0, 0.0))
-                        )
-                        for t in op.outputs
-                    },
-                }
-            )
-    return {"format": 1, "cases": cases}
-
-
-def _number(value: Any) -> Any:
-    """A JSON number, or text for what JSON has no number for."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return repr(value) if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _stored(t: Tensor, array: NDArray[Any]) -> dict[str, Any]:
-    """Numbers of a native type, bits of any other."""
-    wanted = np.dtype(t.dtype.storage)
-    if array.dtype != wanted:
-        raise EmitError(f"reference input {t.name} is {array.dtype}; it must be stored as {wanted}")
-    return {"shape": list(array.shape), "data": [_number(v) for v in array.reshape(-1)]}
-
-
-def _expected(array: NDArray[Any], tolerance: tuple[float, float]) -> dict[str, Any]:
-    values = np.asarray(array)
-    return {
-        "shape": list(values.shape),
-        "data": [_number(v) for v in values.reshape(-1)],
-        "abs": tolerance[0],
-        "rel": tolerance[1],
-    }
-
-
-def _metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
-    op = spec.operator
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    spec_path = f"spec/{op.name}.op"
-    return {
-        "format": 1,
-        "kind": PACKAGE_KIND,
-        "id": spec.package,
-        "name": spec.distribution,
-        "version": op.version,
-        "license": spec.license,
-        "generator": {"name": "opwright", "version": _opwright_version()},
-        "operator": f"{op.name}@{op.version}",
-        "spec": {"path": spec_path, "digest": op.digest, "sha256": digests[spec_path]},
-        "platform": spec.platform,
-        "backend": _backend(spec),
-        "unrun": list(spec.unrun),
-        "python-depends": [],
-        "bindings": [
-            {
-                "types": dict(p.operator.types),
-                "variants": [
-                    {
-                        "name": v.name,
-                        "guards": list(v.guards),
-                        "source": source_path(p.operator, v),
-                        "verdict": docs.verdict(v.records),
-                        "libraries": {
-                            level: {"path": path, "sha256": digests[path]}
-                            for level in ISA_LEVELS
-                            if level in v.libraries
-                            for path in [library_path(p.operator, v, level)]
-                        },
-                    }
-                    for v in p.variants
-                ],
-            }
-            for p in spec.operators
-        ],
-        "assumed": list(code.preconditions(op).assumed),
-        "backward": [
-            {
-                "package": backward_module(n),
-                "operator": b.spec.operator.name,
-                "gradients": list(b.outputs),
-            }
-            for n, b in enumerate(spec.backward)
-        ],
-        "workloads": [
-            {
-                "name": w.name,
-                "weight": w.weight,
-                "sizes": dict(w.sizes),
-                "params": dict(w.params),
-                "types": dict(w.types),
-            }
-            for w in op.workloads
-        ],
-        "benchmarks": {
-            "machine": dict(spec.machine),
-            "rows": [
-                {
-                    "workload": m.workload,
-                    "types": dict(m.types),
-                    "variant": m.variant,
-                    "seconds": m.seconds,
-                    "baselines": dict(m.baselines),
-                }
-                for m in spec.benchmarks
-            ],
-        },
-        "modelled": [dict(m) for m in spec.modelled],
-        "resources": dict(spec.resources),
-        "provenance": dict(spec.provenance),
-        "files": digests,
-    }
-
-
-def _backend(spec: PackageSpec) -> dict[str, Any]:
-    if spec.kind.native:
-        return {"type": "cpu", "archs": list(ISA_LEVELS)}
-    targets = dict.fromkeys(x for p in spec.operators for v in p.variants for x in v.targets)
-    return {"type": spec.backend, "archs": list(targets)}
-
-
 def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _opwright_version() -> str:
-    try:
-        return importlib.metadata.version("opwright")
-    except importlib.metadata.PackageNotFoundError:
-        return "unversioned"

@@ -32,7 +32,7 @@ _JAX = ("jax>=0.4.31",)
 _TABLES = frozenset(
     ("__init__.py", "arrays.py", "cases.py", "describe.py", "files.py", "formulas.py")
 )
-_ARRAYS = frozenset(("jaxop.py", "jaxmain.py", "transforms.py"))
+_ARRAYS = frozenset(("jaxop.py", "jaxgrad.py", "jaxmain.py", "transforms.py"))
 _SHARED = _TABLES | {
     "binding.py",
     "cli.py",

@@ -44,8 +44,9 @@ from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.ir.op import Operator
 from opwright.ir.record import Verdict
+from opwright.search.events import Choice, Event
 from opwright.search.propose import Proposer
-from opwright.search.run import Budget, Choice, Event
+from opwright.search.run import Budget
 
 if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
@@ -155,7 +156,7 @@ def compile_spec(
         raise KeyboardInterrupt
     package = _package(spec, name, spec.source, found, chosen)
     notes: list[str] = []
-    if backward and chosen.name != "jax" and not first.stopped:
+    if backward and not first.stopped:
         package, notes = _with_backward(package, spec, name, found, chosen, budget, seed, require)
     emitted = emit(package, out)
     result = _result(emitted.folder, emitted.wheel, found, chosen)

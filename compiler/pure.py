@@ -23,21 +23,19 @@ from opwright.compiler.backend import (
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.functional import arrays_of, functional_numeric
 from opwright.compiler.importing import static_gates
-from opwright.compiler.loads import workloads
+from opwright.compiler.known import Known
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.timing import OWN, Row, rows, shape_text
-from opwright.ir.binding import InputError
 from opwright.ir.op import Operator
-from opwright.ir.reference import reference
 from opwright.ir.tile import TileProgram
 from opwright.search.archive import Archive, archive_path
-from opwright.search.evaluate import host, memory_limit
+from opwright.search.events import Choice
+from opwright.search.loads import host, memory_limit
 from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
-from opwright.search.run import Choice, search
+from opwright.search.run import search
 from opwright.search.space import ChoiceSpace
-from opwright.verify.inputs import Case, generate, workload_case
-from opwright.verify.numeric import Bound, bounds
+from opwright.verify.inputs import workload_case
 
 TARGET = "cpu(jax)"
 CASES = 14
@@ -137,46 +135,17 @@ def _variant(c: Choice, printed: Candidate, op: Operator) -> PackagedVariant:
     )
 
 
-class _Evaluator:
+class _Evaluator(Known):
     """Judges functions of arrays; the evaluator protocol of the search."""
 
     def __init__(self, op: Operator, c: Candidate, effort: Effort, identity: str) -> None:
-        self.op, self.candidate, self.seed, self.identity = op, c, effort.seed, identity
-        made = generate(op, effort.seed, CASES if effort.primary else CASES // 2)
-        self._bounds: dict[int, Mapping[str, Bound]] = {}
-        self._notes = list(made.notes)
-        self.cases = [x for x in made.cases if self._has_reference(x)]
+        self.candidate, self.identity = c, identity
         limit = memory_limit() if effort.primary else SMALLER
-        self._loads, notes = workloads(op, limit)
-        self._notes += notes
+        super().__init__(op, effort.seed, CASES if effort.primary else CASES // 2, limit)
 
     @property
     def context(self) -> str:
         return f"1 {self.op.digest} {self.identity} {host()} {self.seed} {len(self.cases)}"
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return tuple(dict.fromkeys(self._notes))
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        return {s.name: s.weight for _, s in self._loads}
-
-    def bound(self, case: Case) -> Mapping[str, Bound]:
-        """Reference values of a case, computed once."""
-        if id(case) not in self._bounds:
-            self._bounds[id(case)] = bounds(
-                self.op, case, lambda x, sizes, params: reference(self.op, x, params, sizes)
-            )
-        return self._bounds[id(case)]
-
-    def _has_reference(self, case: Case) -> bool:
-        try:
-            self.bound(case)
-        except InputError as e:
-            self._notes.append(f"{case} left out: {e}")
-            return False
-        return True
 
     def evaluate(
         self, jobs: Sequence[Job], incumbent: Incumbent | None
@@ -219,12 +188,12 @@ class _Evaluator:
 
         out = {}
         with Process(c.source, c.plan, self.op) as process:
-            for w, scaled in self._loads:
+            for w, scaled in self.loads:
                 case = workload_case(self.op, w, scaled, self.seed * 1009 + 1)
                 try:
                     found = process.seconds(case.inputs, case.params, case.sizes, REPEATS)
                 except RunError as e:
-                    self._notes.append(f"{scaled.name} was not timed: {e}")
+                    self.note(f"{scaled.name} was not timed: {e}")
                     continue
                 out[scaled.name] = statistics.median(found)
         return out
@@ -232,7 +201,7 @@ class _Evaluator:
     def rows(self, metrics: Mapping[str, Mapping[str, float]], effort: Effort) -> list[Row]:
         """The function's times and those of the baselines; every call allocates its results."""
         out: list[Row] = []
-        for w, scaled in self._loads:
+        for w, scaled in self.loads:
             name, shape = scaled.name, shape_text(self.op, scaled.sizes)
             if name not in metrics:
                 continue
@@ -257,7 +226,7 @@ class _Evaluator:
             processes = {
                 n: stack.enter_context(Process(c.source, c.plan, self.op)) for n, c in texts.items()
             }
-            for w, scaled in self._loads:
+            for w, scaled in self.loads:
                 case = workload_case(self.op, w, scaled, self.seed * 1009 + 1)
                 seen: dict[int, list[float]] = {n: [] for n in texts}
                 try:

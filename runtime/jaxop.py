@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from .arrays import ELEMENTS, STORED_AS_BITS
 from .describe import Binding, Env, Spec
+from .jaxgrad import Gradients
 
 # 64-bit integers that JAX stores in 32 bits unless jax_enable_x64 is set
 _NARROWED = {"i64": "int32", "u64": "uint32"}
@@ -40,11 +41,29 @@ class JaxOperator:
         self.spec, self.package, self.results = spec, package, results
         self.folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._gradients: Gradients | None = None
 
     def call(self, inputs: Sequence[Any], given: Sequence[Any]) -> Any:
         """The result for arrays, tracers or, where an input has no axes, Python numbers."""
+        arrays = self.admit(inputs)
+        if self.gradients:
+            outs = self.gradients.call(arrays, given)
+        else:
+            outs = self.results_of(arrays, given)
+        if len(outs) == 1:
+            return outs[0]
+        return self.results(*outs) if self.results else outs
+
+    @property
+    def gradients(self) -> Gradients | None:
+        """The gradients that the package carries, looked up at the first call."""
+        if self.spec.backward and self._gradients is None:
+            self._gradients = Gradients(self)
+        return self._gradients
+
+    def results_of(self, arrays: Sequence[Any], given: Sequence[Any]) -> tuple[Any, ...]:
+        """The results for admitted arrays, without a rule for gradients."""
         spec = self.spec
-        arrays = self._admit(inputs)
         binding = self.select(arrays, given)
         shapes = [tuple(x.shape) for x in arrays]
         flat = [spec.flat_shape(t, s) for t, s in zip(spec.inputs, shapes)]
@@ -55,14 +74,12 @@ class JaxOperator:
         found = self._function(binding)(*flattened, *values)
         outs = found if isinstance(found, tuple) else (found,)
         visible = [tuple(spec.output_shape(t, env, lead)) for t in spec.outputs]
-        outs = tuple(y if y.shape == s else y.reshape(s) for y, s in zip(outs, visible))
-        if len(outs) == 1:
-            return outs[0]
-        return self.results(*outs) if self.results else outs
+        return tuple(y if y.shape == s else y.reshape(s) for y, s in zip(outs, visible))
 
     # -- admission ---------------------------------------------------------------------------------
 
-    def _admit(self, inputs: Sequence[Any]) -> list[Any]:
+    def admit(self, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs as JAX arrays; TypeError for what is none."""
         spec, jnp = self.spec, self.jax.numpy
         out = []
         for n, (t, x) in enumerate(zip(spec.inputs, inputs)):
@@ -135,7 +152,7 @@ class JaxOperator:
         traced = {
             p.name: keywords[p.name]
             for p in spec.params
-            if p.kind == "real" and self._is_array(keywords.get(p.name))
+            if p.kind == "real" and self.is_array(keywords.get(p.name))
         }
         known = [1.0 if n in traced else keywords[n] for n in names]
         env = spec.resolve(flat, known)
@@ -149,8 +166,11 @@ class JaxOperator:
         ordered = [*(p.name for p in spec.params), *spec.free]
         return [traced.get(n, env[n]) for n in ordered], env, frozenset(traced)
 
-    def _is_array(self, value: Any) -> bool:
-        if value is None or isinstance(value, (int, float, bool)):
+    def is_array(self, value: Any) -> bool:
+        """Whether a param is an array or a tracer, not a number of Python or numpy."""
+        if value is None or type(value) in (int, float, bool):
+            return False
+        if type(value).__module__ == "numpy":
             return False
         return hasattr(value, "dtype") and getattr(value, "shape", None) == ()
 

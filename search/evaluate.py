@@ -9,81 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import platform
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from opwright.ir.binding import InputError
-from opwright.ir.op import Operator, Workload
-from opwright.ir.record import ORDER, weakest
+from opwright.ir.op import Workload
 from opwright.ir.tile import TileProgram
 from opwright.search import quiet
 from opwright.search.calls import (
-    Runner,
     arguments,
     buffers,
-    edges,
     floor,
     scratch_bytes,
-    strided,
 )
+from opwright.search.judging import Judge
+from opwright.search.loads import host, workloads
 from opwright.search.measure import Timing, timings
 from opwright.search.results import (
-    Built,
     Confirmation,
-    Emitted,
     Evaluation,
     Incumbent,
     Job,
-    Options,
-    Tools,
 )
-from opwright.search.sandbox import Died, Shared, Worker
-from opwright.verify.inputs import Case, generate, workload_case
-from opwright.verify.memory import GUARDED, Frame, facts_hold, slots
+from opwright.search.sandbox import Died, Worker
+from opwright.verify.inputs import Case, workload_case
+from opwright.verify.memory import Frame, facts_hold, slots
 from opwright.verify.numeric import (
-    Bound,
     Known,
-    Numeric,
     Peer,
     bounds,
-    numeric,
 )
-from opwright.verify.policy import tested_instead
-from opwright.verify.sizes import Scaled, default_workload, scale, work
+from opwright.verify.sizes import Scaled, work
 
 LONG = 0.1  # seconds of a call beyond which candidate 0 or an incumbent is not timed again
-# said in every record of something that was executed
-CONFINED = "run in a killable process of the same user, which is no security boundary"
-
-
-def host() -> str:
-    """The processor by its model name, and how many of them."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name} x{os.cpu_count()}"
-
-
-def memory_limit() -> int:
-    """Bytes of one workload's buffers that this machine can hold several times."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        total = 4 << 30
-    return min(512 << 20, total // 24)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,60 +57,8 @@ class Load:
     check: Case
 
 
-class CandidateEvaluator:
-    """The evaluator for C++ candidates on this machine; use it as a context manager.
-
-    `near` are tile extents and vector widths that test sizes should straddle, `blocks` those of a
-    text that was not read. What could not be tested or measured as declared is in `notes`.
-    """
-
-    def __init__(
-        self,
-        op: Operator,
-        tools: Tools,
-        options: Options | None = None,
-        near: Sequence[int] = (8, 16, 32, 64),
-        blocks: Sequence[int] = (),
-    ) -> None:
-        self.op, self.tools = op, tools
-        options = options or Options()
-        self.options = replace(
-            options,
-            threads=options.threads or os.cpu_count() or 1,
-            bytes_limit=options.bytes_limit or memory_limit(),
-        )
-        made = generate(op, self.options.seed, self.options.cases, near)
-        self.cases, self._notes = list(made.cases), list(made.notes)
-        self.near, self.blocks = near, blocks
-        self._bounds: dict[int, Mapping[str, Bound]] = {}
-        self._expected: dict[str, Known | Peer] = {}
-        self._variants: dict[tuple[str, ...], tuple[Case, ...]] = {}
-        self._built: dict[str, tuple[Emitted, Built]] = {}
-        self._lock = threading.RLock()
-        self._local = threading.local()
-        self._arenas: list[Shared] = []
-        self._long: dict[tuple[str, str], float] = {}  # (program, workload) -> known latency
-        self.live: set[Worker] = set()
-        self.stopped = threading.Event()  # after Ctrl-C no worker is started any more
-        self._patience = quiet.PATIENCE
-        self._pool = ThreadPoolExecutor(self.options.workers, "candidate")
-        self.cases = [c for c in self.cases if self._has_reference(c)]
-
-    def __enter__(self) -> CandidateEvaluator:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for a in self._arenas:
-            a.close()
-        self._arenas.clear()
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return tuple(dict.fromkeys(self._notes))
+class CandidateEvaluator(Judge):
+    """The evaluator for C++ candidates on this machine; use it as a context manager."""
 
     @property
     def context(self) -> str:
@@ -161,36 +71,12 @@ class CandidateEvaluator:
     def weights(self) -> Mapping[str, float]:
         return {x.scaled.name: x.scaled.weight for x in self.loads}
 
-    def _has_reference(self, case: Case) -> bool:
-        try:
-            self.bound(case)
-        except InputError as e:
-            self._notes.append(f"{case} left out: {e}")
-            return False
-        return True
-
     # -- workloads --------------------------------------------------------------------------------
 
     def _workloads(self) -> list[tuple[Workload | None, Scaled]]:
-        out: list[tuple[Workload | None, Scaled]] = []
-        bound = self.op.types
-        own = [
-            w for w in self.op.workloads if all(bound.get(k, v) == v for k, v in w.types.items())
-        ]
-        if self.op.workloads and not own:
-            types = ", ".join(f"{k} = {v}" for k, v in bound.items())
-            self._notes.append(f"no workload is declared for {types}: those of other types count")
-        for w in own or self.op.workloads:
-            try:
-                scaled = scale(self.op, w, self.options.bytes_limit, self.options.work_limit)
-            except InputError as e:
-                self._notes.append(str(e))
-                continue
-            out.append((w, scaled))
-        if not out:
-            out.append((None, default_workload(self.op)))
-        self._notes += [s.note for _, s in out if s.note]
-        return out
+        found, notes = workloads(self.op, self.options.bytes_limit, self.options.work_limit)
+        self._notes += notes
+        return found
 
     @cached_property
     def loads(self) -> Sequence[Load]:
@@ -234,110 +120,6 @@ class CandidateEvaluator:
                 w.interrupt()
         for job, result in sorted(passed, key=lambda p: p[0].number):
             yield job, self._timed(job, result, incumbent)
-
-    def judge(self, job: Job) -> Evaluation:
-        """Everything but timing: safety, build, numeric gate."""
-        with self._lock:  # the prover's terms belong to one thread at a time
-            try:
-                given = job.given
-                records = given.records if given else tuple(self.tools.safety(job.program))
-            except (ValueError, RuntimeError) as e:
-                return Evaluation("unproved", f"the safety gate failed: {e}")
-        bad = next((r for r in records if r.status == "REFUTED"), None)
-        if bad is not None:
-            return Evaluation("refuted", f"{bad.id}: {bad.reason}", "", records)
-        reached = weakest(r.status for r in records)
-        if self.options.require == "PROVED" and ORDER.index(reached) < ORDER.index("PROVED"):
-            weak = next((r for r in records if r.status == reached), None)
-            why = f"{weak.id}: {weak.reason}" if weak else "no safety record"
-            return Evaluation("unproved", f"safety is {reached}: {why}", "", records)
-        try:
-            emitted, built = self._library(job)
-        except (ValueError, RuntimeError, OSError) as e:
-            return Evaluation("unbuilt", str(e).splitlines()[0][:500], "", records)
-        source = hashlib.sha256(emitted.source.encode()).hexdigest()
-        facts = {"seconds": built.seconds, "size": built.size}
-        found = self._numeric(job, built, f"sha256:{source}")
-        executed = (replace(r, assumptions=(*r.assumptions, CONFINED)) for r in found.records)
-        records = (*records, *executed)
-        base = Evaluation("ok", "", source, records, {**facts, "error": found.error})
-        failed = found.refuted
-        if failed is not None:
-            kind = "wrong"
-            if failed.id == "G6.runs":
-                kind = "timeout" if "no answer" in failed.reason else "crashed"
-            return replace(base, status=kind, reason=failed.reason)
-        if any(r.kind == "G6" and r.status == "UNKNOWN" for r in found.records):
-            return replace(base, status="unproved", reason=found.records[0].reason)
-        return replace(base, records=tuple(tested_instead(records))) if job.given else base
-
-    def _library(self, job: Job) -> tuple[Emitted, Built]:
-        """The built candidate, from memory or by building it (the builder has a cache of its
-        own).
-        """
-        with self._lock:
-            known = self._built.get(job.digest)
-            if known is not None:
-                return known
-            emitted = job.given.emitted if job.given else self.tools.emit(job.program)
-        built = _remembered(self.tools.build(emitted))
-        with self._lock:
-            return self._built.setdefault(job.digest, (emitted, built))
-
-    # -- numeric gate -----------------------------------------------------------------------------
-
-    def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
-        cases = [*self.cases, *self._own_sizes(job.program)]
-        watched = job.given is not None and any(r.status != "PROVED" for r in job.given.records)
-        guarded = GUARDED if self.options.guarded or watched else ()
-        layouts = ("rows", "gapped", *guarded)
-        need = max((slots(self.op, c, k)[1] for c in cases for k in layouts), default=0)
-        shared = self._arena(need)
-        run = Runner(self, job.program, built, shared)
-        try:
-            return numeric(
-                self.op, cases, run, self.bound, subject, self._notes, everywhere=guarded
-            )
-        finally:
-            run.close()
-
-    def _own_sizes(self, program: TileProgram) -> tuple[Case, ...]:
-        """Cases next to the program's own tiles and blocks, under the facts that it assumes."""
-        facts = [f for f in program.facts if not strided(f)]
-        blocks = [n for n in edges(program) or self.blocks if n not in self.near]
-        key = (*sorted(map(repr, facts)), *map(str, blocks))
-        with self._lock:
-            if key not in self._variants:
-                o = self.options
-                count = max(6, o.cases // 2) if facts else 6
-                made = generate(
-                    self.op,
-                    o.seed + 1,
-                    count,
-                    blocks,
-                    facts=facts,
-                    specials=bool(facts),
-                    beyond=blocks,
-                )
-                self._variants[key] = tuple(c for c in made.cases if self._has_reference(c))
-            return self._variants[key]
-
-    def bound(self, case: Case) -> Mapping[str, Bound]:
-        """Reference values of a case, computed once."""
-        with self._lock:
-            if id(case) not in self._bounds:
-                self._bounds[id(case)] = bounds(self.op, case, self.tools.reference)
-            return self._bounds[id(case)]
-
-    def _arena(self, size: int) -> Shared:
-        """This thread's block of shared memory, large enough."""
-        shared: Shared | None = getattr(self._local, "shared", None)
-        if shared is None:
-            shared = Shared(size)
-            self._local.shared = shared
-            self._arenas.append(shared)
-        shared.grow(size)
-        return shared
 
     # -- timing -----------------------------------------------------------------------------------
 
@@ -411,10 +193,6 @@ class CandidateEvaluator:
             if job is not None and self.serves(job.program, load):
                 return job
         return None
-
-    @property
-    def threads(self) -> int:
-        return self.options.threads
 
     def _measure(
         self,
@@ -576,18 +354,6 @@ def _as_completed(futures: Mapping[Future[Evaluation], Job]) -> Iterator[Future[
     while pending:
         done, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
         yield from done
-
-
-def _remembered(built: Built) -> Built:
-    """Seconds of compiling, also of a library that comes from the builder's cache."""
-    note = built.path.with_suffix(".seconds")
-    try:
-        if built.seconds > 0:
-            note.write_text(repr(built.seconds))
-            return built
-        return replace(built, seconds=float(note.read_text()))
-    except (OSError, ValueError):
-        return built
 
 
 @dataclass(frozen=True, slots=True, eq=False)

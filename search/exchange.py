@@ -23,8 +23,8 @@ from typing import Any
 from opwright.ir.plan import Plan, PlanError, from_json
 from opwright.ir.tile import TileProgram
 from opwright.search.propose import Proposal, Proposer, View
+from opwright.search.ranking import FREE
 from opwright.search.results import Given
-from opwright.search.run import FREE
 from opwright.search.space import IllegalSchedule, Schedule
 
 NAME = "exchange"  # the strategy of schedules that stand for answers

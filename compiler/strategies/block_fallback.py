@@ -17,6 +17,7 @@ from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.normalize import Normal
 from opwright.compiler.strategies.block_math import BlockBuilder
 from opwright.compiler.strategies.fallback import kept, scan_of
+from opwright.compiler.strategies.group import before_first
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
     ONE,
@@ -28,7 +29,6 @@ from opwright.ir.expr import (
     cdiv,
     pid,
     read_parts,
-    rebuild,
     substitute,
     var,
     walk,
@@ -283,7 +283,7 @@ class _Launch:
         if not inner:
             point = {var(a.name): at[n] for n, a in enumerate(u.axes)}
             assert u.body is not None
-            body = self.guarded(u, u.body)
+            body = before_first(self.normal, self.names, u, u.body)
             self.store(u, point, self.e.value(substitute(body, point), self.mask))
             return
         a = u.axes[inner[0]]
@@ -294,21 +294,6 @@ class _Launch:
             self.e.leave()
 
         self.b.loop(a.name, a.lo, a.hi, 1, (), along)
-
-    def guarded(self, u: Tensor, e: Expr) -> Expr:
-        """Reads of the group at the step before the first see that member's `init`."""
-        if e.op == "read" and e.attr[0] in self.names:
-            other = self.normal.tensor(e.attr[0])
-            assert other.recurrence is not None
-            time = [a.name for a in other.axes].index(other.recurrence.axis)
-            _, index, _ = read_parts(e)
-            own = next(a for a in u.axes if u.recurrence and a.name == u.recurrence.axis)
-            if index[time] is var(own.name):
-                return e
-            inside = call("le", own.lo, index[time])
-            point = {var(a.name): i for a, i in zip(other.axes, index, strict=True)}
-            return call("select", inside, e, substitute(other.recurrence.init, point))
-        return rebuild(e, tuple(self.guarded(u, a) for a in e.args))
 
 
 __all__ = ["LANES", "launch", "lower"]

@@ -15,7 +15,7 @@ from opwright.compiler.buffers import Memory, offset
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.normalize import Normal
 from opwright.compiler.strategies.blocking import Tile, choose, in_order
-from opwright.compiler.strategies.group import Group, is_pointwise
+from opwright.compiler.strategies.group import Group, before_first, is_pointwise
 from opwright.compiler.strategies.scatter import Scatter, scatter_of, scattered
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
@@ -30,7 +30,6 @@ from opwright.ir.expr import (
     minimum,
     pid,
     read_parts,
-    rebuild,
     substitute,
     var,
     walk,
@@ -426,7 +425,7 @@ class _Recurrence(_Base):
                 index = tuple(at[n] for n in range(len(u.axes)))
                 point = {var(a.name): i for a, i in zip(u.axes, index, strict=True)}
                 assert u.body is not None
-                body = self.guarded(u, u.body)
+                body = before_first(self.normal, self.names, u, u.body)
                 self.store(u, index, self.e.value(substitute(body, point)))
                 return
             a = u.axes[inner[depth]]
@@ -440,18 +439,3 @@ class _Recurrence(_Base):
             self.b.loop(a.name, a.lo, a.hi, 1, (), along)
 
         nest(0)
-
-    def guarded(self, u: Tensor, e: Expr) -> Expr:
-        """Reads of the group at the step before the first see that member's `init`."""
-        if e.op == "read" and e.attr[0] in self.names:
-            other = self.normal.tensor(e.attr[0])
-            assert other.recurrence is not None
-            time = [a.name for a in other.axes].index(other.recurrence.axis)
-            _, index, _ = read_parts(e)
-            own = next(a for a in u.axes if u.recurrence and a.name == u.recurrence.axis)
-            if index[time] is var(own.name):
-                return e
-            inside = call("le", own.lo, index[time])
-            point = {var(a.name): i for a, i in zip(other.axes, index, strict=True)}
-            return call("select", inside, e, substitute(other.recurrence.init, point))
-        return rebuild(e, tuple(self.guarded(u, a) for a in e.args))

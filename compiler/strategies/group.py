@@ -6,12 +6,12 @@ memory. A group's folds run over one axis each; the indices all its members shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from opwright.compiler.evaluate import Unsupported
 from opwright.compiler.normalize import Normal
-from opwright.ir.expr import ZERO, Expr, Fold, read_parts, rebuild, substitute, var, walk
+from opwright.ir.expr import ZERO, Expr, Fold, call, read_parts, rebuild, substitute, var, walk
 from opwright.ir.op import OpAxis, Tensor
 
 
@@ -99,3 +99,20 @@ def fold_axis(t: Tensor) -> OpAxis:
     if lo is not ZERO or any(x.op in ("var", "read", "fold") for x in walk(hi)):
         raise Unsupported(f"{t.name} has a dependent range")
     return OpAxis(binder, lo, hi)
+
+
+def before_first(normal: Normal, names: Collection[str], u: Tensor, e: Expr) -> Expr:
+    """The expression with reads of a group of recurrences at the step before the first as `init`
+    of who is read."""
+    if e.op == "read" and e.attr[0] in names:
+        other = normal.tensor(e.attr[0])
+        assert other.recurrence is not None
+        time = [a.name for a in other.axes].index(other.recurrence.axis)
+        _, index, _ = read_parts(e)
+        own = next(a for a in u.axes if u.recurrence and a.name == u.recurrence.axis)
+        if index[time] is var(own.name):
+            return e
+        inside = call("le", own.lo, index[time])
+        point = {var(a.name): i for a, i in zip(other.axes, index, strict=True)}
+        return call("select", inside, e, substitute(other.recurrence.init, point))
+    return rebuild(e, tuple(before_first(normal, names, u, a) for a in e.args))

@@ -10,7 +10,7 @@ from opwright.compiler.architectures import built_for, shipped, taken
 from opwright.compiler.elaborate import load_spec
 from opwright.ir.tile import TileProgram
 from opwright.search.archive import Candidate
-from opwright.search.run import Choice, Evaluated, SearchResult
+from opwright.search.events import Choice, Evaluated, SearchResult
 from opwright.search.space import ChoiceSpace, Schedule, parse
 
 SPEC = """opwright "0.1"

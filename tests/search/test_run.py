@@ -18,19 +18,11 @@ from support.simulated import Simulated, spaces
 
 from opwright.ir.op import Objective, Operator
 from opwright.search.archive import Archive, ArchiveError
+from opwright.search.events import Confirmed, Evaluated, Finished, Proposed, SearchResult, Started
 from opwright.search.objective import Scorer
 from opwright.search.propose import Builtin, Proposal, View
 from opwright.search.results import Evaluation, Incumbent, Job
-from opwright.search.run import (
-    Budget,
-    Confirmed,
-    Evaluated,
-    Finished,
-    Proposed,
-    SearchResult,
-    Started,
-    search,
-)
+from opwright.search.run import Budget, search
 from opwright.search.space import ChoiceSpace
 
 

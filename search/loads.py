@@ -1,6 +1,11 @@
-"""Workloads that can be measured or modelled: those of the spec that fit, else one made up."""
+"""What can be measured or modelled here: workloads of the spec that fit, else one made up, and the
+machine that they are measured on."""
 
 from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
 
 from opwright.ir.binding import InputError
 from opwright.ir.op import Operator, Workload
@@ -28,3 +33,25 @@ def workloads(
     if not out:
         out.append((None, default_workload(op)))
     return out, [*notes, *(s.note for _, s in out if s.note)]
+
+
+def host() -> str:
+    """The processor by its model name, and how many of them."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name} x{os.cpu_count()}"
+
+
+def memory_limit() -> int:
+    """Bytes of one workload's buffers that this machine can hold several times."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        total = 4 << 30
+    return min(512 << 20, total // 24)
