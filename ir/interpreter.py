@@ -35,6 +35,7 @@ from opwright.ir.tile import (
     TileProgram,
     Value,
     lanes,
+    written_at,
 )
 from opwright.ir.tileops import (
     KINDS,
@@ -159,7 +160,8 @@ class Machine(Accesses):
         for at in np.argwhere(m.writes == 0)[:1]:
             where, count = _ints(at), int((m.writes == 0).sum())
             what = f"{b.name}{list(where)} is not written ({count} elements)"
-            trap = Trap("missing", what, buffer=b.name, index=where, whole=self.whole)
+            line = written_at(self.program.kernels, b.name)
+            trap = Trap("missing", what, buffer=b.name, index=where, whole=self.whole, line=line)
             trap.guessed = self.guessed
             self.trap(trap)
         if m.owner is not None:

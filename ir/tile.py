@@ -571,6 +571,16 @@ class Builder:
         )
 
 
+def written_at(kernels: Iterable[Kernel], buffer: str) -> str:
+    """The source lines of all stores to a buffer, "" where none is known."""
+    found: dict[str, None] = {}
+    for k in kernels:
+        for s in statements(k.body):
+            if isinstance(s, (Store, Atomic)) and s.buffer.name == buffer and s.name in k.lines:
+                found[k.lines[s.name]] = None
+    return ", ".join(found)
+
+
 def row_major(shape: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """Strides in elements of a dense row-major buffer."""
     out: list[Expr] = []
@@ -617,4 +627,5 @@ __all__ = [
     "row_major",
     "scalar_arguments",
     "statements",
+    "written_at",
 ]

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 
 from opwright.ir.expr import leaves, pid
-from opwright.ir.tile import Axis, Buffer, lanes
+from opwright.ir.tile import Axis, Buffer, lanes, written_at
 from opwright.verify.counting import Counting
 from opwright.verify.encode import Instance
 from opwright.verify.obligation import Case, Collector, Obligation
@@ -60,7 +60,7 @@ class Determined(Collector):
         for w in stores:
             ways |= dict.fromkeys(proposals(encoder, w, element))
         case = (facts, t.any(ways))
-        return self.make(
+        out = self.make(
             "G3",
             "cover",
             -1,
@@ -72,6 +72,8 @@ class Determined(Collector):
             proposed=True,
             otherwise=self.counted(stores, element, facts, ways),
         )
+        out.line = written_at(self.program.kernels, b.name)
+        return out
 
     def counted(
         self,

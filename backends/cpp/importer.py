@@ -35,9 +35,9 @@ from opwright.ir.tile import (
 PIDS = 3
 
 
-def import_program(source: str, bound: BoundPlan, file: str) -> TileProgram:
+def import_program(source: str, bound: BoundPlan, file: str, *, joined: bool = True) -> TileProgram:
     """The program that a candidate's text is; ImportRefusal names what is not understood, and its
-    line."""
+    line. Without `joined` what the text unrolls stays in pieces."""
     ours = trusted(source)
     text, stub = ours if ours is not None else (source, "")
     unit = parse(text, file, stub)
@@ -48,7 +48,7 @@ def import_program(source: str, bound: BoundPlan, file: str) -> TileProgram:
             buffers[name] = replace(b, strides=None)
     while True:
         try:
-            kernels = _kernels(unit, bound, buffers, known, file, ours is not None)
+            kernels = _kernels(unit, bound, buffers, known, file, ours is not None, joined)
         except NoIndex as e:
             flat = flat_view(buffers[e.buffer], (), known)
             if flat is None or flat == buffers[e.buffer]:
@@ -73,6 +73,7 @@ def _kernels(
     known: Mapping[Expr, Expr],
     file: str,
     ours: bool,
+    joined: bool,
 ) -> list[Kernel]:
     kernels = []
     for n, launch in enumerate(bound.launches):
@@ -80,7 +81,7 @@ def _kernels(
         if any(c.kernel == label for c in bound.launches[:n]):
             label = f"{label}_{n}"
         reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours)
-        kernels.append(replace(reader.kernel(), name=label))
+        kernels.append(replace(reader.kernel(joined), name=label))
     return kernels
 
 
@@ -125,7 +126,7 @@ class _Kernel:
         self.builder = Builder(launch.kernel, launch.grid)
         self.reader = Statements(self.builder, file, unit.functions, known, frozenset(facts), ours)
 
-    def kernel(self) -> Kernel:
+    def kernel(self, joined: bool) -> Kernel:
         f, args = self.function, self.launch.args
         m = self.reader
         m.at(f.line)
@@ -146,6 +147,8 @@ class _Kernel:
             m.env[ident] = C(t, here)
         m.run(f)
         k, moved = finished(self.builder.kernel(), m.fillers, m.kept, m.trusted)
+        if not joined:
+            return k
         labels = {moved(v): label for v, label in m.labels.items()}
         return reroll(k, labels)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_memory import Memory
 from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
@@ -42,14 +44,19 @@ def plain_name(name: str) -> str:
     return base
 
 
-class Calls(Memory):
+class Calls(Memory, ABC):
     """Meaning of calls; what a name does not have is refused by name."""
 
     trusted = False
     facts: frozenset[Expr] = frozenset()
 
-    def expression(self, n: Node) -> C:  # given by the reader of statements
-        raise NotImplementedError
+    @abstractmethod
+    def expression(self, n: Node) -> C:
+        """What an expression is."""
+
+    @abstractmethod
+    def by_lane(self, name: str, n: Node, numbers: tuple[int, ...]) -> C:
+        """A lambda for each lane: its parameter is the lane, or the lane's number."""
 
     def call(self, n: Node) -> C:
         name, _, numbers, _ = n.attr
@@ -242,10 +249,6 @@ class Calls(Memory):
 
     def memory_type(self, t: CType) -> CType:
         return t
-
-    def by_lane(self, name: str, n: Node, numbers: tuple[int, ...]) -> C:
-        """A lambda for each lane: its parameter is the lane, or the lane's number."""
-        raise NotImplementedError
 
 
 def small(numbers: tuple[int, ...]) -> DType:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_structure import STEPS, names, nodes, plain, target
 from opwright.backends.cpp.importer_values import C, Pointer
-from opwright.ir.expr import Expr, call, cdiv, const, leaves, maximum, var
+from opwright.ir.expr import ZERO, Expr, call, cdiv, const, leaves, maximum, var
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.polynomial import expression, polynomial
 
@@ -32,7 +32,8 @@ class Reader(Protocol):
 class Counter:
     """variable = lo, lo + step, ... below hi; `down`: = lo, lo - step, ... from hi on.
 
-    `by` is a step that is no number; `statement` is the syntax that steps.
+    `by` is a step that is no number; `statement` is the syntax that steps; a pointer counts the
+    elements from `base` on.
     """
 
     variable: int
@@ -44,6 +45,11 @@ class Counter:
     down: bool
     by: Expr | None
     statement: Node
+    base: Pointer | None = None
+
+    def holds(self, e: Expr) -> Any:
+        """What the variable is where its count is `e`."""
+        return e if self.base is None else further(self.base, e)
 
     def at(self, n: Expr) -> Expr:
         """The counter after so many steps."""
@@ -74,7 +80,9 @@ def counted(
         if v not in m.env or v in m.moves(*body) or v in m.moves(*(x for x in steps if x is not s)):
             continue
         start = m.env[v]
-        if not isinstance(start.what, Expr) or start.what.kind != "int":
+        base = start.what if isinstance(start.what, Pointer) else None
+        lo = start.what if base is None else ZERO
+        if not isinstance(lo, Expr) or lo.kind != "int":
             continue
         if (names(cond) | names(s)) & inside - {v}:
             raise m.refuse("a loop whose bound or step its body assigns", line)
@@ -90,8 +98,18 @@ def counted(
             m.check(call("lt", 0, by), "divisor", "the step of a loop is positive")
         number = 1 if by is not None else abs(int(moved_by.attr))
         label = next(n.attr[1] for n in nodes(s) if n.op == "name" and n.attr[0] == v)
-        return Counter(v, label, start.type, start.what, bound, number, down, by, s)
+        return Counter(v, label, start.type, lo, bound, number, down, by, s, base)
     return None
+
+
+def further(p: Pointer, by: Expr) -> Pointer:
+    """The pointer so many elements further on."""
+    return Pointer(p.buffer, p.lead, p.offset + by)
+
+
+def symbolic(c: C) -> C:
+    """A counter at any time; of a pointer the elements that it has passed."""
+    return C(c.type, further(c.what, _SYMBOL) if isinstance(c.what, Pointer) else _SYMBOL)
 
 
 def step_of(m: Reader, s: Node, v: int) -> Expr | None:
@@ -102,12 +120,16 @@ def step_of(m: Reader, s: Node, v: int) -> Expr | None:
     old = m.env[v]
     m.quiet += 1
     try:
-        m.env[v] = C(old.type, _SYMBOL)
+        m.env[v] = symbolic(old)
         m.expression(n)
         new = m.env[v].what
     finally:
         m.env[v] = old
         m.quiet -= 1
+    if isinstance(new, Pointer) and isinstance(old.what, Pointer):
+        if (new.buffer, new.lead) != (old.what.buffer, old.what.lead):
+            return None
+        new = new.offset - old.what.offset
     if not isinstance(new, Expr):
         return None
     p = polynomial(new - _SYMBOL)
@@ -122,7 +144,7 @@ def bound_of(m: Reader, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, 
     old = m.env[v]
     m.quiet += 1
     try:
-        m.env[v] = C(old.type, _SYMBOL)
+        m.env[v] = symbolic(old)
         e = m.truth(m.expression(cond))
     finally:
         m.env[v] = old
@@ -131,14 +153,14 @@ def bound_of(m: Reader, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, 
         load = x.attr
         if load.op != "load" or load.attr.buffer.role != "in":
             raise m.refuse("a loop whose bound is read from memory that may change", line)
-    return bound_in(m, e, old, by)
+    return bound_in(m, e, ZERO if isinstance(old.what, Pointer) else old.what, by)
 
 
-def bound_in(m: Reader, e: Expr, old: C, by: Expr) -> tuple[Expr, bool] | None:
+def bound_in(m: Reader, e: Expr, start: Expr, by: Expr) -> tuple[Expr, bool] | None:
     """The bound that a condition over the counter sets; of two the one that is met first."""
     down = by.op == "const" and by.attr < 0
     if e.op == "and":
-        sides = [bound_in(m, x, old, by) for x in e.args]
+        sides = [bound_in(m, x, start, by) for x in e.args]
         if sides[0] is None or sides[1] is None:
             return None
         return call("max" if down else "min", sides[0][0], sides[1][0]), down
@@ -149,10 +171,13 @@ def bound_in(m: Reader, e: Expr, old: C, by: Expr) -> tuple[Expr, bool] | None:
         return None
     a, b = e.args
     if e.op == "ne":
-        other = b if a is _SYMBOL else a if b is _SYMBOL else None
-        if other is None or abs(by.attr if by.op == "const" else 0) != 1:
+        gap = polynomial(b - a)
+        weight = gap.pop((_SYMBOL,), 0)
+        one = abs(by.attr if by.op == "const" else 0) == 1
+        if not one or abs(weight) != 1 or any(not _free(x) for k in gap for x in k):
             return None
-        reached = call("le", other, old.what) if down else call("le", old.what, other)
+        other = expression({k: -c * weight for k, c in gap.items()})
+        reached = call("le", other, start) if down else call("le", start, other)
         m.check(reached, "wrap", "the counter reaches the bound that it is compared with")
         return (other + 1, True) if down else (other, False)
     if a is _SYMBOL and _free(b) and not down:
@@ -196,20 +221,4 @@ def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | N
         return None
     if n.op == "assign" and not n.attr and v not in names(n.args[1]):
         return None
-    if isinstance(c.what, Pointer):
-        return _pointer_step(m, n, v, c)
     return step_of(m, n, v)
-
-
-def _pointer_step(m: Reader, n: Node, v: int, c: C) -> Expr | None:
-    m.quiet += 1
-    try:
-        m.expression(n)
-        new = m.env[v].what
-    finally:
-        m.env[v] = c
-        m.quiet -= 1
-    old = c.what
-    if not isinstance(new, Pointer) or new.buffer != old.buffer or new.lead != old.lead:
-        return None
-    return expression(polynomial(new.offset - old.offset))

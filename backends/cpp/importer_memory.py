@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from opwright.backends.cpp.clang import CType
+from opwright.backends.cpp.importer_arithmetic import Arithmetic
 from opwright.backends.cpp.importer_polynomials import tidy, written
 from opwright.backends.cpp.importer_trips import Trip, most
-from opwright.backends.cpp.importer_values import C, Pointer, Values, dtype_of
+from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
 from opwright.ir.delinearize import logical_index, strides_of
 from opwright.ir.dtypes import DType, decode
 from opwright.ir.expr import (
@@ -45,7 +46,7 @@ class NoIndex(Exception):
         self.buffer, self.refusal = buffer, refusal
 
 
-class Memory(Values):
+class Memory(Arithmetic):
     """Loads and stores; `known` is what the plan's facts say of strides and sizes."""
 
     def __init__(self, builder: Builder, file: str, known: Mapping[Expr, Expr]) -> None:

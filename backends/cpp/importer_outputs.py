@@ -25,6 +25,7 @@ from opwright.ir.tile import (
     Stmt,
     Store,
     Value,
+    written_at,
 )
 
 
@@ -66,8 +67,9 @@ def settle(kernels: list[Kernel], taken: Iterable[str]) -> tuple[list[Kernel], l
         if len(touched) > 1 and not any(_again(u) for u in uses):
             continue  # launches that write parts of it
         whole = Buffer(label, "plan", b.dtype, b.shape)
+        lines = written_at(kernels, b.name)
         kernels[:] = [_moved(k, b, whole, 0, None) for k in kernels]
-        copies.append(_copy(b, whole, _fresh(f"copy_{b.name}", names)))
+        copies.append(_copy(b, whole, _fresh(f"copy_{b.name}", names), lines))
     return [*kernels, *copies], [*places, *(Placement() for _ in copies)]
 
 
@@ -190,9 +192,11 @@ def _moved(k: Kernel, b: Buffer, to: Buffer, drop: int, only: set[object] | None
     return replace(k, body=body, buffers=(*kept, to))
 
 
-def _copy(b: Buffer, source: Buffer, name: str) -> Kernel:
+def _copy(b: Buffer, source: Buffer, name: str, lines: str) -> Kernel:
+    """What no program wrote shows here: as written at the lines of all stores."""
     grid = b.shape[:1] or (ONE,)
     k = Builder(name, grid)
+    k.line = lines
 
     def inner(d: int, at: tuple[Expr, ...]) -> None:
         if d < len(b.shape):

@@ -68,6 +68,12 @@ _RANDOM = "rand randn".split()
 _BINARY = "max min pow floordiv floormod".split()
 
 
+def printed_for(source: str) -> str | None:
+    """The instruction set that a text's first line says it was printed for."""
+    first = _FIRST.match(source)
+    return first[1] if first is not None and first[1] in ISAS else None
+
+
 def trusted(source: str) -> tuple[str, str] | None:
     """(the kernels, lines kept; declarations of the vocabulary) if the text begins with ours."""
     first = _FIRST.match(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from opwright.backends.cpp.clang import BOOL, VOID, Node
+from opwright.backends.cpp.clang import BOOL, VOID, CType, Node
 from opwright.ir.launch import ImportRefusal
 
 Refuse = Callable[[str, int], ImportRefusal]
@@ -215,12 +215,43 @@ def steps_apart(s: Node) -> list[Node]:
     mentioned = [n.attr[0] for n in nodes(root) if n.op == "name"]
     if any(mentioned.count(v) != 1 for v in moved):
         return [s]
-    changed: dict[int, Node] = {id(n): n.args[0] for n in found}
-
-    def without(n: Node) -> Node:
-        if id(n) in changed:
-            return changed[id(n)]
-        return replace(n, args=tuple(without(a) if a is not None else None for a in n.args))
-
-    first = replace(s, args=tuple(without(a) for a in s.args))
+    by = {id(n): n.args[0] for n in found}
+    first = replace(s, args=tuple(changed(a, by) for a in s.args))
     return [first, *(Node("expr", VOID, (n,), None, s.line) for n in found)]
+
+
+def step_within(cond: Node) -> tuple[Node, Node] | None:
+    """A condition without the one step that it takes, and the step."""
+    found = [n for n in nodes(cond) if n.op == "unary" and n.attr in STEPS]
+    if len(found) != 1 or target(found[0].args[0]) is None:
+        return None
+    (step,) = found
+    v = target(step.args[0])
+    mentioned = [n for n in nodes(cond) if n.op == "name" and n.attr[0] == v]
+    apart = any(n.op in ("cond", "lambda") or n.attr in ("&&", "||", ",") for n in nodes(cond))
+    if len(mentioned) != 1 or apart:
+        return None
+    return changed(cond, {id(step): step.args[0]}), step
+
+
+def changed(n: Node, by: dict[int, Node]) -> Node:
+    """A text with nodes (by identity) replaced."""
+    if id(n) in by:
+        return by[id(n)]
+    args = tuple(changed(a, by) if isinstance(a, Node) else a for a in n.args)
+    attr = n.attr
+    if n.op == "lambda":
+        attr = (attr[0], changed(attr[1], by))
+    same = all(a is b for a, b in zip(args, n.args, strict=True)) and attr is n.attr
+    return n if same else replace(n, args=args, attr=attr)
+
+
+def moved_name(n: Node, v: int, sign: str) -> Node:
+    """A text that reads a variable one step further on."""
+    one = Node("int", CType("int", 32), (), 1, n.line)
+    by = {
+        id(x): Node("binary", x.type, (x, one), sign, x.line)
+        for x in nodes(n)
+        if x.op == "name" and x.attr[0] == v
+    }
+    return changed(n, by)

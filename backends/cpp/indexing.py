@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from opwright.backends.cpp import elementwise
 from opwright.backends.cpp.lanes import lane_interval, vector_width
@@ -17,10 +17,12 @@ from opwright.ir.tile import (
     Def,
     Kernel,
     Placement,
+    Stmt,
     Store,
     Value,
     access_axes,
     lanes,
+    matches,
     statements,
 )
 
@@ -80,6 +82,42 @@ class Indexing:
         axes = tuple(axes)
         ways = [range(0, a.extent, self.widths[a]) for a in axes]
         return [dict(zip(axes, c, strict=True)) for c in itertools.product(*ways)]
+
+    # -- order of copies ------------------------------------------------------------------------
+
+    def runs(self, body: Iterable[Stmt]) -> Iterator[list[Stmt]]:
+        """Statements that are printed together: a run copy by copy, any other alone."""
+        todo = list(body)
+        while todo:
+            run = [todo.pop(0)]
+            while self.is_deep(run[0]) and todo and self.is_deep(todo[0]):
+                run.append(todo.pop(0))
+            yield run
+
+    def is_deep(self, s: Stmt) -> bool:
+        """Whether a statement is printed copy by copy; a reduce or scan reads other lanes and ends
+        it."""
+        if isinstance(s, Def):
+            return s.value.op not in ("reduce", "scan") and matches(
+                self.placement.deep, s.value.name
+            )
+        return isinstance(s, Store) and matches(self.placement.deep, s.name)
+
+    def copies(self, run: list[Stmt]) -> Iterator[tuple[Def | Store, At]]:
+        """A run copy by copy; legal in any order, since effects are ordered within a lane only."""
+        own = [s for s in run if isinstance(s, Def | Store)]
+        axes = {s: s.value.axes if isinstance(s, Def) else access_axes(s) for s in own}
+        done: set[tuple[Stmt | int, ...]] = set()
+        order = self.coords(dict.fromkeys(a for s in own for a in axes[s]))
+        first = own[0].value
+        if isinstance(own[0], Def) and first.op == "scan" and first.attr.reverse:
+            order.reverse()
+        for at in order:
+            for s in own:
+                key = (s, *(at[a] for a in axes[s]))
+                if key not in done:
+                    done.add(key)
+                    yield s, at
 
     # -- names and expressions ------------------------------------------------------------------
 

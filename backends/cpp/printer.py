@@ -137,13 +137,9 @@ class _KernelPrinter(Indexing):
         self.out.append("  " * self.depth + text)
 
     def block(self, body: Iterable[Stmt]) -> None:
-        todo = list(body)
-        while todo:
-            s = todo.pop(0)
+        for run in self.runs(body):
+            s = run[0]
             if isinstance(s, Def | Store):
-                run = [s]
-                while self.is_deep(run[0]) and todo and self.is_deep(todo[0]):
-                    run.append(todo.pop(0))  # type: ignore[arg-type]
                 self.straight(run)
             elif isinstance(s, For):
                 self.loop(s)
@@ -157,29 +153,9 @@ class _KernelPrinter(Indexing):
         self.block(body)
         self.depth -= 1
 
-    def is_deep(self, s: Stmt) -> bool:
-        """Whether a statement is printed copy by copy; a reduce or scan reads other lanes and ends
-        it."""
-        if isinstance(s, Def):
-            return s.value.op not in ("reduce", "scan") and matches(
-                self.placement.deep, s.value.name
-            )
-        return isinstance(s, Store) and matches(self.placement.deep, s.name)
-
-    def straight(self, run: list[Def | Store]) -> None:
-        """A run copy by copy; legal in any order, since effects are ordered within a lane only."""
-        axes = {s: s.value.axes if isinstance(s, Def) else access_axes(s) for s in run}
-        done: set[tuple[Stmt, ...]] = set()
-        order = self.coords(dict.fromkeys(a for s in run for a in axes[s]))
-        first = run[0].value
-        if isinstance(run[0], Def) and first.op == "scan" and first.attr.reverse:
-            order.reverse()
-        for at in order:
-            for s in run:
-                key = (s, *(at[a] for a in axes[s]))
-                if key not in done:
-                    done.add(key)  # type: ignore[arg-type]
-                    self.define(s.value, at) if isinstance(s, Def) else self.store(s, at)
+    def straight(self, run: list[Stmt]) -> None:
+        for copy, at in self.copies(run):
+            self.define(copy.value, at) if isinstance(copy, Def) else self.store(copy, at)
         for s in run:
             if isinstance(s, Def) and matches(self.placement.pin, s.value.name):
                 self.pin(s.value)
