@@ -55,7 +55,7 @@ def import_program(source: str, bound: BoundPlan, file: str, *, joined: bool = T
                 raise e.refusal from None
             buffers[e.buffer] = flat
             continue
-        still = _unmoved(kernels, known)
+        still = _unmoved(kernels, known) if ours is None else []
         views = {n: flat_view(buffers[n], (), known) for n in still}
         if not any(views.values()):
             break

@@ -8,7 +8,7 @@ import numpy as np
 
 from opwright.backends.cpp.clang import CType
 from opwright.backends.cpp.importer_values import WIDE, C, Pointer, Values, dtype_of
-from opwright.ir.dtypes import BOOL, DTYPES, F32, I64
+from opwright.ir.dtypes import BOOL, DTYPES, F32, I64, integer_range
 from opwright.ir.expr import (
     FALSE,
     TRUE,
@@ -74,7 +74,13 @@ class Arithmetic(Values):
             return self.fits(e, kind, "a conversion")
         if isinstance(e, Expr) and e.kind == "bool":
             return e if c.type.kind == "vector" else call("select", e, 1, 0)
-        return self.fits(self.number(c), kind, "a conversion")
+        e = self.number(c)
+        low, high = integer_range(dtype_of(kind))
+        a, b = self.interval(e)
+        if self.contract and not (low <= a and b <= high):
+            v = self.materialise(e, dtype_of(kind))  # what is printed so wraps
+            return leaf("value", v, "int")
+        return self.fits(e, kind, "a conversion")
 
     def to_real(self, c: C, kind: CType, old: CType) -> Any:
         e: Expr = c.what if isinstance(c.what, Expr) and c.what.kind == "real" else self.number(c)
@@ -116,7 +122,7 @@ class Arithmetic(Values):
                     else self.as_int(call("or", *both), type_)
                 )
             e = call("and" if op == "&" else "or", x, y)
-            if self.kind(a) != self.kind(b) and op == "&":  # mask & 1
+            if any(c.what is const(1) for c in (a, b)) and op == "&":  # mask & 1
                 return C(type_, call("select", e, 1, 0))
             return C(type_, e) if a.type.kind == "vector" else self.as_int(e, type_)
         if type_.scalar.kind == "real":

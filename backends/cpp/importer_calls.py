@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_memory import Memory
 from opwright.backends.cpp.importer_values import TRUTH, C, Pointer, dtype_of
 from opwright.ir.dtypes import BF16, DTYPES, F16, F32, I64, DType
-from opwright.ir.expr import Expr, call, leaf
+from opwright.ir.expr import ZERO, Expr, call, const, leaf
 from opwright.ir.tile import Scan, Value
 
 _ROWS = frozenset(
@@ -143,8 +144,10 @@ class Calls(Memory, ABC):
             return self.memory_call(name, n)
         args = [self.expression(a) for a in n.args]
         if name == "v_splat":
-            inner = CType("int", t.scalar.bits) if self.is_mask(args[0]) else t.scalar
-            return C(t, self.convert(args[0], inner).what)
+            whole = self.is_mask(args[0]) and not t.scalar.is_integer
+            inner = CType("int", t.scalar.bits) if whole else t.scalar
+            found = self.convert(args[0], inner).what
+            return C(t, mask_of(found) if t.scalar.is_integer else found)
         if name == "v_truth":
             return C(t, self.truth(args[0]))
         if name == "v_iota":
@@ -249,6 +252,15 @@ class Calls(Memory, ABC):
 
     def memory_type(self, t: CType) -> CType:
         return t
+
+
+def mask_of(what: Any) -> Any:
+    """-(i32)c is the truth value c in a vector."""
+    if isinstance(what, Expr) and what.op == "neg" and what.args[0].op == "select":
+        a, b = what.args[0].args[1:]
+        if a is const(1) and b is ZERO:
+            return what.args[0].args[0]
+    return what
 
 
 def small(numbers: tuple[int, ...]) -> DType:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 from opwright.backends.cpp.clang import CType, Node
+from opwright.backends.cpp.importer_calls import mask_of
 from opwright.backends.cpp.importer_expressions import Expressions
 from opwright.backends.cpp.importer_polynomials import exact, tidy
 from opwright.backends.cpp.importer_structure import (
@@ -106,16 +107,8 @@ class Functions(Expressions):
             raise self.refuse(f"{name}: a lambda that is more than a return")
         c = self.expression(inner[0].args[0])
         if isinstance(c.what, Expr) and c.what.kind == "int":
-            return C(n.type, self.mask_of(c.what))
+            return C(n.type, mask_of(c.what))
         return C(n.type, c.what)
-
-    def mask_of(self, e: Expr) -> Expr:
-        """-(i32)c is the truth value c in a vector."""
-        if e.op == "neg" and e.args[0].op == "select":
-            a, b = e.args[0].args[1:]
-            if a is const(1) and b is ZERO:
-                return e.args[0].args[0]
-        return e
 
     def bulk(self, name: str, n: Node) -> C:
         """memset with zero, memcpy and std::fill as loops over elements."""

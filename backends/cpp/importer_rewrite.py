@@ -121,6 +121,22 @@ def used(body: Iterable[Stmt]) -> dict[Value, int]:
     return out
 
 
+class _Filler(Rewriter):
+    """Gives loads what they hold where they do not read, before anything else is replaced."""
+
+    def __init__(self, change: Change, fillers: Mapping[Value, Any]) -> None:
+        super().__init__(change)
+        self.fillers = fillers
+
+    def define(self, v: Value) -> Value | None:
+        m = v.attr
+        if v in self.fillers and m.other != self.fillers[v]:
+            filled = replace_attr(v, Load(m.buffer, m.index, m.mask, self.fillers[v]))
+            self.changed[v] = filled
+            v = filled
+        return super().define(v)
+
+
 def finished(
     k: Kernel, fillers: Mapping[Value, Any], named: set[Value], contract: bool
 ) -> tuple[Kernel, Callable[[Value], Value]]:
@@ -128,17 +144,14 @@ def finished(
     stands for the old values."""
     count = used(k.body)
 
-    def fill(v: Value) -> Value | None:
-        m = v.attr
-        if v in fillers and m.other != fillers[v]:
-            return replace_attr(v, Load(m.buffer, m.index, m.mask, fillers[v]))
+    def join(v: Value) -> Value | None:
         if contract and v.op == "add" and v.dtype.kind == "real":
             x = v.args[0]
             if x.op == "mul" and x not in named and count.get(x) == 1:
                 return Value(v.name, "fma", (*x.args, v.args[1]), v.axes, v.dtype, None)
         return v
 
-    rewriter = Rewriter(fill)
+    rewriter = _Filler(join, fillers)
     return alive(replace(k, body=rewriter.body(k.body))), rewriter.value
 
 
