@@ -81,6 +81,8 @@ class Finder:
         self.loops: dict[Value, tuple[For, str, int]] = {}
         self.blocks: list[Block] = []
         self.late = False  # whether loads go to their last piece
+        self.plan = Plan(None, Axis("c", 1))
+        self.todo: list[Tuple] = []
         self.collect(k.body)
 
     def collect(self, body: tuple[Stmt, ...]) -> None:

@@ -77,7 +77,7 @@ class _Joiner(Finder):
         extent = (1 if old is None else old.extent) * count
         for n in range(1, 9):
             self.plan = Plan(old, Axis(f"c{extent}" if n == 1 else f"c{extent}_{n}", extent))
-            self.todo: list[Tuple] = []
+            self.todo = []
             try:
                 begin()
                 self.follow()

