@@ -60,10 +60,10 @@ MOST_STEPS = 4000  # of statements that a case runs there, over all programs
 def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
     """Records of G6 about a candidate that may be executed."""
     begin = time.perf_counter()
-    if c.plan.backend == "cpp":
-        found = _library(c, static, op, isa, seed)
-    elif c.plan.backend == "triton" and is_text(c.plan.source):
+    if not executes(c):
         found = _understood(c, static, op, isa, seed)
+    elif c.plan.backend == "cpp":
+        found = _library(c, static, op, isa, seed)
     elif c.plan.backend == "triton":
         found = _interpreted(c, static, op, isa, seed)
     elif c.plan.backend == "jax":
@@ -74,6 +74,11 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
     spent = time.perf_counter() - begin
     found = [replace(r, subject=f"{c.plan.source} {c.digest}") for r in found]
     return [replace(found[0], seconds=spent), *found[1:]] if found else []
+
+
+def executes(c: Candidate) -> bool:
+    """Whether code of a candidate runs here; else only what was read of it is computed."""
+    return not (c.plan.backend == "triton" and is_text(c.plan.source))
 
 
 def literals(c: Candidate) -> tuple[int, ...]:

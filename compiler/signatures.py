@@ -37,6 +37,8 @@ def check_signatures(plan: Plan, source: str, op: Operator) -> None:
             _count(at, plan.source, launch, len(found[launch.kernel]) - PROGRAM_IDS)
         elif plan.backend == "cuda":
             _count(at, plan.source, launch, len(found[launch.kernel]))
+        elif plan.backend == "triton" and is_text(plan.source):
+            _fixed(at, plan.source, launch, len(found[launch.kernel]))
         elif plan.backend == "triton":
             _keywords(at, plan.source, launch, found[launch.kernel])
 
@@ -97,6 +99,15 @@ def _count(at: str, source: str, launch: Launch, wanted: int) -> None:
         raise PlanError(
             f"{at}.args: {given} arguments, but {launch.kernel} in {source} takes {wanted}"
             " before its program ids"
+        )
+
+
+def _fixed(at: str, source: str, launch: Launch, wanted: int) -> None:
+    """The constants of a launch are part of such a text already."""
+    if len(launch.args) != wanted:
+        raise PlanError(
+            f"{at}.args: {len(launch.args)} arguments, but {launch.kernel} in {source} takes "
+            f"{wanted}"
         )
 
 

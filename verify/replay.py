@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, ExprError, evaluate
 from opwright.ir.interpreter import Trap, traps
-from opwright.ir.tile import Buffer
+from opwright.ir.tile import Buffer, row_major
 from opwright.verify.draw import Values
 from opwright.verify.obligation import Obligation
 from opwright.verify.point import refute
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # for all replays of one program
 ELEMENTS = 1 << 20  # of one buffer
 STEPS = 60_000
+PATIENCE = 16  # trials for a counterexample that leaves its buffer, after one that does not
 BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000, 140000)
 
 Found = dict[int, tuple[str, dict[str, Any]]]
@@ -64,6 +65,9 @@ class _Replay:
         self.small = prover.small
         self.found: Found = {}
         self.tried: set[tuple[object, ...]] = set()
+        self.faint: Found = {}  # an index is outside of its axis, its address in the buffer
+        self.flat: set[int] = set()  # those of a buffer with an axis of one element
+        self.patience = PATIENCE
         self.open = {
             n: o
             for n, o in enumerate(prover.obligations)
@@ -82,8 +86,15 @@ class _Replay:
         for trial in self.ascending():
             if self.spent() or not self.open:
                 break
+            if self.faint and self.faint.keys() == self.open.keys():
+                self.patience -= 1
+                if not self.patience:
+                    break
             self.attempt(trial)
+        self.found = {**self.faint, **self.found}
         for n, o in list(self.open.items()):
+            if n in self.found:
+                continue
             told = refute(self.prover, o)
             if told is not None:
                 self.found[n] = told
@@ -110,10 +121,40 @@ class _Replay:
             return  # sizes for which the program has no meaning, or too large ones
         for n, o in list(self.open.items()):
             for trap in hit:
-                if matches(o, trap):
-                    del self.open[n]
-                    self.found[n] = self.told(trial, trap)
-                    break
+                if not matches(o, trap):
+                    continue
+                there = self.lands(trial, trap) if trap.kind == "bounds" else None
+                if there is not None:
+                    flat, where = there
+                    if n not in self.faint or (n in self.flat and not flat):
+                        self.flat = self.flat | {n} if flat else self.flat - {n}
+                        said, example = self.told(trial, trap)
+                        more = f" (at the address of {trap.buffer}{list(where)})"
+                        self.faint[n] = f"{said}{more}", {**example, "address_of": list(where)}
+                    continue
+                del self.open[n]
+                self.found[n] = self.told(trial, trap)
+                break
+
+    def lands(self, trial: Trial, trap: Trap) -> tuple[bool, tuple[int, ...]] | None:
+        """The element that has the address of an index out of bounds, if one has: whoever computes
+        addresses sees no fault there; and whether the buffer has an axis of one element."""
+        env: dict[Any, Any] = {**trial.params, **trial.sizes, **trial.strides}
+        b = next((b for b in self.program.buffers() if b.name == trap.buffer), None)
+        if b is None:
+            return None
+        strides = row_major(b.shape) if b.strides is None else b.strides
+        try:
+            shape = [int(evaluate(e, env)) for e in b.shape]
+            steps = [int(evaluate(e, env)) for e in strides]
+        except (ExprError, KeyError):
+            return None
+        if len(trap.index) != len(shape) or 0 in shape:
+            return None
+        elements = sum(i * s for i, s in zip(np.indices(shape, np.int64), steps, strict=True))
+        at = sum(i * s for i, s in zip(trap.index, steps, strict=True))
+        found = np.argwhere(np.asarray(elements) == at)
+        return (1 in shape, tuple(int(i) for i in found[0])) if len(found) else None
 
     def told(self, trial: Trial, trap: Trap) -> tuple[str, dict[str, Any]]:
         integers = {n: a.tolist() for n, a in trial.arrays.items() if a.dtype.kind == "i"}
