@@ -19,7 +19,7 @@ help:
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo "make gallery                            docs/gallery.md anew from specs/"
-	@echo 'make bench                              the operator library against its baselines'
+	@echo 'make bench                              operators against torch, torch.compile and JAX'
 	@echo "make gpu                                Triton candidates on this machine's NVIDIA GPU"
 	@echo "make examples                           run examples/"
 	@echo "make clean                              remove what the other targets made, but .venv"
