@@ -8,11 +8,12 @@ the fact becomes a guard.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 from opwright.compiler.buffers import Memory, dense_facts
+from opwright.compiler.cascade.rewrite import Derivation, derivations, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
@@ -22,11 +23,13 @@ from opwright.compiler.strategies import (
     block_fallback,
     block_rows,
     block_scan,
+    block_stream,
     contraction,
     lanes,
 )
 from opwright.compiler.strategies.fallback import kept
-from opwright.ir.expr import Expr, ExprError
+from opwright.compiler.strategies.group import Group
+from opwright.ir.expr import Expr, ExprError, walk
 from opwright.ir.op import Operator
 from opwright.ir.tile import Kernel, Placement, TileProgram
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
@@ -64,7 +67,72 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         out.append(_composed(op, normal, parts))
         if any(_is_row(p) for p in parts):
             out.append(_composed(op, normal, parts, persistent=True))
+    walked = _streamed(op, normal, parts)
+    if walked is not None:
+        out.append(_composed(op, normal, walked))
+    once = single_pass(op)
+    if once is not None:
+        once_normal = normalize(once)
+        once_parts = partition(once_normal, _STRATEGIES, chains=False)
+        if any(p.strategy != "scalar" for p in once_parts):
+            out.append(replace(_composed(op, once_normal, once_parts, "once"), starts=()))
     return out
+
+
+def _streamed(op: Operator, normal: Normal, parts: list[Part]) -> list[Part] | None:
+    """The parts with contractions that passes over blocks make anew, instead of keeping them; None
+    where there is none."""
+    inner = {
+        p.form.result.name: p.form
+        for p in parts
+        if p.strategy == "contraction" and len(p.group.members) == 1
+        if p.form.result.role == "local"
+    }
+    found = derivations(op) if inner else []
+    while inner:
+        out = _walks(normal, parts, inner, found)
+        bodies = [(p, t) for p in out if p.strategy != "stream" for t in p.group.members]
+        reads = (x for p, t in bodies if t.body is not None for x in walk(p.group.expand(t.body)))
+        needed = {x.attr[0] for x in reads if x.op == "read"}
+        if not needed & set(inner):
+            return out
+        inner = {n: f for n, f in inner.items() if n not in needed}
+    return None
+
+
+def _walks(
+    normal: Normal,
+    parts: list[Part],
+    inner: Mapping[str, contraction.Form],
+    found: list[Derivation],
+) -> list[Part]:
+    out: list[Part] = []
+    for p in parts:
+        if p.strategy == "contraction" and p.form.result.name in inner:
+            continue
+        before = out[-1] if out and out[-1].strategy == "stream" else None
+        for q in (before, None) if before else (None,):
+            members = (*q.group.members, *p.group.members) if q else p.group.members
+            group = Group(normal, members, q.group.earlier if q else p.group.earlier)
+            try:
+                form = block_stream.recognise(group, inner, found)
+            except Unsupported:
+                continue
+            if q:
+                out.pop()
+            out.append(Part(group, "stream", form))
+            break
+        else:
+            out.append(p)
+    return out
+
+
+def _extents(form: block_stream.Form) -> tuple[int, ...]:
+    """Powers of two that depths and columns may fit into."""
+    known = [c.depth.hi for c in form.inner.values()] + [c.hi for c in form.columns.values()]
+    least = max([16, *(int(e.attr) for e in known if e.op == "const")])
+    sizes = tuple(n for n in (64, 128, 32, 16, 256) if n >= least)
+    return sizes or (1 << (least - 1).bit_length(),)
 
 
 def _is_row(p: Part) -> bool:
@@ -117,6 +185,15 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
             {"tile": (128, 128, 32), "warps": 8},
             {"tile": (32, 32, 32)},
         ]
+    if p.strategy == "stream":
+        holes = {
+            "rows": (64, 128, 32, 16),
+            "block": (64, 32, 128, 16),
+            "hold": _extents(p.form),
+            "warps": (4, 8),
+            "stages": (2, 3, 4, 1),
+        }
+        return holes, [{"rows": 128, "warps": 8}, {"block": 32}, {"rows": 32, "block": 32}]
     if p.strategy == "scan":
         holes = {
             "rows": (1, 4, 16),
@@ -193,6 +270,9 @@ def _lower(
         rest = {k: v for k, v in own.items() if k != "tile"}
         dot = block_dot.DotSchedule(rows, columns, depth, **rest)
         return block_dot.lower(name, p.form, memory, dot, memory.real)
+    if p.strategy == "stream":
+        walk = block_stream.StreamSchedule(**own)
+        return block_stream.lower(name, p.form, memory, walk, memory.real)
     if p.strategy == "scan":
         scan = block_scan.ScanSchedule(**own)
         return block_scan.lower(name, p.form, memory, scan, memory.real)

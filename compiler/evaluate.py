@@ -74,6 +74,8 @@ class Evaluator:
         """The expression as a tile in its compute type (real type, i64 or bool)."""
         if _mentions_state(e):
             return self._value(e, mask)  # what a state symbol means changes from step to step
+        if not _reads(e):
+            mask = TRUE  # a mask says where memory may be read
         key = (e, mask)
         for scope in reversed(self.memo):
             if key in scope:
@@ -306,6 +308,11 @@ def _within(index: tuple[Expr, ...], axes: tuple[OpAxis, ...]) -> Expr:
 @cache
 def _mentions_state(e: Expr) -> bool:
     return e.op == "state" or any(_mentions_state(a) for a in e.args)
+
+
+@cache
+def _reads(e: Expr) -> bool:
+    return e.op in ("read", "fold") or any(_reads(a) for a in e.args)
 
 
 _DATA = frozenset(("read", "fold", "state", "value", "cast", "round", "rand", "randn"))

@@ -105,13 +105,13 @@ def folds(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Expr]:
         t = tensors[name]
         if stage.name != chain.name and set(index) != {var(a.name) for a in last.axes}:
             continue
-        pass_ = _Pass(plan).fold(stage.name)
+        pass_ = Pass(plan).fold(stage.name)
         back = {i: var(a.name) for a, i in zip(t.axes, index, strict=True)}
         out[name] = substitute(pass_, back)
     return out
 
 
-class _Pass:
+class Pass:
     """The state of a plan and its expressions over OpIR."""
 
     def __init__(self, plan: Plan) -> None:

@@ -147,8 +147,8 @@ class _Rows(Tiles):
         assert t.body is not None
         at = {var(a.name): i for a, i in zip(t.axes, self.index, strict=True)}
         f = Fold(substitute(t.body, at))
-        if f.kind is None or any(i.op != "const" for i in f.init):
-            raise Unsupported(f"{t.name} is no fold of single elements")
+        if any(i.op != "const" for i in f.init) or (f.kind is None and not f.attr.joins):
+            raise Unsupported(f"{t.name} has no combination across lanes")
         return f
 
     def finish_row(self, t: Tensor) -> None:
@@ -172,7 +172,8 @@ class _Rows(Tiles):
         assert row is not None
         if not views and not rows:
             return []
-        inits = [self.start(f) for f in views]
+        distinct = list({f.state_key: f for f in views}.values())
+        inits = [self.start(f) for f in distinct]
 
         def body(v: Expr, *flat: Value) -> list[Value]:
             self.e.enter()
@@ -183,7 +184,7 @@ class _Rows(Tiles):
             mask = call("and", self.mask, live)
             out: list[Value] = []
             state = list(flat)
-            for f, init in zip(views, inits, strict=True):
+            for f, init in zip(distinct, inits, strict=True):
                 own, state = state[: len(init)], state[len(init) :]
                 out += self.step(f, lane, own, mask, live)
             self.rows_at(rows, lane, mask)
@@ -192,11 +193,12 @@ class _Rows(Tiles):
 
         flat = [x for i in inits for x in i]
         final = list(self.b.loop("start", ZERO, row.hi, self.n.extent, flat, body))
-        ends = []
-        for t, f, init in zip(folds, views, inits, strict=True):
+        ends: dict[object, list[Value]] = {}
+        for f, init in zip(distinct, inits, strict=True):
             own, final = final[: len(init)], final[len(init) :]
-            ends.append(self.combine(t, f, own))
-        return ends
+            t = next(t for t, g in zip(folds, views, strict=True) if g.state_key == f.state_key)
+            ends[f.state_key] = self.combine(t, f, own)
+        return [ends[f.state_key] for f in views]
 
     @property
     def tile(self) -> tuple[Axis, ...]:
@@ -207,6 +209,8 @@ class _Rows(Tiles):
         return self.b.full(first.attr, self.e.dtype(first), *self.tile, name="acc")
 
     def start(self, f: Fold) -> list[Value]:
+        if f.kind is None:
+            return [self.b.full(i.attr, self.e.dtype(i), *self.tile, name="acc") for i in f.init]
         if f.kind in ARG_FOLDS:
             # a lane that sees nothing better points at its first element
             first = self.b.index(self.n.lane, name="first")
@@ -238,6 +242,8 @@ class _Rows(Tiles):
 
     def once(self, f: Fold, lane: Expr, mask: Expr, live: Expr) -> list[Value]:
         """The state of lanes that see one element each."""
+        if f.kind is None:
+            return self.step(f, lane, self.start(f), mask, live)
         v = self.e.spread(self.term(f, lane, mask, live), self.tile)
         if f.kind in ARG_FOLDS:
             return [v, self.e.spread(self.b.index(lane), self.tile)]
@@ -246,6 +252,8 @@ class _Rows(Tiles):
     def step(
         self, f: Fold, lane: Expr, state: Sequence[Value], mask: Expr, live: Expr
     ) -> list[Value]:
+        if f.kind is None:
+            return self.derived(f, lane, state, mask, live)
         v = self.term(f, lane, mask, live)
         b = self.b
         if f.kind in MONOIDS:
@@ -257,9 +265,25 @@ class _Rows(Tiles):
             better = b.ew("or", better, fresh)
         return [b.ew("select", better, v, best), b.ew("select", better, b.index(lane), at)]
 
+    def derived(
+        self, f: Fold, lane: Expr, state: Sequence[Value], mask: Expr, live: Expr
+    ) -> list[Value]:
+        """The state of a derived fold after an element of every lane."""
+        new = self.e.step(f, {var(f.binders[0]): lane}, state, mask)
+        if live is not TRUE:
+            keep = self.b.index(live)
+            new = tuple(self.e.pick(keep, a, b) for a, b in zip(new, state, strict=True))
+        return [self.e.spread(v, self.tile) for v in new]
+
     def combine(self, t: Tensor, f: Fold, state: Sequence[Value]) -> list[Value]:
         """The states of the lanes of a row as one."""
         b = self.b
+        if f.kind is None:
+            return list(
+                self.e.joined(
+                    f, state, lambda m, v: b.reduce(m, self.e.spread(v, self.tile), self.n)
+                )
+            )
         if f.kind in MONOIDS:
             return [b.reduce(str(f.kind), state[0], self.n, name=t.name)]
         best, at = state

@@ -54,6 +54,25 @@ def end(axis: OpAxis, under: Sequence[Expr], row: str, last: Expr) -> Expr:
     return out if out is axis.hi else maximum(ZERO, out)
 
 
+def begin(axis: OpAxis, under: Sequence[Expr], row: str, first: Expr) -> Expr:
+    """A lower bound of the indices at which all conditions can hold for rows from `first` on; 0
+    where nothing is known."""
+    out: Expr = ZERO
+    for c in under:
+        if c.op not in ("le", "lt") or c.args[0].kind != "int":
+            continue
+        low, high = c.args
+        form = affine(high - low)
+        if form is None or form.get(var(axis.name)) != 1 or form.get(var(row), 0) > 0:
+            continue
+        if not all(_known(x) for x in form if x not in (None, var(axis.name), var(row))):
+            continue
+        # axis + a row's part >= 0 (or > 0): the first row of a tile asks for the least
+        rest = substitute(low - high, {var(axis.name): ZERO, var(row): first})
+        out = maximum(out, rest if c.op == "le" else rest + 1)
+    return out
+
+
 def _below(c: Expr, axis: OpAxis, row: str, last: Expr) -> Expr | None:
     if c.op == "or":
         for free, rest in (c.args, c.args[::-1]):

@@ -1,0 +1,639 @@
+"""Folds over entries that are contractions themselves, as one pass of block programs.
+
+A program has a tile of rows and walks over blocks of the folded axis. The entries of a block are
+contracted where they are used and are never in memory; what a block does to the state is derived
+(`compiler.cascade.streams`) where a fold reads another one's result, and plain where it does not.
+A result with columns of its own takes its share of a block as a second contraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from opwright.compiler.buffers import Memory
+from opwright.compiler.cascade.derive import NotFusable
+from opwright.compiler.cascade.rewrite import Derivation
+from opwright.compiler.cascade.streams import NEW, Entry, stream
+from opwright.compiler.evaluate import Resolved, Unsupported
+from opwright.compiler.finite import finite_inputs
+from opwright.compiler.strategies import bounds, contraction
+from opwright.compiler.strategies.block_rows import Made
+from opwright.compiler.strategies.block_tiles import Tiles, alignment
+from opwright.compiler.strategies.contraction import factors_of, product_of
+from opwright.compiler.strategies.group import Group, fold_axis, is_fold, is_pointwise, same_range
+from opwright.ir.dtypes import F32, DType
+from opwright.ir.expr import (
+    TRUE,
+    ZERO,
+    Expr,
+    Fold,
+    call,
+    conjuncts,
+    free_vars,
+    leaf,
+    maximum,
+    minimum,
+    read_parts,
+    rebuild,
+    substitute,
+    var,
+    walk,
+)
+from opwright.ir.op import OpAxis, Tensor
+from opwright.ir.semantics import MONOIDS
+from opwright.ir.tile import Axis, Dot, Kernel, Placement, Value
+
+STEPS = frozenset(MONOIDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`inner` are contractions that every block makes anew. Members share `shared` axes, the last
+    of which is the rows'; a member may have one axis more, its columns. `entries` is the carried
+    state over the first member's axes and `binder`; `read` says how a fold's result is made of
+    it."""
+
+    group: Group
+    inner: Mapping[str, contraction.Form]
+    shared: tuple[OpAxis, ...]
+    columns: Mapping[str, OpAxis]  # member -> its own axis
+    walked: OpAxis
+    entries: tuple[Entry, ...]
+    owner: Mapping[str, str]  # entry -> the member whose columns it has
+    read: Mapping[str, Expr]
+    folds: tuple[Tensor, ...]
+    after: tuple[Tensor, ...]  # pointwise readers of results
+
+    @property
+    def rows(self) -> OpAxis:
+        return self.shared[-1]
+
+
+def recognise(
+    group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+) -> Form:
+    """Raises Unsupported with the reason when the members are no single pass over blocks."""
+    return _Recogniser(group, inner, found).form()
+
+
+class _Recogniser:
+    def __init__(
+        self, group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+    ) -> None:
+        self.group, self.inner, self.found = group, inner, found
+        self.folds = [t for t in group.members if is_fold(t)]
+        self.after = [t for t in group.members if not is_fold(t)]
+        self.results = {t.name for t in self.folds}
+        self.entries: dict[str, Entry] = {}
+        self.owner: dict[str, str] = {}
+        self.read: dict[str, Expr] = {}
+
+    def form(self) -> Form:
+        if not self.folds:
+            raise Unsupported("there is no fold")
+        self.walked = fold_axis(self.folds[0])
+        self.shared = self._shared()
+        columns = {t.name: own for t in self.group.members if (own := self._own(t)) is not None}
+        self.columns = columns
+        for t in self.folds:
+            self._fold(t)
+        for t in self.after:
+            self._pointwise(t)
+        used = {n: f for n, f in self.inner.items() if n in self._entries_read()}
+        for name, c in used.items():
+            reads = {x.attr[0] for e in (c.left, c.right) for x in walk(e) if x.op == "read"}
+            if reads & (self.results | set(self.inner)):
+                raise Unsupported(f"{name} is made of what the walk gives")
+        return Form(
+            self.group,
+            used,
+            self.shared,
+            columns,
+            self.walked,
+            tuple(self.entries.values()),
+            self.owner,
+            self.read,
+            tuple(self.folds),
+            tuple(self.after),
+        )
+
+    # -- axes
+
+    def _shared(self) -> tuple[OpAxis, ...]:
+        """The axes of the first fold but for columns, by the entries that it reads."""
+        t = self.folds[0]
+        f = Fold(t.body)  # type: ignore[arg-type]
+        own = [a.name for a in t.axes]
+        used: set[str] = set()
+        for x in walk(self.group.expand(f.term, self.inner)):
+            if x.op == "read" and x.attr[0] in self.inner:
+                index = read_parts(x)[1]
+                if any(i.op != "var" for i in index):
+                    raise Unsupported(f"{t.name} reads {x.attr[0]} at computed places")
+                used |= {i.attr for i in index}
+        if f.binders[0] not in used:
+            raise Unsupported(f"{t.name} does not walk over entries")
+        out = tuple(a for a in t.axes if a.name in used)
+        if not out or [a.name for a in out] != own[: len(out)] or len(own) > len(out) + 1:
+            raise Unsupported(f"{t.name} has other axes than the entries")
+        if any(a.lo is not ZERO or _dependent(a.hi) for a in t.axes):
+            raise Unsupported(f"{t.name} has an axis that depends on another")
+        return out
+
+    def _own(self, t: Tensor) -> OpAxis | None:
+        """The columns of a member; Unsupported for other axes than the shared ones."""
+        n = len(self.shared)
+        if len(t.axes) not in (n, n + 1) or not all(map(same_range, t.axes[:n], self.shared)):
+            raise Unsupported(f"{t.name} has another index space")
+        if t.recurrence is not None:
+            raise Unsupported(f"{t.name} is a recurrence")
+        last = t.axes[n] if len(t.axes) > n else None
+        if last is not None and (last.lo is not ZERO or _dependent(last.hi)):
+            raise Unsupported(f"{t.name} has an axis that depends on another")
+        return last
+
+    def _here(self, t: Tensor) -> dict[Expr, Expr]:
+        """A member's axes as the first fold's, its columns by a name of their own."""
+        at = {var(a.name): var(b.name) for a, b in zip(t.axes, self.shared, strict=False)}
+        if len(t.axes) > len(self.shared):
+            at[var(t.axes[-1].name)] = var(column_of(self.columns[t.name]))
+        return at
+
+    # -- folds
+
+    def _fold(self, t: Tensor) -> None:
+        assert t.body is not None
+        if not same_range(fold_axis(t), self.walked):
+            raise Unsupported(f"{t.name} folds over another range")
+        f = Fold(t.body)
+        term = self.group.expand(f.term, self.inner)
+        earlier = {x.attr[0] for x in walk(term) if x.op == "read"} & self.results
+        if t.name in self.read:
+            return
+        if not earlier:
+            if f.kind not in STEPS or t.kind != "real":
+                raise Unsupported(f"{t.name} is no fold of single numbers")
+            at = {**self._here(t), var(f.binders[0]): var(self.walked.name)}
+            share, guard = (substitute(e, at) for e in (term, f.guard))
+            while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
+                guard, share = call("and", guard, share.args[0]), share.args[1]
+            e = Entry(t.name, f.kind, share, None, guard)
+            self.read[t.name] = leaf("state", self._add(e, t, guard is not TRUE), "real")
+            return
+        self._derived(t)
+
+    def _derived(self, t: Tensor) -> None:
+        """The entries of a derived pass, with those that are there already."""
+        chosen = next((d for d in self.found if d.holds and self._reads_out(d, t)), None)
+        if chosen is None or chosen.plan is None or chosen.chain is None:
+            raise Unsupported(f"{t.name} reads a result and no single pass is derived")
+        chain = chosen.chain
+        try:
+            made = stream(chosen.plan)
+        except NotFusable as refusal:
+            raise Unsupported(str(refusal)) from None
+        last = self.group.normal.tensor(chain.tensors[chain.name][0])
+        at = {**self._here(last), var(made.binder): var(self.walked.name)}
+        names: dict[Expr, Expr] = {}
+        f = Fold(last.body)  # type: ignore[arg-type]
+        # in a product that is 0 by a factor, infinite others give what the definition gives
+        left_out = f.guard is not TRUE or self.group.expand(f.term, self.inner).op == "select"
+        for e in made.entries:
+            share, guard = self.group.expand(e.share, self.inner), e.guard
+            moved = Entry(
+                e.name,
+                e.monoid,
+                _renamed(substitute(share, at), names),
+                None if e.carried is None else _renamed(substitute(e.carried, at), names),
+                substitute(guard, at),
+            )
+            own = self._add(moved, last, left_out)
+            for mark in ("", NEW):
+                names[leaf("state", e.name + mark, "real")] = leaf("state", own + mark, "real")
+        for stage, value in made.results.items():
+            name = chain.tensors[stage][0]
+            if name in self.results and name not in self.read:
+                self.read[name] = _renamed(substitute(value, at), names)
+
+    def _reads_out(self, d: Derivation, t: Tensor) -> bool:
+        return d.chain is not None and d.chain.tensors[d.chain.name][0] == t.name
+
+    def _add(self, e: Entry, t: Tensor, left_out: bool) -> str:
+        """The name under which an entry is carried: that of an equal one if there is one.
+        `left_out`: the definition skips elements, whatever their factors are."""
+        columns = self.columns.get(t.name)
+        over = columns is not None and column_of(columns) in free_vars(e.share)
+        for known in self.entries.values():
+            if (known.monoid, known.share, known.carried, known.guard) == (
+                e.monoid,
+                e.share,
+                e.carried,
+                e.guard,
+            ):
+                return known.name
+        name, n = e.name, 1
+        while name in self.entries:
+            n += 1
+            name = f"{e.name}_{n}"
+        if e.carried is not None and name != e.name:
+            own = {leaf("state", e.name, "real"): leaf("state", name, "real")}
+            e = Entry(name, e.monoid, e.share, _renamed(e.carried, own), e.guard)
+        self.entries[name] = Entry(name, e.monoid, e.share, e.carried, e.guard)
+        if over:
+            self.owner[name] = t.name
+            self._factors(self.entries[name], column_of(self.columns[t.name]), left_out)
+        return name
+
+    def _factors(self, e: Entry, column: str, left_out: bool) -> None:
+        if e.monoid != "sum":
+            raise Unsupported(f"{e.name} has columns and is no sum")
+        _, right = split(e.share, column)
+        if self.walked.name not in free_vars(right):
+            raise Unsupported(f"{e.name} has no factor over the columns and what is walked")
+        if any(x.op == "state" for x in walk(right)) or self.rows.name in free_vars(right):
+            raise Unsupported(f"{e.name} mixes rows and columns")
+        finite = finite_inputs(self.group.normal.op)
+        if left_out and any(x.op == "read" and x.attr[0] not in finite for x in walk(right)):
+            # 0 times what was left out is not 0 if that is infinite
+            raise Unsupported(f"{e.name} leaves out elements that may be infinite")
+
+    @property
+    def rows(self) -> OpAxis:
+        return self.shared[-1]
+
+    def _entries_read(self) -> set[str]:
+        shares = (x for e in self.entries.values() for x in walk(e.share))
+        return {x.attr[0] for x in shares if x.op == "read"} & set(self.inner)
+
+    # -- readers
+
+    def _pointwise(self, t: Tensor) -> None:
+        assert t.body is not None
+        if not is_pointwise(t):
+            raise Unsupported(f"{t.name} is neither pointwise nor one fold")
+        n = len(self.shared)
+        for x in walk(self.group.expand(t.body, self.inner)):
+            if x.op == "read" and x.attr[0] in self.inner:
+                raise Unsupported(f"{t.name} reads entries outside of a fold")
+            if x.op == "read" and x.attr[0] in self.results:
+                own = tuple(var(a.name) for a in t.axes)
+                index = read_parts(x)[1]
+                if index != own and index != own[:n]:
+                    raise Unsupported(f"{t.name} reads {x.attr[0]} of another program")
+
+
+def column_of(a: OpAxis) -> str:
+    """One name for all columns of one extent."""
+    return f"{a.hi.attr if a.hi.op in ('size', 'const') else id(a.hi)}@columns"
+
+
+def split(share: Expr, column: str) -> tuple[Expr | None, Expr]:
+    """A product as (factors over rows, factors over columns)."""
+    parts = factors_of(share)
+    right = [e for e in parts if column in free_vars(e)]
+    left = [e for e in parts if column not in free_vars(e)]
+    return product_of(left) if left else None, product_of(right)
+
+
+def _renamed(e: Expr, names: Mapping[Expr, Expr]) -> Expr:
+    """The expression with other states."""
+    if e in names:
+        return names[e]
+    return rebuild(e, tuple(_renamed(a, names) for a in e.args)) if e.args else e
+
+
+def _is_zero(e: Expr) -> bool:
+    return e.op == "const" and e.attr == 0
+
+
+def _dependent(e: Expr) -> bool:
+    return any(x.op in ("var", "read", "fold") for x in walk(e))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSchedule:
+    """Decisions: rows of a tile and elements of a block; hold: an extent that every depth and every
+    result's columns fit into (a fact); aligned: rows start at full vectors of memory."""
+
+    rows: int = 64
+    block: int = 64
+    hold: int = 64
+    aligned: bool = False
+    warps: int = 4
+    stages: int = 2
+
+
+def lower(name: str, form: Form, memory: Memory, s: StreamSchedule, real: DType) -> Made:
+    """One kernel with its placement and facts; Unsupported when the schedule does not fit."""
+    if real is not F32:
+        raise Unsupported("a contraction accumulates in f32")
+    emitter = _Stream(name, form, memory, s, real)
+    kernel = emitter.kernel()
+    facts = list(emitter.facts)
+    if s.aligned:
+        op = form.group.normal.op
+        facts += alignment((*op.inputs, *op.outputs), 16)
+    return kernel, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
+
+
+@dataclass(slots=True)
+class _Held:
+    """A range that lies in one tile, with the condition of its lanes."""
+
+    axis: Axis
+    inside: Expr
+
+
+@dataclass(slots=True)
+class _Block:
+    """Where the walk is."""
+
+    at: Expr = ZERO
+    inside: Expr = TRUE
+    entries: dict[str, Value] = field(default_factory=dict)
+    chosen: dict[tuple[Expr, Value, float], Value] = field(default_factory=dict)
+
+
+class _Stream(Tiles):
+    def __init__(
+        self, name: str, form: Form, memory: Memory, s: StreamSchedule, real: DType
+    ) -> None:
+        super().__init__(name, form.group, memory, real, False)
+        self.f, self.s = form, s
+        self.m, self.n = Axis("m", s.rows), Axis("n", s.block)
+        self.held: dict[str, _Held] = {}
+        self.fixed: dict[str, Value] = {}  # factors over rows, by entry tensor
+        self.block = _Block()
+        self.states: dict[Expr, Expr] = {}
+
+    def kernel(self) -> Kernel:
+        *outer, rows = self.f.shared
+        self.open([(rows, self.m)], outer)
+        self.rows = self.mask
+        self.index = [self.point[a.name] for a in self.f.shared]
+        self.here: dict[Expr, Expr] = {var(a.name): self.point[a.name] for a in self.f.shared}
+        for c in self.f.columns.values():
+            held = self.hold(column_of(c), c.hi, "d")
+            self.here[var(column_of(c))] = held.axis.lane
+        for name, inner in self.f.inner.items():
+            self.fixed[name] = self.row_factor(name, inner)
+        self.shares = {e.name: self.settled(e.share) for e in self.f.entries}
+        self.guards = {e.name: substitute(e.guard, self.here) for e in self.f.entries}
+        starts = [self.b.full(e.start, F32, *self.axes(e), name="acc") for e in self.f.entries]
+        lo, hi = self.ends()
+        final = self.b.loop("start", lo, hi, self.n.extent, starts, self.step)
+        self.finish(final)
+        return self.b.kernel()
+
+    def hold(self, key: str, hi: Expr, hint: str) -> _Held:
+        """The lanes of a range that fits into one tile, by a fact."""
+        if key not in self.held:
+            axis = Axis(f"{hint}{len(self.held)}", self.s.hold)
+            if hi.op == "const":
+                if hi.attr > self.s.hold:
+                    raise Unsupported("a range does not fit")
+            else:
+                self.facts.append(call("le", hi, self.s.hold))
+            inside = call("lt", axis.lane, hi)
+            self.b.ragged |= set(conjuncts(inside))
+            self.held[key] = _Held(axis, inside)
+        return self.held[key]
+
+    def axes(self, e: Entry) -> tuple[Axis, ...]:
+        owner = self.f.owner.get(e.name)
+        if owner is None:
+            return (self.m,)
+        return (self.m, self.held[column_of(self.f.columns[owner])].axis)
+
+    # -- entries -----------------------------------------------------------------------------------
+
+    def places(self, name: str) -> tuple[dict[Expr, Expr], bool]:
+        """What the axes of an entry are in the first fold's terms, and whether the walk is over
+        its columns."""
+        reads = {
+            read_parts(x)[1]
+            for e in self.f.entries
+            for x in walk(e.share)
+            if x.op == "read" and x.attr[0] == name
+        }
+        if len(reads) != 1:
+            raise Unsupported(f"{name} is read at several places")
+        (index,) = reads
+        c = self.f.inner[name]
+        at = {var(a.name): i for a, i in zip(c.result.axes, index, strict=True)}
+        walked, rows = var(self.f.walked.name), var(self.f.rows.name)
+        by_columns = index[c.columns] is walked and index[c.rows] is rows
+        if not by_columns and not (index[c.rows] is walked and index[c.columns] is rows):
+            raise Unsupported(f"{name} is read along other axes")
+        return at, by_columns
+
+    def row_factor(self, name: str, c: contraction.Form) -> Value:
+        """The factor of an entry that stays for the whole walk."""
+        at, by_columns = self.places(name)
+        held = self.hold(name, c.depth.hi, "k")
+        e = substitute(c.left if by_columns else c.right, at)
+        return self.factor(e, c, held, self.here, call("and", self.rows, held.inside), self.m)
+
+    def factor(
+        self,
+        e: Expr,
+        c: contraction.Form,
+        held: _Held,
+        here: Mapping[Expr, Expr],
+        mask: Expr,
+        other: Axis,
+    ) -> Value:
+        e = substitute(e, {**here, var(c.depth.name): held.axis.lane})
+        v = self.e.value(e, mask)
+        if set(v.axes) != {other, held.axis}:
+            raise Unsupported("a factor does not vary over its rows and the depth")
+        if not _zero_outside(v, held.inside):
+            v = self.b.ew("select", self.b.index(held.inside), v, self.b.full(0.0, v.dtype))
+        return v
+
+    def entry(self, name: str) -> Value:
+        """The tile of a contraction at this block."""
+        if name not in self.block.entries:
+            c = self.f.inner[name]
+            at, by_columns = self.places(name)
+            held = self.held[name]
+            e = substitute(c.right if by_columns else c.left, at)
+            here = {**self.here, var(self.f.walked.name): self.block.at}
+            mask = call("and", self.block.inside, held.inside)
+            other = self.factor(e, c, held, here, mask, self.n)
+            own = self.fixed[name]
+            one, two = _narrow(own), _narrow(other)
+            if one.dtype == two.dtype:
+                own, other = one, two
+            self.block.entries[name] = self.b.dot(own, other, Dot(held.axis), F32)
+        return self.block.entries[name]
+
+    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
+        if name in self.f.inner:
+            return self.entry(name)
+        return super().resolve(name, index, mask)
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def settled(self, e: Expr) -> Expr:
+        """An element's share with what no element changes evaluated before the walk."""
+        walked = self.f.walked.name
+        known: dict[Expr, Expr] = {}
+
+        def go(x: Expr) -> Expr:
+            if x in known:
+                return known[x]
+            free = free_vars(x)
+            data = any(y.op == "read" for y in walk(x))
+            still = not any(y.op == "state" for y in walk(x)) and walked not in free
+            if data and still and x.kind == "real" and not _columned(free):
+                v = self.e.value(substitute(x, self.here), self.rows)
+                known[x] = leaf("value", v, x.kind)
+            else:
+                known[x] = rebuild(x, tuple(go(a) for a in x.args)) if x.args else x
+            return known[x]
+
+        return go(e)
+
+    def ends(self) -> tuple[Expr, Expr]:
+        """The part of the walk in which some row of the tile has elements that count."""
+        walked, rows = self.f.walked, self.f.rows
+        first = self.index_of_tile() * self.m.extent
+        last = minimum(first + self.m.extent, rows.hi) - 1
+        his, los = [], []
+        for e in self.f.entries:
+            under = list(conjuncts(e.guard)) if e.guard is not TRUE else []
+            if e.monoid == "sum":
+                under += bounds.nonzero(e.share)
+            los.append(bounds.begin(walked, under, rows.name, first))
+            his.append(bounds.end(walked, under, rows.name, last))
+        lo, hi = los[0], his[0]
+        for x in los[1:]:
+            lo = lo if x is lo else ZERO if ZERO in (lo, x) else minimum(lo, x)
+        for x in his[1:]:
+            hi = hi if x is hi else maximum(hi, x)
+        here = {k: v for k, v in self.here.items() if k != var(rows.name)}
+        lo, hi = substitute(lo, here), substitute(hi, here)
+        return (lo if lo is ZERO else lo // self.n.extent * self.n.extent), hi
+
+    def index_of_tile(self) -> Expr:
+        """The program index along the rows."""
+        return next(x for x in walk(self.point[self.f.rows.name]) if x.op == "pid")
+
+    def step(self, v: Expr, *state: Value) -> list[Value]:
+        self.e.enter()
+        at = v + self.n.lane
+        inside = call("lt", at, self.f.walked.hi)
+        self.b.ragged |= set(conjuncts(inside))
+        self.block = _Block(at, inside)
+        for e, old in zip(self.f.entries, state, strict=True):
+            self.states[_state(e.name)] = leaf("value", old, "real")
+        out = [self.after(e, old) for e, old in zip(self.f.entries, state, strict=True)]
+        self.e.leave()
+        return out
+
+    def placed(self, e: Expr, here: Mapping[Expr, Expr], mask: Expr = TRUE) -> Value:
+        """An expression at this program's place, over the states as they are now."""
+        return self.e.value(substitute(substitute(e, here), self.states), mask)
+
+    def after(self, e: Entry, old: Value) -> Value:
+        """An entry after the block."""
+        b, axes = self.b, self.axes(e)
+        kept = old if e.carried is None else self.placed(e.carried, self.here)
+        share = self.share(e)
+        new = b.ew(MONOIDS[e.monoid].row, self.e.spread(kept, axes), self.e.spread(share, axes))
+        self.states[_state(e.name + NEW)] = leaf("value", new, "real")
+        return new
+
+    def share(self, e: Entry) -> Value:
+        """What the elements of the block add to a row."""
+        here = {**self.here, var(self.f.walked.name): self.block.at}
+        guard = substitute(self.guards[e.name], here)
+        keep = call("and", guard, self.block.inside)
+        mask = call("and", self.rows, self.block.inside)
+        column = self.f.owner.get(e.name)
+        if column is not None:
+            return self.contracted(e, here, keep, mask, column_of(self.f.columns[column]))
+        v = self.placed(self.shares[e.name], here, mask)
+        v = self.e.spread(v, (self.m, self.n))
+        v = self.where(keep, v, e.start)
+        return self.b.reduce(e.monoid, v, self.n, name=e.name)
+
+    def contracted(
+        self, e: Entry, here: Mapping[Expr, Expr], keep: Expr, mask: Expr, column: str
+    ) -> Value:
+        held = self.held[column]
+        left, right = split(self.shares[e.name], column)
+        two = self.placed(right, here, call("and", mask, held.inside))
+        if set(two.axes) != {self.n, held.axis}:
+            raise Unsupported("a factor does not vary over its columns")
+        if not _zero_outside(two, self.block.inside):
+            outside = self.b.index(self.block.inside)
+            two = self.b.ew("select", outside, two, self.b.full(0.0, two.dtype))
+        one = self.b.full(1.0, F32) if left is None else self.placed(left, here, mask)
+        one = self.where(keep, self.e.spread(one, (self.m, self.n)), 0.0)
+        return self.b.dot(one, two, Dot(self.n), F32, name=e.name)
+
+    def where(self, keep: Expr, v: Value, other: float) -> Value:
+        """The value where the condition holds, once for all that ask."""
+        if keep is TRUE:
+            return v
+        key = keep, v, other
+        if key not in self.block.chosen:
+            chosen = self.e.value(keep)
+            self.block.chosen[key] = self.b.ew("select", chosen, v, self.b.full(other, v.dtype))
+        return self.block.chosen[key]
+
+    # -- results -----------------------------------------------------------------------------------
+
+    def finish(self, final: Sequence[Value]) -> None:
+        for e, v in zip(self.f.entries, final, strict=True):
+            self.states[_state(e.name)] = leaf("value", v, "real")
+        for t in self.f.folds:
+            self.known[t.name] = self.placed(self.f.read[t.name], self.here)
+            if self.is_kept(t):
+                self.store(t, self.known[t.name])
+        for t in self.f.after:
+            assert t.body is not None
+            at = {var(a.name): self.axis_of(t, n) for n, a in enumerate(t.axes)}
+            self.store(t, self.e.value(substitute(t.body, at), self.mask_of(t)))
+
+    def axis_of(self, t: Tensor, n: int) -> Expr:
+        if n < len(self.index):
+            return self.index[n]
+        return self.here[var(column_of(self.f.columns[t.name]))]
+
+    def mask_of(self, t: Tensor) -> Expr:
+        c = self.f.columns.get(t.name)
+        return self.rows if c is None else call("and", self.rows, self.held[column_of(c)].inside)
+
+    def store(self, t: Tensor, v: Value) -> None:
+        index = [self.axis_of(t, n) for n in range(len(t.axes))]
+        c = self.f.columns.get(t.name)
+        axes = (self.m,) if c is None else (self.m, self.held[column_of(c)].axis)
+        self.write(t, index, self.e.spread(v, axes), self.mask_of(t))
+
+
+def _state(name: str) -> Expr:
+    return leaf("state", name, "real")
+
+
+def _columned(names: Iterable[str]) -> bool:
+    return any(n.endswith("@columns") for n in names)
+
+
+def _narrow(v: Value) -> Value:
+    """What a factor was before it was widened: its products are exact in f32."""
+    if v.op == "cast" and v.args[0].dtype.name in ("bf16", "f16"):
+        return v.args[0]
+    return v
+
+
+def _zero_outside(v: Value, inside: Expr) -> bool:
+    """Whether lanes outside hold 0 already, as masked loads do."""
+    while v.op == "cast":
+        v = v.args[0]
+    if v.op != "load" or v.attr.other != 0:
+        return False
+    return set(conjuncts(inside)) <= set(conjuncts(v.attr.mask))

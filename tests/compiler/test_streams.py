@@ -1,0 +1,163 @@
+"""Folds over contractions as one pass of block programs: meaning, safety, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+from support.shipped import SPECS
+
+from opwright.compiler.block_spaces import spaces
+from opwright.compiler.elaborate import elaborate, load_spec
+from opwright.grammar.parser import parse
+from opwright.ir.interpreter import run
+from opwright.ir.op import Operator
+from opwright.ir.reference import reference
+from opwright.ir.tile import Store, TileProgram, statements
+from opwright.search.space import Space
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
+from opwright.verify.inputs import generate
+
+HEAD = """
+opwright "0.1"
+op streamed @ 1.0 {
+  dims B, M, N, K, D
+  where N >= 1, K >= 1, M <= N
+  param bounded: bool = true
+  param reach: i32 = 5
+  input q: f32[B, M, K], k: f32[B, N, K], v: f32[B, N, D], w: f32[N]
+  output %s
+  def {
+    s[b, i, j] = sum.f32[d: K](q[b, i, d] * k[b, j, d]) + w[j]
+%s
+  }
+  requires finite: all[b: B, i: M, d: K](-inf < q[b, i, d] < inf)
+}
+"""
+CASES = {
+    "weighted": (
+        "o: f32[B, M, D], t: f32[B, M]",
+        """
+    m[b, i] = max[j: N | not bounded or j <= i + (N - M)](s[b, i, j])
+    p[b, i, j] = if not bounded or j <= i + (N - M) then exp(s[b, i, j] - m[b, i]) else 0
+    z[b, i] = sum.f32[j: N](p[b, i, j])
+    t[b, i] = m[b, i] + log(z[b, i])
+    o[b, i, d] = sum.f32[j: N](p[b, i, j] * v[b, j, d]) / z[b, i]
+""",
+    ),
+    "products": (
+        "o: f32[B, M, D]",
+        """
+    m[b, i] = max[j: N](s[b, i, j] * s[b, i, j])
+    o[b, i, d] = sum.f32[j: N](s[b, i, j] * v[b, j, d]) * m[b, i]
+""",
+    ),
+    "near": (
+        "o: f32[B, M, D]",
+        """
+    near[i, j] = abs(i - j) <= reach
+    m[b, i] = max[j: N | near[i, j]](s[b, i, j])
+    p[b, i, j] = if near[i, j] then exp(s[b, i, j] - m[b, i]) else 0
+    o[b, i, d] = sum.f32[j: N](p[b, i, j] * v[b, j, d]) / sum.f32[j: N](p[b, i, j])
+""",
+    ),
+    "spread": (
+        "t: f32[B, M]",
+        """
+    u[b, i] = sum.f32[j: N](s[b, i, j]) / f32(N)
+    c[b, i, j] = s[b, i, j] - u[b, i]
+    t[b, i] = sum.f32[j: N](c[b, i, j] * c[b, i, j]) / f32(N)
+""",
+    ),
+    "across": (
+        "o: f32[B, N, K], t: f32[B, N]",
+        """
+    o[b, j, d] = sum.f32[i: M](if i <= j then s[b, i, j] * q[b, i, d] else 0)
+    t[b, j] = max[i: M](s[b, i, j])
+""",
+    ),
+}
+SIZES = [
+    {"B": 2, "M": 37, "N": 50, "K": 5, "D": 13},
+    {"B": 1, "M": 16, "N": 16, "K": 16, "D": 16},
+    {"B": 1, "M": 1, "N": 9, "K": 1, "D": 1},
+    {"B": 2, "M": 0, "N": 3, "K": 2, "D": 2},
+]
+
+
+def operator(name: str) -> Operator:
+    text = HEAD % CASES[name]
+    return elaborate(parse(text, "streamed.op"), "streamed", filename="streamed.op", source=text)
+
+
+def streams(op: Operator) -> list[Space]:
+    return [s for s in spaces(op) if "stream" in s.name]
+
+
+def programs(op: Operator, **decisions: int) -> Iterator[TileProgram]:
+    for space in streams(op):
+        for schedule in space.preferred()[:2]:
+            yield space.instantiate(schedule)
+
+
+def values(op: Operator, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    shapes = {"q": "BMK", "k": "BNK", "v": "BND", "w": "N"}
+    return {n: rng.standard_normal([sizes[c] for c in s]) for n, s in shapes.items()}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_pass_over_blocks_means_the_spec(name):
+    op = operator(name)
+    ran = 0
+    for program in programs(op):
+        for sizes in SIZES:
+            for given in ({"bounded": True, "reach": 5}, {"bounded": False, "reach": 0}):
+                arrays = values(op, sizes)
+                got = run(program, sizes, arrays, given)
+                for n, want in reference(op, arrays, given, {}).items():
+                    np.testing.assert_allclose(
+                        got[n], want, rtol=1e-9, atol=1e-9, err_msg=str(sizes)
+                    )
+                ran += 1
+    assert ran
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_it_is_one_kernel_that_keeps_no_entries_and_is_proved(name):
+    op = operator(name)
+    for program in programs(op):
+        assert len(program.kernels) == 1
+        stores = [s for s in statements(program.kernels[0].body) if isinstance(s, Store)]
+        assert {s.buffer.role for s in stores} == {"out"}
+        records = safety(program, Context.of(op))
+        assert {r.status for r in records} == {"PROVED"}, [
+            r for r in records if r.status != "PROVED"
+        ]
+
+
+@pytest.mark.parametrize(
+    "name", ["attention", "alibi_attention", "window_attention", "causal_attention"]
+)
+def test_shipped_operators_of_this_form_are_one_kernel(name):
+    (path,) = SPECS.rglob(f"{name}.op")
+    op = load_spec(path).operator()
+    program = next(programs(op))
+    assert len(program.kernels) == 1
+    for case in generate(op, 3, 6).cases:
+        arrays = {t.name: case.inputs[t.name] for t in op.inputs}
+        got = run(program, case.sizes, arrays, case.params)
+        for n, want in reference(op, arrays, case.params, case.sizes).items():
+            np.testing.assert_allclose(got[n], want, rtol=1e-6, atol=1e-6, err_msg=str(case))
+
+
+def test_what_has_no_single_pass_keeps_its_entries():
+    body = """
+    u[b, i] = sum.f32[j: N](s[b, i, j]) / f32(N)
+    t[b, i] = sum.f32[j: N](abs(s[b, i, j] - u[b, i]))
+"""
+    text = HEAD % ("t: f32[B, M]", body)
+    op = elaborate(parse(text, "streamed.op"), "streamed", filename="streamed.op", source=text)
+    assert not [s for s in streams(op) if s.name == "stream"]
