@@ -91,8 +91,9 @@ def _streamed(op: Operator, normal: Normal, parts: list[Part]) -> list[Part] | N
     found = derivations(op) if inner else []
     while inner:
         out = _walks(normal, parts, inner, found)
-        bodies = [(p, t) for p in out if p.strategy != "stream" for t in p.group.members]
-        reads = (x for p, t in bodies if t.body is not None for x in walk(p.group.expand(t.body)))
+        bodies = [(p, t.body) for p in out if p.strategy != "stream" for t in p.group.members]
+        kept = {t.name for p in parts for t in p.group.members}
+        reads = (x for p, e in bodies if e is not None for x in walk(p.group.expand(e, kept)))
         needed = {x.attr[0] for x in reads if x.op == "read"}
         if not needed & set(inner):
             return out
@@ -190,10 +191,11 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
             "rows": (64, 128, 32, 16),
             "block": (64, 32, 128, 16),
             "hold": _extents(p.form),
+            "even": (True, False),
             "warps": (4, 8),
             "stages": (2, 3, 4, 1),
         }
-        return holes, [{"rows": 128, "warps": 8}, {"block": 32}, {"rows": 32, "block": 32}]
+        return holes, [{"even": False}, {"rows": 128, "warps": 8}, {"rows": 32, "block": 32}]
     if p.strategy == "scan":
         holes = {
             "rows": (1, 4, 16),

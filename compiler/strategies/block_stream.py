@@ -21,7 +21,7 @@ from opwright.compiler.strategies import bounds, contraction
 from opwright.compiler.strategies.block_rows import Made
 from opwright.compiler.strategies.block_tiles import Tiles, alignment
 from opwright.compiler.strategies.contraction import factors_of, product_of
-from opwright.compiler.strategies.group import Group, fold_axis, is_fold, is_pointwise, same_range
+from opwright.compiler.strategies.group import Group, is_fold, is_pointwise, same_range
 from opwright.ir.dtypes import F32, DType
 from opwright.ir.expr import (
     TRUE,
@@ -34,6 +34,7 @@ from opwright.ir.expr import (
     leaf,
     maximum,
     minimum,
+    neutral,
     read_parts,
     rebuild,
     substitute,
@@ -49,25 +50,23 @@ STEPS = frozenset(MONOIDS)
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """`inner` are contractions that every block makes anew. Members share `shared` axes, the last
-    of which is the rows'; a member may have one axis more, its columns. `entries` is the carried
-    state over the first member's axes and `binder`; `read` says how a fold's result is made of
-    it."""
+    """`inner` are contractions that every block makes anew. Members share `shared` axes, one of
+    which is the rows'; a member may have one axis more, its columns. `entries` is the carried state
+    over the first member's axes and the walked one, `reach` the part of this that a row asks for
+    where data says so; `read` says how a fold's result is made of the state."""
 
     group: Group
     inner: Mapping[str, contraction.Form]
     shared: tuple[OpAxis, ...]
+    rows: OpAxis
     columns: Mapping[str, OpAxis]  # member -> its own axis
     walked: OpAxis
+    reach: tuple[Expr, Expr] | None
     entries: tuple[Entry, ...]
     owner: Mapping[str, str]  # entry -> the member whose columns it has
     read: Mapping[str, Expr]
     folds: tuple[Tensor, ...]
     after: tuple[Tensor, ...]  # pointwise readers of results
-
-    @property
-    def rows(self) -> OpAxis:
-        return self.shared[-1]
 
 
 def recognise(
@@ -92,7 +91,6 @@ class _Recogniser:
     def form(self) -> Form:
         if not self.folds:
             raise Unsupported("there is no fold")
-        self.walked = fold_axis(self.folds[0])
         self.shared = self._shared()
         columns = {t.name: own for t in self.group.members if (own := self._own(t)) is not None}
         self.columns = columns
@@ -109,8 +107,10 @@ class _Recogniser:
             self.group,
             used,
             self.shared,
+            self.rows,
             columns,
             self.walked,
+            self.reach,
             tuple(self.entries.values()),
             self.owner,
             self.read,
@@ -124,22 +124,50 @@ class _Recogniser:
         """The axes of the first fold but for columns, by the entries that it reads."""
         t = self.folds[0]
         f = Fold(t.body)  # type: ignore[arg-type]
-        own = [a.name for a in t.axes]
+        if len(f.binders) != 1:
+            raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
+        own = {a.name: a for a in t.axes}
         used: set[str] = set()
+        places: set[tuple[str, OpAxis]] = set()
         for x in walk(self.group.expand(f.term, self.inner)):
             if x.op == "read" and x.attr[0] in self.inner:
                 index = read_parts(x)[1]
                 if any(i.op != "var" for i in index):
                     raise Unsupported(f"{t.name} reads {x.attr[0]} at computed places")
-                used |= {i.attr for i in index}
-        if f.binders[0] not in used:
-            raise Unsupported(f"{t.name} does not walk over entries")
+                names = [i.attr for i in index]
+                used |= set(names)
+                c = self.inner[x.attr[0]]
+                for one, two in ((c.rows, c.columns), (c.columns, c.rows)):
+                    if names[two] == f.binders[0]:
+                        axis = c.result.axes[two]
+                        places.add((names[one], OpAxis(f.binders[0], axis.lo, axis.hi)))
+        if len(places) != 1:
+            raise Unsupported(f"{t.name} does not walk over entries along one axis")
+        ((rows, self.walked),) = places
         out = tuple(a for a in t.axes if a.name in used)
-        if not out or [a.name for a in out] != own[: len(out)] or len(own) > len(out) + 1:
+        if rows not in own or list(out) != list(t.axes[: len(out)]) or len(own) > len(out) + 1:
             raise Unsupported(f"{t.name} has other axes than the entries")
         if any(a.lo is not ZERO or _dependent(a.hi) for a in t.axes):
             raise Unsupported(f"{t.name} has an axis that depends on another")
+        self.rows = own[rows]
+        self.reach = self._reach(t)
         return out
+
+    def _reach(self, t: Tensor) -> tuple[Expr, Expr] | None:
+        """The range of a fold over the first one's axes; None for the whole axis."""
+        assert t.body is not None
+        f = Fold(t.body)
+        if len(f.binders) != 1:
+            raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
+        lo, hi = f.ranges[0]
+        if (lo, hi) == (self.walked.lo, self.walked.hi):
+            return None
+        if any(x.op == "fold" for e in (lo, hi) for x in walk(e)):
+            raise Unsupported(f"{t.name} has a range that is reduced")
+        shared = t.axes if t is self.folds[0] else t.axes[: len(self.shared)]
+        first = self.folds[0].axes
+        at = {var(a.name): var(b.name) for a, b in zip(shared, first, strict=False)}
+        return substitute(lo, at), substitute(hi, at)
 
     def _own(self, t: Tensor) -> OpAxis | None:
         """The columns of a member; Unsupported for other axes than the shared ones."""
@@ -164,7 +192,7 @@ class _Recogniser:
 
     def _fold(self, t: Tensor) -> None:
         assert t.body is not None
-        if not same_range(fold_axis(t), self.walked):
+        if self._reach(t) != self.reach:
             raise Unsupported(f"{t.name} folds over another range")
         f = Fold(t.body)
         term = self.group.expand(f.term, self.inner)
@@ -179,7 +207,7 @@ class _Recogniser:
             while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
                 guard, share = call("and", guard, share.args[0]), share.args[1]
             e = Entry(t.name, f.kind, share, None, guard)
-            self.read[t.name] = leaf("state", self._add(e, t, guard is not TRUE), "real")
+            self.read[t.name] = _state(self._add(e, t, guard is not TRUE))
             return
         self._derived(t)
 
@@ -200,6 +228,12 @@ class _Recogniser:
         # in a product that is 0 by a factor, infinite others give what the definition gives
         left_out = f.guard is not TRUE or self.group.expand(f.term, self.inner).op == "select"
         for e in made.entries:
+            carried = self.read.get(chain.tensors.get(e.name, ("", ()))[0])
+            if e.carried is None and carried is not None and carried.op == "state":
+                # the very fold of the text, which is carried already
+                for mark in ("", NEW):
+                    names[_state(e.name + mark)] = _state(carried.attr + mark)
+                continue
             share, guard = self.group.expand(e.share, self.inner), e.guard
             moved = Entry(
                 e.name,
@@ -210,7 +244,7 @@ class _Recogniser:
             )
             own = self._add(moved, last, left_out)
             for mark in ("", NEW):
-                names[leaf("state", e.name + mark, "real")] = leaf("state", own + mark, "real")
+                names[_state(e.name + mark)] = _state(own + mark)
         for stage, value in made.results.items():
             name = chain.tensors[stage][0]
             if name in self.results and name not in self.read:
@@ -237,7 +271,7 @@ class _Recogniser:
             n += 1
             name = f"{e.name}_{n}"
         if e.carried is not None and name != e.name:
-            own = {leaf("state", e.name, "real"): leaf("state", name, "real")}
+            own = {_state(e.name): _state(name)}
             e = Entry(name, e.monoid, e.share, _renamed(e.carried, own), e.guard)
         self.entries[name] = Entry(name, e.monoid, e.share, e.carried, e.guard)
         if over:
@@ -257,10 +291,6 @@ class _Recogniser:
         if left_out and any(x.op == "read" and x.attr[0] not in finite for x in walk(right)):
             # 0 times what was left out is not 0 if that is infinite
             raise Unsupported(f"{e.name} leaves out elements that may be infinite")
-
-    @property
-    def rows(self) -> OpAxis:
-        return self.shared[-1]
 
     def _entries_read(self) -> set[str]:
         shares = (x for e in self.entries.values() for x in walk(e.share))
@@ -314,11 +344,13 @@ def _dependent(e: Expr) -> bool:
 @dataclass(frozen=True, slots=True)
 class StreamSchedule:
     """Decisions: rows of a tile and elements of a block; hold: an extent that every depth and every
-    result's columns fit into (a fact); aligned: rows start at full vectors of memory."""
+    result's columns fit into (a fact), or with even that they have; aligned: rows start at full
+    vectors of memory."""
 
     rows: int = 64
     block: int = 64
     hold: int = 64
+    even: bool = False
     aligned: bool = False
     warps: int = 4
     stages: int = 2
@@ -368,8 +400,7 @@ class _Stream(Tiles):
         self.states: dict[Expr, Expr] = {}
 
     def kernel(self) -> Kernel:
-        *outer, rows = self.f.shared
-        self.open([(rows, self.m)], outer)
+        self.open([(self.f.rows, self.m)], [a for a in self.f.shared if a is not self.f.rows])
         self.rows = self.mask
         self.index = [self.point[a.name] for a in self.f.shared]
         self.here: dict[Expr, Expr] = {var(a.name): self.point[a.name] for a in self.f.shared}
@@ -379,7 +410,10 @@ class _Stream(Tiles):
         for name, inner in self.f.inner.items():
             self.fixed[name] = self.row_factor(name, inner)
         self.shares = {e.name: self.settled(e.share) for e in self.f.entries}
-        self.guards = {e.name: substitute(e.guard, self.here) for e in self.f.entries}
+        self.reach = self.reached()
+        self.guards = {
+            e.name: call("and", self.reach, self.settled(e.guard)) for e in self.f.entries
+        }
         starts = [self.b.full(e.start, F32, *self.axes(e), name="acc") for e in self.f.entries]
         lo, hi = self.ends()
         final = self.b.loop("start", lo, hi, self.n.extent, starts, self.step)
@@ -390,12 +424,12 @@ class _Stream(Tiles):
         """The lanes of a range that fits into one tile, by a fact."""
         if key not in self.held:
             axis = Axis(f"{hint}{len(self.held)}", self.s.hold)
-            if hi.op == "const":
-                if hi.attr > self.s.hold:
-                    raise Unsupported("a range does not fit")
-            else:
-                self.facts.append(call("le", hi, self.s.hold))
-            inside = call("lt", axis.lane, hi)
+            fits = call("eq" if self.s.even else "le", hi, self.s.hold)
+            if hi.op != "const":
+                self.facts.append(fits)
+            elif (hi.attr != self.s.hold) if self.s.even else (hi.attr > self.s.hold):
+                raise Unsupported("a range does not fit")
+            inside = TRUE if self.s.even else call("lt", axis.lane, hi)
             self.b.ragged |= set(conjuncts(inside))
             self.held[key] = _Held(axis, inside)
         return self.held[key]
@@ -487,7 +521,8 @@ class _Stream(Tiles):
             free = free_vars(x)
             data = any(y.op == "read" for y in walk(x))
             still = not any(y.op == "state" for y in walk(x)) and walked not in free
-            if data and still and x.kind == "real" and not _columned(free):
+            whole = x.kind == "real" or x.op == "read"
+            if data and still and whole and not _columned(free):
                 v = self.e.value(substitute(x, self.here), self.rows)
                 known[x] = leaf("value", v, x.kind)
             else:
@@ -496,9 +531,33 @@ class _Stream(Tiles):
 
         return go(e)
 
+    def reached(self) -> Expr:
+        """The condition that an element is in the range that its row asks for."""
+        if self.f.reach is None:
+            return TRUE
+        lo, hi = (self.settled(e) for e in self.f.reach)
+        at = var(self.f.walked.name)
+        return call("and", call("le", lo, at), call("lt", at, hi))
+
+    def asked(self) -> tuple[Expr, Expr]:
+        """What the rows of the tile ask for together."""
+        assert self.f.reach is not None
+        b, found = self.b, []
+        for e, kind in zip(self.f.reach, ("min", "max"), strict=True):
+            v = self.placed(self.settled(e), self.here, self.rows)
+            v = self.e.spread(v, (self.m,))
+            if self.rows is not TRUE:
+                outside = b.full(neutral(kind, "int").attr, v.dtype)
+                v = b.ew("select", b.index(self.rows), v, outside)
+            found.append(leaf("value", b.reduce(kind, v, self.m), "int"))
+        return maximum(ZERO, found[0]), minimum(self.f.walked.hi, found[1])
+
     def ends(self) -> tuple[Expr, Expr]:
         """The part of the walk in which some row of the tile has elements that count."""
         walked, rows = self.f.walked, self.f.rows
+        if self.f.reach is not None:
+            lo, hi = self.asked()
+            return lo // self.n.extent * self.n.extent, hi
         first = self.index_of_tile() * self.m.extent
         last = minimum(first + self.m.extent, rows.hi) - 1
         his, los = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from opwright.ir.interpreter import run
 from opwright.ir.op import Operator
 from opwright.ir.reference import reference
 from opwright.ir.tile import Store, TileProgram, statements
-from opwright.search.space import Space
+from opwright.search.space import Decision, Space
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 from opwright.verify.inputs import generate
@@ -96,10 +97,14 @@ def streams(op: Operator) -> list[Space]:
     return [s for s in spaces(op) if "stream" in s.name]
 
 
-def programs(op: Operator, **decisions: int) -> Iterator[TileProgram]:
+def programs(op: Operator, **decisions: Decision) -> Iterator[TileProgram]:
+    """A few programs of the spaces that walk, which hold what fits into their tiles."""
     for space in streams(op):
         for schedule in space.preferred()[:2]:
-            yield space.instantiate(schedule)
+            own = {k: v for k, v in schedule.decisions if k.rpartition(".")[2] != "even"}
+            even = {k: False for k, _ in schedule.decisions if k not in own}
+            chosen = {**dict(schedule.decisions), **even, **decisions}
+            yield space.instantiate(replace(schedule, decisions=tuple(chosen.items())))
 
 
 def values(op: Operator, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -139,18 +144,35 @@ def test_it_is_one_kernel_that_keeps_no_entries_and_is_proved(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["attention", "alibi_attention", "window_attention", "causal_attention"]
+    "name",
+    [
+        "attention",
+        "alibi_attention",
+        "window_attention",
+        "causal_attention",
+        "varlen_attention",
+    ],
 )
 def test_shipped_operators_of_this_form_are_one_kernel(name):
     (path,) = SPECS.rglob(f"{name}.op")
     op = load_spec(path).operator()
-    program = next(programs(op))
+    program = next(programs(op, hold=128, rows=32, block=32))
     assert len(program.kernels) == 1
     for case in generate(op, 3, 6).cases:
         arrays = {t.name: case.inputs[t.name] for t in op.inputs}
         got = run(program, case.sizes, arrays, case.params)
         for n, want in reference(op, arrays, case.params, case.sizes).items():
             np.testing.assert_allclose(got[n], want, rtol=1e-6, atol=1e-6, err_msg=str(case))
+
+
+def test_depths_that_fill_a_tile_need_no_masks():
+    op = operator("weighted")
+    program = next(programs(op, hold=16, even=True))
+    arrays = values(op, SIZES[1])
+    got = run(program, SIZES[1], arrays, {"bounded": True, "reach": 5})
+    for n, want in reference(op, arrays, {"bounded": True}, {}).items():
+        np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-9)
+    assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
 
 
 def test_what_has_no_single_pass_keeps_its_entries():
