@@ -8,7 +8,7 @@ A result with columns of its own takes its share of a block as a second contract
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opwright.compiler.buffers import Memory
@@ -100,6 +100,8 @@ class _Recogniser:
             self._pointwise(t)
         used = {n: f for n, f in self.inner.items() if n in self._entries_read()}
         for name, c in used.items():
+            if len({read_parts(x)[1] for x in self._reads() if x.attr[0] == name}) != 1:
+                raise Unsupported(f"{name} is read at several places")
             reads = {x.attr[0] for e in (c.left, c.right) for x in walk(e) if x.op == "read"}
             if reads & (self.results | set(self.inner)):
                 raise Unsupported(f"{name} is made of what the walk gives")
@@ -292,9 +294,12 @@ class _Recogniser:
             # 0 times what was left out is not 0 if that is infinite
             raise Unsupported(f"{e.name} leaves out elements that may be infinite")
 
+    def _reads(self) -> Iterator[Expr]:
+        for e in self.entries.values():
+            yield from (x for x in walk(e.share) if x.op == "read")
+
     def _entries_read(self) -> set[str]:
-        shares = (x for e in self.entries.values() for x in walk(e.share))
-        return {x.attr[0] for x in shares if x.op == "read"} & set(self.inner)
+        return {x.attr[0] for x in self._reads()} & set(self.inner)
 
     # -- readers
 
@@ -394,7 +399,7 @@ class _Stream(Tiles):
         super().__init__(name, form.group, memory, real, False)
         self.f, self.s = form, s
         self.m, self.n = Axis("m", s.rows), Axis("n", s.block)
-        self.held: dict[str, _Held] = {}
+        self.held: dict[Expr, _Held] = {}
         self.fixed: dict[str, Value] = {}  # factors over rows, by entry tensor
         self.block = _Block()
         self.states: dict[Expr, Expr] = {}
@@ -405,8 +410,7 @@ class _Stream(Tiles):
         self.index = [self.point[a.name] for a in self.f.shared]
         self.here: dict[Expr, Expr] = {var(a.name): self.point[a.name] for a in self.f.shared}
         for c in self.f.columns.values():
-            held = self.hold(column_of(c), c.hi, "d")
-            self.here[var(column_of(c))] = held.axis.lane
+            self.here[var(column_of(c))] = self.hold(c.hi).axis.lane
         for name, inner in self.f.inner.items():
             self.fixed[name] = self.row_factor(name, inner)
         self.shares = {e.name: self.settled(e.share) for e in self.f.entries}
@@ -420,10 +424,10 @@ class _Stream(Tiles):
         self.finish(final)
         return self.b.kernel()
 
-    def hold(self, key: str, hi: Expr, hint: str) -> _Held:
+    def hold(self, hi: Expr) -> _Held:
         """The lanes of a range that fits into one tile, by a fact."""
-        if key not in self.held:
-            axis = Axis(f"{hint}{len(self.held)}", self.s.hold)
+        if hi not in self.held:
+            axis = Axis(f"d{len(self.held)}", self.s.hold)
             fits = call("eq" if self.s.even else "le", hi, self.s.hold)
             if hi.op != "const":
                 self.facts.append(fits)
@@ -431,29 +435,22 @@ class _Stream(Tiles):
                 raise Unsupported("a range does not fit")
             inside = TRUE if self.s.even else call("lt", axis.lane, hi)
             self.b.ragged |= set(conjuncts(inside))
-            self.held[key] = _Held(axis, inside)
-        return self.held[key]
+            self.held[hi] = _Held(axis, inside)
+        return self.held[hi]
 
     def axes(self, e: Entry) -> tuple[Axis, ...]:
         owner = self.f.owner.get(e.name)
         if owner is None:
             return (self.m,)
-        return (self.m, self.held[column_of(self.f.columns[owner])].axis)
+        return (self.m, self.hold(self.f.columns[owner].hi).axis)
 
     # -- entries -----------------------------------------------------------------------------------
 
     def places(self, name: str) -> tuple[dict[Expr, Expr], bool]:
         """What the axes of an entry are in the first fold's terms, and whether the walk is over
         its columns."""
-        reads = {
-            read_parts(x)[1]
-            for e in self.f.entries
-            for x in walk(e.share)
-            if x.op == "read" and x.attr[0] == name
-        }
-        if len(reads) != 1:
-            raise Unsupported(f"{name} is read at several places")
-        (index,) = reads
+        reads = (x for e in self.f.entries for x in walk(e.share) if x.op == "read")
+        index = next(read_parts(x)[1] for x in reads if x.attr[0] == name)
         c = self.f.inner[name]
         at = {var(a.name): i for a, i in zip(c.result.axes, index, strict=True)}
         walked, rows = var(self.f.walked.name), var(self.f.rows.name)
@@ -465,7 +462,7 @@ class _Stream(Tiles):
     def row_factor(self, name: str, c: contraction.Form) -> Value:
         """The factor of an entry that stays for the whole walk."""
         at, by_columns = self.places(name)
-        held = self.hold(name, c.depth.hi, "k")
+        held = self.hold(c.depth.hi)
         e = substitute(c.left if by_columns else c.right, at)
         return self.factor(e, c, held, self.here, call("and", self.rows, held.inside), self.m)
 
@@ -482,16 +479,20 @@ class _Stream(Tiles):
         v = self.e.value(e, mask)
         if set(v.axes) != {other, held.axis}:
             raise Unsupported("a factor does not vary over its rows and the depth")
-        if not _zero_outside(v, held.inside):
-            v = self.b.ew("select", self.b.index(held.inside), v, self.b.full(0.0, v.dtype))
-        return v
+        return self.zero_outside(v, held.inside)
+
+    def zero_outside(self, v: Value, inside: Expr) -> Value:
+        """The value, 0 in lanes outside, as masked loads have it already."""
+        if inside is TRUE or _zero_outside(v, inside):
+            return v
+        return self.b.ew("select", self.b.index(inside), v, self.b.full(0.0, v.dtype))
 
     def entry(self, name: str) -> Value:
         """The tile of a contraction at this block."""
         if name not in self.block.entries:
             c = self.f.inner[name]
             at, by_columns = self.places(name)
-            held = self.held[name]
+            held = self.hold(c.depth.hi)
             e = substitute(c.right if by_columns else c.left, at)
             here = {**self.here, var(self.f.walked.name): self.block.at}
             mask = call("and", self.block.inside, held.inside)
@@ -512,24 +513,48 @@ class _Stream(Tiles):
 
     def settled(self, e: Expr) -> Expr:
         """An element's share with what no element changes evaluated before the walk."""
-        walked = self.f.walked.name
         known: dict[Expr, Expr] = {}
 
+        def still(x: Expr) -> bool:
+            reads = [y for y in walk(x) if y.op == "read"]
+            moving = any(y.op == "state" for y in walk(x)) or self.f.walked.name in free_vars(x)
+            if not reads or moving or _columned(free_vars(x)):
+                return False
+            return (x.kind == "real" or x.op == "read") and all(map(self.is_plain, reads))
+
         def go(x: Expr) -> Expr:
-            if x in known:
-                return known[x]
-            free = free_vars(x)
-            data = any(y.op == "read" for y in walk(x))
-            still = not any(y.op == "state" for y in walk(x)) and walked not in free
-            whole = x.kind == "real" or x.op == "read"
-            if data and still and whole and not _columned(free):
+            if x not in known and still(x):
                 v = self.e.value(substitute(x, self.here), self.rows)
                 known[x] = leaf("value", v, x.kind)
-            else:
+            elif x not in known:
                 known[x] = rebuild(x, tuple(go(a) for a in x.args)) if x.args else x
             return known[x]
 
         return go(e)
+
+    def at_block(self, e: Expr) -> Expr:
+        """The expression with what varies along the walk alone loaded once, not by rows."""
+        walked, rows = self.f.walked.name, self.f.rows.name
+        here = {**self.here, var(walked): self.block.at}
+
+        def go(x: Expr) -> Expr:
+            if x.op == "read" and x.attr[0] not in self.f.inner and self.is_plain(x):
+                free = free_vars(x)
+                if walked in free and rows not in free and not _columned(free):
+                    v = self.e.value(substitute(x, here), self.block.inside)
+                    return leaf("value", v, x.kind)
+            return rebuild(x, tuple(go(a) for a in x.args)) if x.args else x
+
+        return go(e)
+
+    def is_plain(self, x: Expr) -> bool:
+        """Whether a read is in range wherever the program is."""
+        name, index, fill = read_parts(x)
+        ends = {a.name: a.hi for a in (*self.f.shared, self.f.walked)}
+        axes = self.group.normal.tensor(name).axes
+        return fill is None and all(
+            i.op == "var" and ends.get(i.attr) is a.hi for i, a in zip(index, axes, strict=True)
+        )
 
     def reached(self) -> Expr:
         """The condition that an element is in the range that its row asks for."""
@@ -611,25 +636,23 @@ class _Stream(Tiles):
         guard = substitute(self.guards[e.name], here)
         keep = call("and", guard, self.block.inside)
         mask = call("and", self.rows, self.block.inside)
-        column = self.f.owner.get(e.name)
-        if column is not None:
-            return self.contracted(e, here, keep, mask, column_of(self.f.columns[column]))
-        v = self.placed(self.shares[e.name], here, mask)
+        owner = self.f.owner.get(e.name)
+        if owner is not None:
+            return self.contracted(e, here, keep, mask, self.f.columns[owner])
+        v = self.placed(self.at_block(self.shares[e.name]), here, mask)
         v = self.e.spread(v, (self.m, self.n))
         v = self.where(keep, v, e.start)
         return self.b.reduce(e.monoid, v, self.n, name=e.name)
 
     def contracted(
-        self, e: Entry, here: Mapping[Expr, Expr], keep: Expr, mask: Expr, column: str
+        self, e: Entry, here: Mapping[Expr, Expr], keep: Expr, mask: Expr, column: OpAxis
     ) -> Value:
-        held = self.held[column]
-        left, right = split(self.shares[e.name], column)
-        two = self.placed(right, here, call("and", mask, held.inside))
+        held = self.hold(column.hi)
+        left, right = split(self.at_block(self.shares[e.name]), column_of(column))
+        two = self.placed(right, here, call("and", self.block.inside, held.inside))
         if set(two.axes) != {self.n, held.axis}:
             raise Unsupported("a factor does not vary over its columns")
-        if not _zero_outside(two, self.block.inside):
-            outside = self.b.index(self.block.inside)
-            two = self.b.ew("select", outside, two, self.b.full(0.0, two.dtype))
+        two = self.zero_outside(two, self.block.inside)
         one = self.b.full(1.0, F32) if left is None else self.placed(left, here, mask)
         one = self.where(keep, self.e.spread(one, (self.m, self.n)), 0.0)
         return self.b.dot(one, two, Dot(self.n), F32, name=e.name)
@@ -665,12 +688,12 @@ class _Stream(Tiles):
 
     def mask_of(self, t: Tensor) -> Expr:
         c = self.f.columns.get(t.name)
-        return self.rows if c is None else call("and", self.rows, self.held[column_of(c)].inside)
+        return self.rows if c is None else call("and", self.rows, self.hold(c.hi).inside)
 
     def store(self, t: Tensor, v: Value) -> None:
         index = [self.axis_of(t, n) for n in range(len(t.axes))]
         c = self.f.columns.get(t.name)
-        axes = (self.m,) if c is None else (self.m, self.held[column_of(c)].axis)
+        axes = (self.m,) if c is None else (self.m, self.hold(c.hi).axis)
         self.write(t, index, self.e.spread(v, axes), self.mask_of(t))
 
 

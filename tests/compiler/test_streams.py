@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.shipped import SPECS
 
+from opwright.compiler.autodiff import gradient
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.elaborate import elaborate, load_spec
 from opwright.grammar.parser import parse
@@ -101,9 +102,11 @@ def programs(op: Operator, **decisions: Decision) -> Iterator[TileProgram]:
     """A few programs of the spaces that walk, which hold what fits into their tiles."""
     for space in streams(op):
         for schedule in space.preferred()[:2]:
-            own = {k: v for k, v in schedule.decisions if k.rpartition(".")[2] != "even"}
-            even = {k: False for k, _ in schedule.decisions if k not in own}
-            chosen = {**dict(schedule.decisions), **even, **decisions}
+            chosen = dict(schedule.decisions)
+            for k in schedule.decisions:
+                group, _, last = k[0].rpartition("hold")
+                if not last and k[0].endswith("hold"):
+                    chosen |= {f"{group}{n}": v for n, v in {"even": False, **decisions}.items()}
             yield space.instantiate(replace(schedule, decisions=tuple(chosen.items())))
 
 
@@ -183,3 +186,31 @@ def test_what_has_no_single_pass_keeps_its_entries():
     text = HEAD % ("t: f32[B, M]", body)
     op = elaborate(parse(text, "streamed.op"), "streamed", filename="streamed.op", source=text)
     assert not [s for s in streams(op) if s.name == "stream"]
+
+
+@pytest.mark.parametrize("name", ["causal_attention", "alibi_attention"])
+def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
+    (path,) = SPECS.rglob(f"{name}.op")
+    op = gradient(load_spec(path).operator(), ["q", "k", "v"])
+    program = next(programs(op, rows=16, block=16, hold=32))
+    assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
+    walked = {a.hi.attr for t in op.inputs for a in t.axes if t.name in ("q", "k")} & {
+        "S",
+        "Sq",
+        "Skv",
+    }
+    for k in program.kernels:
+        for s in statements(k.body):
+            if isinstance(s, Store):
+                assert sum(e.op == "size" and e.attr in walked for e in s.buffer.shape) <= 1
+    ran = 0
+    for case in generate(op, 3, 6).cases:
+        if ran == 2 or max(case.sizes.values()) > 32:
+            continue
+        arrays = {t.name: case.inputs[t.name] for t in op.inputs}
+        want = reference(op, arrays, case.params, case.sizes)
+        got = run(program, case.sizes, arrays, case.params)
+        for n, a in want.items():
+            np.testing.assert_allclose(got[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
+        ran += 1
+    assert ran
