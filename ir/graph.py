@@ -44,6 +44,12 @@ class Node:
 
 _FOLDED: dict[str, Callable[[float, float], float]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "min": min, "max": max,
+}  # fmt: skip
+_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "exp": math.exp, "exp2": lambda x: 2.0**x, "log": math.log, "log2": math.log2,
+    "sqrt": math.sqrt, "rsqrt": lambda x: 1 / math.sqrt(x), "sin": math.sin, "cos": math.cos,
+    "erf": math.erf,
 }  # fmt: skip
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne,
@@ -335,6 +341,7 @@ class Graph:
 
     def choice(self, c: Ref, a: Ref, b: Ref, dtype: str, truth: bool) -> Ref:
         """Selection; of truth values in terms of and, or, not."""
+        a, b = self.side(c, a, True), self.side(c, b, False)
         known = self.constant(c)
         if known is not None:
             return a if known else b
@@ -353,6 +360,18 @@ class Graph:
             c, a, b = self.negation(c), b, a
         return self.make("select", dtype, [c, a, b])
 
+    def side(self, c: Ref, r: Ref, taken: bool) -> Ref:
+        """What a selection by the same condition is where that is known."""
+        while self.op(r) == "select":
+            inner, a, b = self.parts(r)
+            if inner == c:
+                r = a if taken else b
+            elif inner == self.negation(c):
+                r = b if taken else a
+            else:
+                break
+        return r
+
     def real(self, op: str, args: list[Ref], dtype: str) -> Ref:
         """A row of the semantics table over floats: neutral elements go, operands are sorted."""
         if op == "fma":
@@ -363,6 +382,11 @@ class Graph:
             return self.number(_COMPARED[op](x, more[0]))
         if op == "abs" and x is not None:
             return self.constant_of(abs(x), dtype)
+        if op in _FUNCTIONS and x is not None:
+            try:
+                return self.constant_of(_FUNCTIONS[op](x), dtype)
+            except (ValueError, OverflowError, ZeroDivisionError):
+                pass  # what it is there depends on who computes it
         if op in _FOLDED and x is not None and more[0] is not None and (more[0] or op != "div"):
             return self.constant_of(_FOLDED[op](x, more[0]), dtype)
         if op in ("add", "mul"):

@@ -206,6 +206,7 @@ class _KernelReader(_Reader):
         self.loads: list[tuple[list[_Effect], Ref]] = []
         self.touched: set[str] = set()
         self.labels = _labels(kernel)
+        self.decided: dict[Ref, bool] = {}  # conditions of the branches around
         self.viewed: dict[Ref, tuple[Ref, dict[Axis, Ref]]] = {}
         self.reduced: dict[Ref, tuple[Ref, tuple[Axis, ...]]] = {}
 
@@ -239,10 +240,21 @@ class _KernelReader(_Reader):
         if e.op == "var":
             return self.variables[e.attr]
         if e.op == "value":
-            return self.values[e.attr]
+            return self.held(e.attr)
         if e.op == "pid" and (e.attr >= len(self.kernel.grid) or self.kernel.grid[e.attr] is ONE):
             return self.graph.number(0)
         return self.expr(self.known[e]) if e in self.known else super().leaf(e)
+
+    def expr(self, e: Expr) -> Ref:
+        found = super().expr(e)
+        if e.kind == "bool" and found in self.decided:
+            return self.graph.number(self.decided[found])
+        return found
+
+    def held(self, v: Value) -> Ref:
+        """A value where it is used: what a branch was taken for is known in it."""
+        r = self.values[v]
+        return self.graph.number(self.decided[r]) if r in self.decided else r
 
     # -- statements
     def block(self, body: Iterable[Stmt], region: _Region, out: list[_Effect]) -> None:
@@ -263,7 +275,7 @@ class _KernelReader(_Reader):
             return
         self.touched.add(s.buffer.name)
         self.writes[s.buffer.name] = self.writes.get(s.buffer.name, 0) + 1
-        refs = [*(self.expr(i) for i in s.index), mask, self.values[s.value]]
+        refs = [*(self.expr(i) for i in s.index), mask, self.held(s.value)]
         if isinstance(s, Store):
             out.append(_Effect(f"store {self.label(s.buffer)}", refs))
             return
@@ -287,7 +299,12 @@ class _KernelReader(_Reader):
         loads = len(self.loads)
         for word, side, path in (("then", then, cond), ("else", other, opposite)):
             effects: list[_Effect] = []
+            was = self.decided
+            self.decided = {**was, path: True, self.graph.negation(path): False}
+            self.memo.clear()
             self.block(side, region.under(path), effects)
+            self.decided = was
+            self.memo.clear()
             sides.append((word, effects))
         if any(effects for _, effects in sides) or len(self.loads) > loads:
             out.append(_Effect("if", [cond], sides))
@@ -430,7 +447,7 @@ class _KernelReader(_Reader):
             return self.narrow(inner, v.dtype) if v.dtype.kind == "int" else inner
         if v.op == "load":
             return self.load(v, region, out)
-        args = [self.values[a] for a in v.args]
+        args = [self.held(a) for a in v.args]
         if v.op == "view":
             return self.view(v, args[0])
         if v.op in ("reduce", "scan", "dot", "argreduce"):
@@ -489,7 +506,10 @@ class _KernelReader(_Reader):
         if n.op == "cast" and old.kind == "real":
             first = DTYPES[n.attr.split()[0]]
             if first.kind == "real" and _holds(old, first):
-                return self.cast(first, new, g.parts(r)[0])
+                inner = g.parts(r)[0]
+                if first == new and g.op(inner) == "round":  # to be kept as such a number
+                    return g.make("cast", g.nodes[inner.node].attr, g.parts(inner))
+                return self.cast(first, new, inner)
             if first.kind == "int" and new.kind == "real" and new.bits < old.bits:
                 return self.cast(first, new, g.parts(r)[0])
         if n.op == "full" and old.kind == new.kind == "real":
@@ -500,6 +520,8 @@ class _KernelReader(_Reader):
     def round(self, old: DType, new: DType, r: Ref) -> Ref:
         """A rounding that is meant: it stays, whatever type the number has."""
         n = self.graph.nodes[r.node]
+        if n.op == "full":
+            return self.full(self.graph.literal(r), new)
         if n.op == "cast" and old.kind == "real":
             first = DTYPES[n.attr.split()[0]]
             if first.kind == "real" and _holds(old, first):
@@ -518,12 +540,14 @@ class _KernelReader(_Reader):
         other = "poison"
         if what.other is not None and mask != g.number(True):
             other = repr(_number(what.other, v.dtype))
-        self.touched.add(name)
-        epoch = self.writes.get(name, 0)
-        if g.constant(mask) is False and what.other is not None:
+        if g.constant(mask) is False:  # nothing is read
+            if what.other is None:
+                return g.make("poison", v.dtype)
             if v.dtype.kind == "real":
                 return self.full(what.other, v.dtype)
             return g.number(bool(what.other) if v.dtype.kind == "bool" else int(what.other))
+        self.touched.add(name)
+        epoch = self.writes.get(name, 0)
         refs = [*(self.expr(i) for i in what.index), mask]
         conds = g.ordered(dict.fromkeys(region.conds))
         loops = region.loops if name in self.mutable else region.maybe

@@ -264,6 +264,21 @@ ONE = [
      [LOAD, "s1: store R[a] = x", "y: f32[a] = load R[a]", STORE]),
     ([LOAD, "y: f32[a] = sub x x", "for i in 5 .. 2 by 1:", "  st_1: store Y[a] = x", STORE],
      [LOAD, "y: f32[a] = sub x x", STORE]),
+    # a selection inside another by the same condition, and functions of constants
+    ([LOAD, "z: f32 = full 0.0", "c: bool[a] = lt x z", "u: f32[a] = neg x",
+      "v: f32[a] = select c u x", "w: f32[a] = exp x", "y: f32[a] = select c v w", STORE],
+     [LOAD, "z: f32 = full 0.0", "c: bool[a] = lt x z", "u: f32[a] = neg x", "w: f32[a] = exp x",
+      "y: f32[a] = select c u w", STORE]),
+    ([LOAD, "k: f32 = full 4.0", "r: f32 = sqrt k", "z: f32 = full -1.0", "m: f32 = max r z",
+      "y: f32[a] = mul x m", STORE],
+     [LOAD, "k: f32 = full 2.0", "y: f32[a] = mul x k", STORE]),
+    # what is never read, what a branch was taken for, a rounding to the type of memory
+    ([LOAD, "u: f32[a] = load X[a] if false else 2.0", "y: f32[a] = mul x u", STORE],
+     [LOAD, "u: f32 = full 2.0", "y: f32[a] = mul x u", STORE]),
+    ([LOAD, "if N < 9:", "  t: f32 = index N", "  y: f32[a] = mul x t",
+      "  st: store Y[a] if N < 9 and a < N = y"],
+     [LOAD, "if N < 9:", "  t: f32 = index N", "  y: f32[a] = mul x t",
+      "  st: store Y[a] if a < N = y"]),
 ]  # fmt: skip
 TWO = [
     # what stays apart
