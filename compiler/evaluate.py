@@ -14,9 +14,12 @@ from functools import cache
 from opwright.ir.dtypes import BOOL, F32, F64, I64, DType
 from opwright.ir.expr import (
     TRUE,
+    ZERO,
     Expr,
     Fold,
+    affine,
     call,
+    conjuncts,
     leaf,
     leaves,
     read_parts,
@@ -24,6 +27,7 @@ from opwright.ir.expr import (
     var,
     walk,
 )
+from opwright.ir.extents import from_affine
 from opwright.ir.op import OpAxis, Operator
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Axis, Buffer, Builder, Value, lanes
@@ -158,7 +162,7 @@ class Evaluator:
         if fill is not None:
             tensor = self.op.tensor(name)
             for i, a in zip(index, tensor.axes, strict=True):
-                inside = call("and", inside, call("and", call("le", a.lo, i), call("lt", i, a.hi)))
+                inside = call("and", inside, _between(a.lo, i, a.hi))
         found = self.resolve(name, index, inside)
         if isinstance(found, Expr):
             out = self.value(found, inside)
@@ -166,9 +170,10 @@ class Evaluator:
             out = found
         else:
             for i, n in zip(index, found.shape, strict=True):
-                if any(not _given(x.attr) for x in leaves(i, "value")):
-                    # what was computed has no bound that a proof could use
-                    inside = call("and", inside, call("and", call("le", 0, i), call("lt", i, n)))
+                # what was computed has no bound that a proof could use
+                bounds = _between(ZERO, i, n)
+                if _computed(i) and not {*conjuncts(bounds)} <= {*conjuncts(inside)}:
+                    inside = call("and", inside, bounds)
             other = None if inside is TRUE else (False if e.kind == "bool" else 0)
             constant = fill is not None and fill.op == "const"
             if constant and fill is not None and mask is TRUE:
@@ -301,8 +306,29 @@ def _given(v: Value) -> bool:
 def _within(index: tuple[Expr, ...], axes: tuple[OpAxis, ...]) -> Expr:
     out = TRUE
     for i, a in zip(index, axes, strict=True):
-        out = call("and", out, call("and", call("le", a.lo, i), call("lt", i, a.hi)))
+        out = call("and", out, _between(a.lo, i, a.hi))
     return out
+
+
+def _computed(e: Expr) -> list[Expr]:
+    """Values in an index that no spec can bound."""
+    return [x for x in leaves(e, "value") if not _given(x.attr)]
+
+
+def _between(lo: Expr, i: Expr, hi: Expr) -> Expr:
+    """lo <= i < hi; what is added to a computed value stands on the other sides, since a number
+    without bounds may wrap when something is added to it."""
+    form = affine(i)
+    loose = _computed(i)
+    if form is not None and len(loose) == 1 and form.get(loose[0]) == 1:
+        rest = from_affine({k: c for k, c in form.items() if k is not loose[0]})
+        lo, i, hi = _plain(lo - rest), loose[0], _plain(hi - rest)
+    return call("and", call("le", lo, i), call("lt", i, hi))
+
+
+def _plain(e: Expr) -> Expr:
+    form = affine(e)
+    return e if form is None else from_affine(form)
 
 
 @cache

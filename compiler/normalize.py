@@ -97,20 +97,19 @@ def _separate_outputs(op: Operator, used: set[str]) -> list[Tensor]:
             out.append(replace(t, body=read(local, at, t.kind), recurrence=None))
         else:
             out.append(moved)
-    return _in_order(out)
+    return _in_order(out, set(renamed))
 
 
-def _in_order(tensors: list[Tensor]) -> list[Tensor]:
+def _in_order(tensors: list[Tensor], copies: set[str]) -> list[Tensor]:
     """Copies of a joint recurrence follow its last member."""
     groups = [set(t.recurrence.group) for t in tensors if t.recurrence]
     late = [
         t
         for t in tensors
-        if t.recurrence is None
+        if t.name in copies
+        and t.recurrence is None
         and t.body is not None
-        and t.body.op == "read"
         and any(t.body.attr[0] in g for g in groups)
-        and t.role == "output"
     ]
     if not late:
         return tensors

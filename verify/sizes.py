@@ -151,8 +151,11 @@ class Sampler:
         except (ExprError, ZeroDivisionError, OverflowError):
             return False
 
-    def _complete(self, fixed: Mapping[str, Number]) -> tuple[dict[str, int], Params] | None:
-        """Random values for what is not fixed, equations solved for a dim where they can be."""
+    def _complete(
+        self, fixed: Mapping[str, Number], small: bool = False
+    ) -> tuple[dict[str, int], Params] | None:
+        """Random values for what is not fixed, equations solved for a dim where they can be.
+        `small` ones have a product within the budget more often than not."""
         sizes: dict[str, int] = {k: int(v) for k, v in fixed.items() if k in self.op.sizes}
         given: dict[str, Number] = {k: v for k, v in fixed.items() if k not in self.op.sizes}
         for p in self.free_params:
@@ -185,6 +188,8 @@ class Sampler:
                 # mostly small: a product of dims has to stay within the budget
                 pool = self.pools[s]
                 cut = pool[: max(1, len(pool) * 2 // 3)] if self.rng.random() < 0.7 else pool
+                if small:
+                    cut = [v for v in pool if v <= self._moderate()] or pool[:2]
                 sizes[s] = self.rng.choice(cut)
         ordered = {s: sizes[s] for s in self.op.sizes}
         for p in self.op.params:  # what a default hides shows at another value of its magnitude
@@ -193,6 +198,11 @@ class Sampler:
                     usual = float(all_params(self.op, ordered, given)[p.name])
                     given[p.name] = usual * self.rng.choice((0.5, 2.0)) or 0.5
         return ordered, all_params(self.op, ordered, given)
+
+    def _moderate(self) -> int:
+        """An extent that all dims may have together, or nearly so."""
+        power: float = self.limits.elements ** (1.5 / max(len(self.op.sizes), 1))
+        return max(3, round(power))
 
     def _param(self, d: DType) -> Number:
         if d.kind == "bool":
@@ -216,8 +226,8 @@ class Sampler:
         self, fixed: Mapping[str, Number] | None = None, tries: int = 300
     ) -> tuple[dict[str, int], Params] | None:
         """Legal sizes and params within the limits; None when neither sampling nor z3 finds any."""
-        for _ in range(tries):
-            found = self._complete(fixed or {})
+        for n in range(tries):
+            found = self._complete(fixed or {}, n >= tries // 3)
             if found is None:
                 break
             if self.legal(*found) and self.fits(*found):

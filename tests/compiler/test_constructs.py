@@ -146,6 +146,22 @@ def gates(x: Any, w: Any) -> Arrays:
     return {"h": np.stack(hs, 1), "c": np.stack(cs, 1)}
 
 
+def paths(e: Any, tr: Any) -> Arrays:
+    v, back = [e[0]], [np.full(len(tr), -1)]
+    for row in e[1:]:
+        scores = v[-1][:, None] + tr
+        v.append(row + scores.max(0))
+        back.append(scores.argmax(0))
+    end = v[-1].argmax()
+    return {"v": np.array(v), "back": np.array(back), "end": end, "best": v[-1][end]}
+
+
+def between(x: Any, at: Any) -> Arrays:
+    padded = np.concatenate([np.zeros(200), x, np.zeros(200)])
+    i = np.floor(at).astype(int)
+    return {"y": (1 - at + i) * padded[i + 200] + (at - i) * padded[i + 201]}
+
+
 ODD = np.round(normal(3, 9), 0)
 ODD[0, [2, 5]] = np.nan
 ODD[1, 4] = -np.inf
@@ -167,6 +183,8 @@ CASES = {
                         lambda x: {"y": x + (x[-1] - x[0]) / 5, "m": x[1] - x[1:].mean()}),
     "gates": Case({"x": normal(2, 3, 4, 5), "w": normal(4, 5, 5)}, gates),
     "claims": Case({"x": normal(2, 3)}, lambda x: {"y": x.max(1)}),
+    "paths": Case({"e": normal(5, 4), "tr": normal(4, 4)}, paths),
+    "between": Case({"x": normal(6), "at": 4 * normal(9)}, between),
     "sigmoid": Case({"x": normal(2, 3, 4)}, lambda x: {"y": 1 / (1 + np.exp(-x))}),
 }  # fmt: skip
 
@@ -251,6 +269,13 @@ def test_keys_that_are_data_name_a_place() -> None:
     rest = forms["y"]
     assert rest is not None and rest.rest.op == "lt"
     assert show(rest.key).startswith("ids[n")
+    assert {r.status for r in safety(lower(normalize(op)), Context.of(op))} == {"PROVED"}
+
+
+@pytest.mark.parametrize("name", ["paths", "between"])
+def test_the_fallback_is_safe(name: str) -> None:
+    """Definitions follow what they read; numbers without bounds are compared, not added to."""
+    op = spec().operator(name)
     assert {r.status for r in safety(lower(normalize(op)), Context.of(op))} == {"PROVED"}
 
 

@@ -11,8 +11,8 @@ from support import operators as ops
 
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, dtype
-from opwright.ir.expr import call, const, evaluate, param, reduction, size, var
-from opwright.ir.op import Operator, Param, Workload
+from opwright.ir.expr import call, const, evaluate, param, read, reduction, size, var
+from opwright.ir.op import OpAxis, Operator, Param, Tensor, Workload
 from opwright.verify import memory
 from opwright.verify.draw import draw_inputs, holds
 from opwright.verify.inputs import Cases, generate, plant, workload_case
@@ -101,6 +101,19 @@ def test_z3_finds_what_sampling_does_not() -> None:
     made = generate(op, 0, count=3)
     assert made.cases
     assert {c.sizes["N"] for c in made.cases} <= {611, 1588}
+
+
+def test_many_dims_fit_a_small_budget() -> None:
+    names = "ABCDEFGH"
+    axes = tuple(OpAxis(n.lower(), const(0), size(n)) for n in names)
+    x = Tensor("x", dtype("f32"), axes, None, "input")
+    body = read("x", tuple(var(n.lower()) for n in names), "real")
+    y = Tensor("y", dtype("f32"), axes, body, "output")
+    facts = tuple(call("le", 1, size(n)) for n in names)
+    op = Operator("eight", "1.0", None, {}, tuple(names), {}, (), facts, (x,), (y,))
+    made = generate(op, 0, 8, (), Limits(256), (), ("normal",), specials=False)
+    assert len(made.cases) == 8
+    assert any(2 in c.sizes.values() or 3 in c.sizes.values() for c in made.cases)
 
 
 def test_impossible_facts_are_said() -> None:
