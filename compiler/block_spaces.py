@@ -26,6 +26,7 @@ from opwright.compiler.strategies import (
     block_stream,
     contraction,
     lanes,
+    streams,
 )
 from opwright.compiler.strategies.fallback import kept
 from opwright.compiler.strategies.group import Group
@@ -116,7 +117,7 @@ def _walks(
             members = (*q.group.members, *p.group.members) if q else p.group.members
             group = Group(normal, members, q.group.earlier if q else p.group.earlier)
             try:
-                form = block_stream.recognise(group, inner, found)
+                form = streams.recognise(group, inner, found)
             except Unsupported:
                 continue
             if q:
@@ -128,7 +129,7 @@ def _walks(
     return out
 
 
-def _extents(form: block_stream.Form) -> tuple[int, ...]:
+def _extents(form: streams.Form) -> tuple[int, ...]:
     """Powers of two that depths and columns may fit into."""
     known = [c.depth.hi for c in form.inner.values()] + [c.hi for c in form.columns.values()]
     least = max([16, *(int(e.attr) for e in known if e.op == "const")])

@@ -47,11 +47,13 @@ Resources = Mapping[str, Mapping[str, Any]]  # of each kernel: registers, shared
 
 @dataclass(slots=True)
 class Counts:
-    """Bytes by buffer as the program asks for them, operations by type, products by type."""
+    """Bytes by buffer as the program asks for them, operations by type, products by type, and how
+    often bodies of innermost loops run."""
 
     moved: dict[str, float] = field(default_factory=dict)
     operations: dict[str, float] = field(default_factory=dict)
     products: dict[str, float] = field(default_factory=dict)
+    turns: float = 0.0
 
     def add(self, other: Counts, factor: float) -> None:
         for mine, theirs in (
@@ -61,6 +63,7 @@ class Counts:
         ):
             for k, v in theirs.items():
                 mine[k] = mine.get(k, 0.0) + factor * v
+        self.turns += factor * other.turns
 
 
 def modelled(
@@ -103,7 +106,11 @@ def _kernel(k: Kernel, env: Mapping[Any, Any], device: Device, own: Mapping[str,
     waves = programs / (device.multiprocessors * resident)
     busy = waves / math.ceil(waves) if waves > 1 else min(1.0, programs / device.multiprocessors)
     hidden = min(1.0, share / ENOUGH)
-    bytes_time = max(memory / device.memory, sum(counts.moved.values()) / device.cache_rate)
+    # what compilers report of spills is text; it runs in every turn of a loop
+    threads = int(own["num_warps"]) * device.warp
+    spills = float(own.get("spill_stores", 0) + own.get("spill_loads", 0))
+    asked = sum(counts.moved.values()) + spills * threads * max(counts.turns, programs)
+    bytes_time = max(memory / device.memory, asked / device.cache_rate)
     return LAUNCH + max(bytes_time / hidden, arithmetic, products) * 1e-12 / busy
 
 
@@ -168,7 +175,9 @@ class _Counter:
         trips = max(0, -(-(hi - lo) // s.step))
         if trips:
             self.env[s.variable] = lo + trips // 2 * s.step
-            out.add(self.body(s.body), trips)
+            inner = self.body(s.body)
+            inner.turns = inner.turns or 1.0
+            out.add(inner, trips)
 
     def truth(self, cond: Expr) -> bool:
         try:

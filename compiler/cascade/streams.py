@@ -18,6 +18,11 @@ from opwright.ir.expr import Expr, leaf, neutral
 NEW = "!"  # marks the state after the block
 
 
+def state(name: str) -> Expr:
+    """What stands for an entry in expressions."""
+    return leaf("state", name, "real")
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry: `share` is an element's part under `guard`, `carried` the old sum at the new
@@ -65,7 +70,7 @@ class _Blocks(Pass):
                 raise NotFusable(f"{self.chain.name}: its anchors depend on each other")
             for x in ready:
                 out.append(self._entry(x, known))
-                known[symbol(x.name)] = leaf("state", x.name + NEW, "real")
+                known[symbol(x.name)] = state(x.name + NEW)
                 self._results(known)
             pending = [x for x in pending if x not in ready]
         return tuple(out)

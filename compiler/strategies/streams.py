@@ -1,0 +1,335 @@
+"""Folds over entries that are contractions themselves, recognised as one pass over blocks.
+
+What a block does to the state is derived (`compiler.cascade.streams`) where a fold reads another
+one's result, and plain where it does not. A result with columns of its own takes its share of a
+block as a second contraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from opwright.compiler.cascade.derive import NotFusable
+from opwright.compiler.cascade.rewrite import Derivation
+from opwright.compiler.cascade.streams import NEW, Entry, state, stream
+from opwright.compiler.evaluate import Unsupported
+from opwright.compiler.finite import finite_inputs
+from opwright.compiler.strategies import contraction
+from opwright.compiler.strategies.contraction import factors_of, product_of
+from opwright.compiler.strategies.group import Group, is_fold, is_pointwise, same_range
+from opwright.ir.expr import (
+    TRUE,
+    ZERO,
+    Expr,
+    Fold,
+    call,
+    free_vars,
+    read_parts,
+    rebuild,
+    substitute,
+    var,
+    walk,
+)
+from opwright.ir.op import OpAxis, Tensor
+from opwright.ir.semantics import MONOIDS
+
+STEPS = frozenset(MONOIDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`inner` are contractions that every block makes anew. Members share `shared` axes, one of
+    which is the rows'; a member may have one axis more, its columns. `entries` is the carried state
+    over the first member's axes and the walked one, `reach` the part of this that a row asks for
+    where data says so; `read` says how a fold's result is made of the state."""
+
+    group: Group
+    inner: Mapping[str, contraction.Form]
+    shared: tuple[OpAxis, ...]
+    rows: OpAxis
+    columns: Mapping[str, OpAxis]  # member -> its own axis
+    walked: OpAxis
+    reach: tuple[Expr, Expr] | None
+    entries: tuple[Entry, ...]
+    owner: Mapping[str, str]  # entry -> the member whose columns it has
+    read: Mapping[str, Expr]
+    folds: tuple[Tensor, ...]
+    after: tuple[Tensor, ...]  # pointwise readers of results
+
+
+def recognise(
+    group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+) -> Form:
+    """Raises Unsupported with the reason when the members are no single pass over blocks."""
+    return _Recogniser(group, inner, found).form()
+
+
+class _Recogniser:
+    def __init__(
+        self, group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+    ) -> None:
+        self.group, self.inner, self.found = group, inner, found
+        self.folds = [t for t in group.members if is_fold(t)]
+        self.after = [t for t in group.members if not is_fold(t)]
+        self.results = {t.name for t in self.folds}
+        self.entries: dict[str, Entry] = {}
+        self.owner: dict[str, str] = {}
+        self.read: dict[str, Expr] = {}
+
+    def form(self) -> Form:
+        if not self.folds:
+            raise Unsupported("there is no fold")
+        self.shared = self._shared()
+        columns = {t.name: own for t in self.group.members if (own := self._own(t)) is not None}
+        self.columns = columns
+        for t in self.folds:
+            self._fold(t)
+        for t in self.after:
+            self._pointwise(t)
+        used = {n: f for n, f in self.inner.items() if n in self._entries_read()}
+        for name, c in used.items():
+            if len({read_parts(x)[1] for x in self._reads() if x.attr[0] == name}) != 1:
+                raise Unsupported(f"{name} is read at several places")
+            reads = {x.attr[0] for e in (c.left, c.right) for x in walk(e) if x.op == "read"}
+            if reads & (self.results | set(self.inner)):
+                raise Unsupported(f"{name} is made of what the walk gives")
+        return Form(
+            self.group,
+            used,
+            self.shared,
+            self.rows,
+            columns,
+            self.walked,
+            self.reach,
+            tuple(self.entries.values()),
+            self.owner,
+            self.read,
+            tuple(self.folds),
+            tuple(self.after),
+        )
+
+    # -- axes
+
+    def _shared(self) -> tuple[OpAxis, ...]:
+        """The axes of the first fold but for columns, by the entries that it reads."""
+        t = self.folds[0]
+        f = Fold(t.body)  # type: ignore[arg-type]
+        if len(f.binders) != 1:
+            raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
+        own = {a.name: a for a in t.axes}
+        used: set[str] = set()
+        places: set[tuple[str, OpAxis]] = set()
+        for x in walk(self.group.expand(f.term, self.inner)):
+            if x.op == "read" and x.attr[0] in self.inner:
+                index = read_parts(x)[1]
+                if any(i.op != "var" for i in index):
+                    raise Unsupported(f"{t.name} reads {x.attr[0]} at computed places")
+                names = [i.attr for i in index]
+                used |= set(names)
+                c = self.inner[x.attr[0]]
+                for one, two in ((c.rows, c.columns), (c.columns, c.rows)):
+                    if names[two] == f.binders[0]:
+                        axis = c.result.axes[two]
+                        places.add((names[one], OpAxis(f.binders[0], axis.lo, axis.hi)))
+        if len(places) != 1:
+            raise Unsupported(f"{t.name} does not walk over entries along one axis")
+        ((rows, self.walked),) = places
+        out = tuple(a for a in t.axes if a.name in used)
+        if rows not in own or list(out) != list(t.axes[: len(out)]) or len(own) > len(out) + 1:
+            raise Unsupported(f"{t.name} has other axes than the entries")
+        if any(a.lo is not ZERO or _dependent(a.hi) for a in t.axes):
+            raise Unsupported(f"{t.name} has an axis that depends on another")
+        self.rows = own[rows]
+        self.reach = self._reach(t)
+        return out
+
+    def _reach(self, t: Tensor) -> tuple[Expr, Expr] | None:
+        """The range of a fold over the first one's axes; None for the whole axis."""
+        assert t.body is not None
+        f = Fold(t.body)
+        if len(f.binders) != 1:
+            raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
+        lo, hi = f.ranges[0]
+        if (lo, hi) == (self.walked.lo, self.walked.hi):
+            return None
+        if any(x.op == "fold" for e in (lo, hi) for x in walk(e)):
+            raise Unsupported(f"{t.name} has a range that is reduced")
+        shared = t.axes if t is self.folds[0] else t.axes[: len(self.shared)]
+        first = self.folds[0].axes
+        at = {var(a.name): var(b.name) for a, b in zip(shared, first, strict=False)}
+        return substitute(lo, at), substitute(hi, at)
+
+    def _own(self, t: Tensor) -> OpAxis | None:
+        """The columns of a member; Unsupported for other axes than the shared ones."""
+        n = len(self.shared)
+        if len(t.axes) not in (n, n + 1) or not all(map(same_range, t.axes[:n], self.shared)):
+            raise Unsupported(f"{t.name} has another index space")
+        if t.recurrence is not None:
+            raise Unsupported(f"{t.name} is a recurrence")
+        last = t.axes[n] if len(t.axes) > n else None
+        if last is not None and (last.lo is not ZERO or _dependent(last.hi)):
+            raise Unsupported(f"{t.name} has an axis that depends on another")
+        return last
+
+    def _here(self, t: Tensor) -> dict[Expr, Expr]:
+        """A member's axes as the first fold's, its columns by a name of their own."""
+        at = {var(a.name): var(b.name) for a, b in zip(t.axes, self.shared, strict=False)}
+        if len(t.axes) > len(self.shared):
+            at[var(t.axes[-1].name)] = var(column_of(self.columns[t.name]))
+        return at
+
+    # -- folds
+
+    def _fold(self, t: Tensor) -> None:
+        assert t.body is not None
+        if self._reach(t) != self.reach:
+            raise Unsupported(f"{t.name} folds over another range")
+        f = Fold(t.body)
+        term = self.group.expand(f.term, self.inner)
+        earlier = {x.attr[0] for x in walk(term) if x.op == "read"} & self.results
+        if t.name in self.read:
+            return
+        if not earlier:
+            if f.kind not in STEPS or t.kind != "real":
+                raise Unsupported(f"{t.name} is no fold of single numbers")
+            at = {**self._here(t), var(f.binders[0]): var(self.walked.name)}
+            share, guard = (substitute(e, at) for e in (term, f.guard))
+            while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
+                guard, share = call("and", guard, share.args[0]), share.args[1]
+            e = Entry(t.name, f.kind, share, None, guard)
+            self.read[t.name] = state(self._add(e, t, guard is not TRUE))
+            return
+        self._derived(t)
+
+    def _derived(self, t: Tensor) -> None:
+        """The entries of a derived pass, with those that are there already."""
+        chosen = next((d for d in self.found if d.holds and self._reads_out(d, t)), None)
+        if chosen is None or chosen.plan is None or chosen.chain is None:
+            raise Unsupported(f"{t.name} reads a result and no single pass is derived")
+        chain = chosen.chain
+        try:
+            made = stream(chosen.plan)
+        except NotFusable as refusal:
+            raise Unsupported(str(refusal)) from None
+        last = self.group.normal.tensor(chain.tensors[chain.name][0])
+        at = {**self._here(last), var(made.binder): var(self.walked.name)}
+        names: dict[Expr, Expr] = {}
+        f = Fold(last.body)  # type: ignore[arg-type]
+        # in a product that is 0 by a factor, infinite others give what the definition gives
+        left_out = f.guard is not TRUE or self.group.expand(f.term, self.inner).op == "select"
+        for e in made.entries:
+            carried = self.read.get(chain.tensors.get(e.name, ("", ()))[0])
+            if e.carried is None and carried is not None and carried.op == "state":
+                # the very fold of the text, which is carried already
+                for mark in ("", NEW):
+                    names[state(e.name + mark)] = state(carried.attr + mark)
+                continue
+            share, guard = self.group.expand(e.share, self.inner), e.guard
+            moved = Entry(
+                e.name,
+                e.monoid,
+                _renamed(substitute(share, at), names),
+                None if e.carried is None else _renamed(substitute(e.carried, at), names),
+                substitute(guard, at),
+            )
+            own = self._add(moved, last, left_out)
+            for mark in ("", NEW):
+                names[state(e.name + mark)] = state(own + mark)
+        for stage, value in made.results.items():
+            name = chain.tensors[stage][0]
+            if name in self.results and name not in self.read:
+                self.read[name] = _renamed(substitute(value, at), names)
+
+    def _reads_out(self, d: Derivation, t: Tensor) -> bool:
+        return d.chain is not None and d.chain.tensors[d.chain.name][0] == t.name
+
+    def _add(self, e: Entry, t: Tensor, left_out: bool) -> str:
+        """The name under which an entry is carried: that of an equal one if there is one.
+        `left_out`: the definition skips elements, whatever their factors are."""
+        columns = self.columns.get(t.name)
+        over = columns is not None and column_of(columns) in free_vars(e.share)
+        for known in self.entries.values():
+            if (known.monoid, known.share, known.carried, known.guard) == (
+                e.monoid,
+                e.share,
+                e.carried,
+                e.guard,
+            ):
+                return known.name
+        name, n = e.name, 1
+        while name in self.entries:
+            n += 1
+            name = f"{e.name}_{n}"
+        if e.carried is not None and name != e.name:
+            own = {state(e.name): state(name)}
+            e = Entry(name, e.monoid, e.share, _renamed(e.carried, own), e.guard)
+        self.entries[name] = Entry(name, e.monoid, e.share, e.carried, e.guard)
+        if over:
+            self.owner[name] = t.name
+            self._factors(self.entries[name], column_of(self.columns[t.name]), left_out)
+        return name
+
+    def _factors(self, e: Entry, column: str, left_out: bool) -> None:
+        if e.monoid != "sum":
+            raise Unsupported(f"{e.name} has columns and is no sum")
+        _, right = split(e.share, column)
+        if self.walked.name not in free_vars(right):
+            raise Unsupported(f"{e.name} has no factor over the columns and what is walked")
+        if any(x.op == "state" for x in walk(right)) or self.rows.name in free_vars(right):
+            raise Unsupported(f"{e.name} mixes rows and columns")
+        finite = finite_inputs(self.group.normal.op)
+        if left_out and any(x.op == "read" and x.attr[0] not in finite for x in walk(right)):
+            # 0 times what was left out is not 0 if that is infinite
+            raise Unsupported(f"{e.name} leaves out elements that may be infinite")
+
+    def _reads(self) -> Iterator[Expr]:
+        for e in self.entries.values():
+            yield from (x for x in walk(e.share) if x.op == "read")
+
+    def _entries_read(self) -> set[str]:
+        return {x.attr[0] for x in self._reads()} & set(self.inner)
+
+    # -- readers
+
+    def _pointwise(self, t: Tensor) -> None:
+        assert t.body is not None
+        if not is_pointwise(t):
+            raise Unsupported(f"{t.name} is neither pointwise nor one fold")
+        n = len(self.shared)
+        for x in walk(self.group.expand(t.body, self.inner)):
+            if x.op == "read" and x.attr[0] in self.inner:
+                raise Unsupported(f"{t.name} reads entries outside of a fold")
+            if x.op == "read" and x.attr[0] in self.results:
+                own = tuple(var(a.name) for a in t.axes)
+                index = read_parts(x)[1]
+                if index != own and index != own[:n]:
+                    raise Unsupported(f"{t.name} reads {x.attr[0]} of another program")
+
+
+def column_of(a: OpAxis) -> str:
+    """One name for all columns of one extent."""
+    return f"{a.hi.attr if a.hi.op in ('size', 'const') else id(a.hi)}@columns"
+
+
+def split(share: Expr, column: str) -> tuple[Expr | None, Expr]:
+    """A product as (factors over rows, factors over columns)."""
+    parts = factors_of(share)
+    right = [e for e in parts if column in free_vars(e)]
+    left = [e for e in parts if column not in free_vars(e)]
+    return product_of(left) if left else None, product_of(right)
+
+
+def _renamed(e: Expr, names: Mapping[Expr, Expr]) -> Expr:
+    """The expression with other states."""
+    if e in names:
+        return names[e]
+    return rebuild(e, tuple(_renamed(a, names) for a in e.args)) if e.args else e
+
+
+def _is_zero(e: Expr) -> bool:
+    return e.op == "const" and e.attr == 0
+
+
+def _dependent(e: Expr) -> bool:
+    return any(x.op in ("var", "read", "fold") for x in walk(e))
