@@ -13,6 +13,7 @@ from dataclasses import replace
 from opwright.backends.cpp.clang import CType, Function, Unit, parse
 from opwright.backends.cpp.importer_memory import NoIndex
 from opwright.backends.cpp.importer_outputs import settle
+from opwright.backends.cpp.importer_parallel import Several
 from opwright.backends.cpp.importer_prelude import trusted
 from opwright.backends.cpp.importer_reroll import reroll
 from opwright.backends.cpp.importer_rewrite import finished
@@ -20,7 +21,7 @@ from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
 from opwright.ir.delinearize import flat_view, is_dense, stated_values
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import ZERO, Expr, call, const, pid, substitute
+from opwright.ir.expr import ONE, ZERO, Expr, call, const, pid, substitute
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
 from opwright.ir.tile import (
     Buffer,
@@ -80,9 +81,27 @@ def _kernels(
         label = launch.kernel
         if any(c.kernel == label for c in bound.launches[:n]):
             label = f"{label}_{n}"
-        reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours)
-        kernels.append(replace(reader.kernel(joined), name=label))
+
+        def read(launch: BoundLaunch = launch, part: int | None = None) -> Kernel:
+            reader = _Kernel(unit, launch, buffers, known, bound.facts, file, ours)
+            reader.reader.part = part
+            return reader.kernel(joined)
+
+        try:
+            found = [read()]
+        except Several as e:
+            if any(n is not ONE for n in launch.grid):
+                what = "several parallel loops, or writes beside one, in a grid of programs"
+                raise ImportRefusal(f"{launch.kernel}: {what}", file) from None
+            found = [k for part in range(e.count) if _writes(k := read(part=part))]
+        for part, k in enumerate(found):
+            name = label if len(found) == 1 else f"{label}_part{part}"
+            kernels.append(replace(k, name=name))
     return kernels
+
+
+def _writes(k: Kernel) -> bool:
+    return any(isinstance(s, Store) and s.buffer.role != "program" for s in statements(k.body))
 
 
 def _unmoved(kernels: list[Kernel], known: Mapping[Expr, Expr]) -> list[str]:
@@ -143,7 +162,8 @@ class _Kernel:
         for d, (ident, name, t) in enumerate(f.parameters[len(args) :]):
             if t != CType("int", 64):
                 raise m.refuse(f"the program id {name or d} is {t}, not int64_t")
-            here = pid(d) if d < len(self.launch.grid) else ZERO
+            grid = self.launch.grid
+            here = pid(d) if d < len(grid) and grid[d] is not ONE else ZERO
             m.env[ident] = C(t, here)
         m.run(f)
         k, moved = finished(self.builder.kernel(), m.fillers, m.kept, m.trusted)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from opwright.backends.cpp.clang import CType
+from opwright.backends.cpp.importer_polynomials import apart, tidy
 from opwright.backends.cpp.importer_values import WIDE, C, Pointer, Values, dtype_of
 from opwright.ir.dtypes import BOOL, DTYPES, F32, I64, integer_range
 from opwright.ir.expr import (
@@ -142,7 +143,10 @@ class Arithmetic(Values):
         if isinstance(p, Pointer) and isinstance(q, Pointer):
             if (p.buffer, p.lead) != (q.buffer, q.lead):
                 raise self.refuse("comparing or subtracting pointers into different memory")
-            return self.binary(op, C(WIDE, p.offset), C(WIDE, q.offset), type_)
+            if op == "-":
+                return C(type_, tidy(p.offset - q.offset))
+            x, y = apart(p.offset, q.offset)
+            return self.binary(op, C(WIDE, x), C(WIDE, y), type_)
         if not isinstance(p, Pointer) or op not in "+-":
             raise self.refuse("a pointer where a number is needed")
         e = self.number(b)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from opwright.backends.cpp.clang import CType, Node
-from opwright.backends.cpp.importer_structure import STEPS, names, nodes, plain, target
-from opwright.backends.cpp.importer_values import C, Pointer
+from opwright.backends.cpp.importer_structure import (
+    STEPS,
+    holds,
+    names,
+    nodes,
+    plain,
+    statements,
+    steps_apart,
+    target,
+)
+from opwright.backends.cpp.importer_values import WIDE, C, Pointer
 from opwright.ir.expr import ZERO, Expr, call, cdiv, const, leaves, maximum, var
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.polynomial import expression, polynomial
@@ -20,8 +30,11 @@ class Reader(Protocol):
 
     env: dict[int, C]
     quiet: int
+    unknown: Expr | None
 
+    def statement(self, s: Node) -> None: ...
     def expression(self, n: Node) -> C: ...
+    def natural(self, e: Expr) -> bool: ...
     def moves(self, *roots: Node | None) -> set[int]: ...
     def truth(self, c: C) -> Expr: ...
     def check(self, cond: Expr, kind: str, reason: str) -> None: ...
@@ -45,7 +58,19 @@ class Counter:
     down: bool
     by: Expr | None
     statement: Node
+    cond: Node
     base: Pointer | None = None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the condition computes with the counter in fewer than 64 bits."""
+        return any(
+            n.op in ("binary", "unary", "cast")
+            and n.type.is_integer
+            and n.type.bits < WIDE.bits
+            and self.variable in names(n)
+            for n in nodes(self.cond)
+        )
 
     def holds(self, e: Expr) -> Any:
         """What the variable is where its count is `e`."""
@@ -57,14 +82,14 @@ class Counter:
         return self.lo - n * one if self.down else self.lo + n * one
 
 
-def times_of(c: Counter) -> Expr:
-    """How often the body runs."""
+def times_of(c: Counter, natural: Callable[[Expr], bool]) -> Expr:
+    """How often the body runs; `natural` says what is evidently not negative."""
     span = c.lo - c.hi + 1 if c.down else c.hi - c.lo
     if c.by is not None:
         count = (span + c.by - 1) // c.by
     else:
         count = span if c.step == 1 else cdiv(span, c.step)
-    return maximum(count, 0)
+    return count if natural(count) else maximum(count, 0)
 
 
 def counted(
@@ -98,7 +123,7 @@ def counted(
             m.check(call("lt", 0, by), "divisor", "the step of a loop is positive")
         number = 1 if by is not None else abs(int(moved_by.attr))
         label = next(n.attr[1] for n in nodes(s) if n.op == "name" and n.attr[0] == v)
-        return Counter(v, label, start.type, lo, bound, number, down, by, s, base)
+        return Counter(v, label, start.type, lo, bound, number, down, by, s, cond, base)
     return None
 
 
@@ -142,13 +167,13 @@ def step_of(m: Reader, s: Node, v: int) -> Expr | None:
 def bound_of(m: Reader, cond: Node, v: int, by: Expr, line: int) -> tuple[Expr, bool] | None:
     """(hi, False) for a counter that runs below hi, (lo, True) for one that runs down to lo."""
     old = m.env[v]
-    m.quiet += 1
+    m.unknown = _SYMBOL
     try:
         m.env[v] = symbolic(old)
         e = m.truth(m.expression(cond))
     finally:
         m.env[v] = old
-        m.quiet -= 1
+        m.unknown = None
     for x in leaves(e, "value"):
         load = x.attr
         if load.op != "load" or load.attr.buffer.role != "in":
@@ -203,6 +228,8 @@ def _free(e: Expr) -> bool:
 def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | None:
     """What every trip adds to a variable that is stepped once, whatever happens."""
     own = [s for s in body if v in m.moves(s)]
+    if len(own) == 1 and own[0].op == "for":
+        return _inner_steps(m, v, own[0], inside)
     if len(own) != 1 or own[0].op != "expr":
         return None
     n = plain(own[0].args[0])
@@ -222,3 +249,47 @@ def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | N
     if n.op == "assign" and not n.attr and v not in names(n.args[1]):
         return None
     return step_of(m, n, v)
+
+
+def _inner_steps(m: Reader, v: int, s: Node, inside: set[int]) -> Expr | None:
+    """What a loop inside adds to a variable, if it runs as often in every trip of the outer one."""
+    init, cond, step, body = s.args
+    if cond is None or step is None:
+        return None
+    inner = [y for x in statements(body) for y in steps_apart(x)]
+    counters = m.moves(step)
+    if names(init, cond, step) & (inside - counters) - {v}:
+        return None
+    if holds(inner, ("break", "continue", "return"), False) is not None:
+        return None
+    before = dict(m.env)
+    m.quiet += 1
+    try:
+        for x in statements(init):
+            if x.op == "declare" and not (x.type.is_integer or x.type.kind == "pointer"):
+                return None
+            m.statement(x)
+        steps = comma(step)
+        c = counted(m, cond, steps, inner, s.line)
+        if c is None or c.variable == v:
+            return None
+        rest = (Node("expr", s.type, (x,), None, s.line) for x in steps if x is not c.statement)
+        whole = [*inner, *rest]
+        by = increment(m, v, whole, inside | m.moves(*whole) | {c.variable})
+        return None if by is None else by * times_of(c, m.natural)
+    except ImportRefusal:
+        return None
+    finally:
+        m.quiet -= 1
+        m.env.clear()
+        m.env.update(before)
+
+
+def comma(step: Node | None) -> list[Node]:
+    """The expressions of a loop's step."""
+    if step is None:
+        return []
+    n = plain(step.args[0]) if step.op == "expr" else plain(step)
+    if n.op == "binary" and n.attr == ",":
+        return [*comma(n.args[0]), *comma(n.args[1])]
+    return [n]

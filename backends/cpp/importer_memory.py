@@ -119,6 +119,8 @@ class Memory(Arithmetic):
         zero: Any = {"real": 0.0, "int": 0, "bool": False}[p.buffer.dtype.kind]
         fill = None if mask is TRUE else zero if other is None else other
         name = self.hint or None
+        if self.muted or not self.dealing:
+            self.read_outside.add(p.buffer.name)
         v = self.k.load(p.buffer, *at, mask=mask, other=fill, name=name)
         return C(t, self.held(v))
 
@@ -153,6 +155,14 @@ class Memory(Arithmetic):
         d = b.dtype
         if c.what is None:
             raise self.refuse("a value that was never assigned is stored")
+        if b.role == "program":
+            if self.dealing and b.name not in self.own:
+                raise self.refuse(f"the trips of a parallel loop share {b.name}")
+        else:
+            self.written.add(b.name)
+            self.written_outside |= not self.dealing
+            if self.muted:
+                return
         if d.kind == "real":
             v = self.real(c)
             if v.dtype != d:
@@ -187,6 +197,7 @@ class Memory(Arithmetic):
         if t.kind not in ("int", "uint", "real", "bool"):
             raise self.refuse(f"an array of {t}")
         label = self.k.fresh(name)
+        self.own |= {label} if self.dealing else set()
         b = self.k.buffer(Buffer(label, "program", dtype_of(t), tuple(shape)))
         return Pointer(b, tuple(at), ZERO)
 

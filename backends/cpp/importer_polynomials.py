@@ -15,6 +15,14 @@ def tidy(e: Expr) -> Expr:
     return expression(polynomial(e))
 
 
+def apart(a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """Two numbers without what both of them hold: they compare as these do."""
+    gap = polynomial(a - b)
+    more = {m: c for m, c in gap.items() if c > 0}
+    less = {m: -c for m, c in gap.items() if c < 0}
+    return expression(more), expression(less)
+
+
 def exact(e: Expr, divisor: int) -> Expr | None:
     """e / divisor where every coefficient divides."""
     p = polynomial(e)

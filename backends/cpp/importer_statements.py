@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from opwright.backends.cpp.clang import CType, Function, Node
-from opwright.backends.cpp.importer_functions import Functions
-from opwright.backends.cpp.importer_loops import Counter, counted, increment, times_of
+from opwright.backends.cpp.importer_loops import (
+    Counter,
+    comma,
+    counted,
+    increment,
+    symbolic,
+    times_of,
+)
+from opwright.backends.cpp.importer_parallel import ParallelLoops
 from opwright.backends.cpp.importer_polynomials import exact, tidy
 from opwright.backends.cpp.importer_structure import (
     holds,
     last_returns,
     moved_name,
     names,
+    nodes,
     plain,
     statements,
     step_within,
@@ -20,7 +28,7 @@ from opwright.backends.cpp.importer_structure import (
     target,
     without_break,
 )
-from opwright.backends.cpp.importer_trips import Trip
+from opwright.backends.cpp.importer_trips import Trip, stays
 from opwright.backends.cpp.importer_values import WIDE, C, Place, Pointer, dtype_of
 from opwright.ir.dtypes import BOOL
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves
@@ -29,7 +37,7 @@ from opwright.ir.tile import Value
 UNROLL = 64  # trips of a loop that is read step by step
 
 
-class Statements(Functions):
+class Statements(ParallelLoops):
     """Reads the body of a kernel into its builder."""
 
     def run(self, f: Function) -> None:
@@ -38,7 +46,7 @@ class Statements(Functions):
         body = last_returns(body)
         if (found := holds(body, ("return",), True)) is not None:
             raise self.refuse("a return inside a loop", found.line)
-        self.block(body)
+        self.kernel_body(body)
 
     def block(self, body: list[Node]) -> None:
         for s in body:
@@ -210,24 +218,51 @@ class Statements(Functions):
             return
         inner = [y for x in inner for y in steps_apart(x)]
         changing = self.moves(*inner)
-        while (early := stops_at(inner)) is not None and not names(early) & changing:
-            going = Node("unary", early.type, (early,), "!", early.line)
-            cond = Node("binary", cond.type, (cond, going), "&&", cond.line)
-            inner = inner[1:]
-        if holds(inner, ("break",), False) is not None:
+        while (early := stops_at(inner)) is not None and not names(early[0]) & changing:
+            stop, at, whole = early
+            if whole and not self.stays(stop, cond, comma(step), inner, s.line):
+                raise self.refuse("a return inside a loop", stop.line)
+            going = Node("unary", stop.type, (stop,), "!", stop.line)
+            cond = Node("binary", cond.type, (cond, going), "&&", stop.line)
+            inner = [*inner[:at], *inner[at + 1 :]]
+        if (found := holds(inner, ("break",), False)) is not None:
+            if found.attr == "return":
+                raise self.refuse("a return inside a loop", found.line)
             self.flags -= 1
             self.env[self.flags] = C(CType("bool", 8), FALSE)
             inner = without_break(inner, self.flags, s.line)
         inner = straighten(inner, "continue", self.refuse, lambda x: [])
         steps = comma(step)
         counter = counted(self, cond, steps, inner, s.line)
-        if counter is None:
+        if s.attr is not None:
+            if counter is None or len(steps) != 1:
+                raise self.refuse("a parallel loop without a counter", s.line)
+            self.parallel_loop(counter, inner, s)
+        elif counter is None:
             self.step_by_step(s, cond, steps, inner)
         else:
             rest = [x for x in steps if x is not counter.statement]
             whole = [*inner, *(Node("expr", s.type, (x,), None, x.line) for x in rest)]
             self.counted_loop(counter, whole, s.line)
         self.forget(before)
+
+    def stays(
+        self, stop: Node, cond: Node, steps: list[Node], inner: list[Node], line: int
+    ) -> bool:
+        """Whether what ends this loop would end all later trips of the loops around it."""
+        self.quiet += 1
+        try:
+            c = counted(self, cond, steps, inner, line)
+            if c is None or c.down or c.by is not None or c.base is not None:
+                return False
+            old = self.env[c.variable]
+            self.env[c.variable] = symbolic(old)
+            e = self.truth(self.expression(stop))
+            self.env[c.variable] = old
+        finally:
+            self.quiet -= 1
+        own = Trip(symbolic(old).what, c.lo, c.hi, c.step)
+        return stays(e, [*self.trips, own], self.natural)
 
     def forget(self, before: set[int]) -> None:
         """Variables of a loop's own are not seen after it."""
@@ -272,7 +307,7 @@ class Statements(Functions):
         undefined = [v for v in rest if v not in carried]
         start = {v: self.env[v] for v in closed}
         types = {v: self.env[v].type for v in changed}
-        trips = times_of(c)
+        trips = times_of(c, self.natural)
         lo, hi, stride_ = c.lo, c.hi, c.step
         as_count = c.down or c.by is not None or c.base is not None
         for by in closed.values():
@@ -285,12 +320,11 @@ class Statements(Functions):
         def inside(v: Expr, *state: Value) -> list[Value]:
             low = self.interval(lo)[0]
             self.bounds[v] = (low, max(self.interval(hi)[1] - 1, low))
-            self.trips.append(Trip(v, lo, hi))
+            self.trips.append(Trip(v, lo, hi, stride_))
             with self.scope():
                 now = c.at(v) if as_count else v
+                self.counter_fits(c, now, c.at(v + 1) if as_count else v + c.step)
                 self.env[c.variable] = C(c.type, c.holds(now))
-                if not as_count:
-                    self.counter_fits(c, now)
                 passed = tidy(v - lo) if lo is not ZERO else v
                 for x, by in closed.items():
                     moved = by * passed if stride_ == 1 else (exact(by, stride_) or ZERO) * passed
@@ -316,11 +350,17 @@ class Statements(Functions):
             self.env[x] = C(types[x], None)
         self.env[c.variable] = C(c.type, c.holds(c.at(trips)))
 
-    def counter_fits(self, c: Counter, now: Expr) -> None:
-        """The step after the last trip keeps within the counter's type."""
-        if c.type == WIDE or c.down:
-            return
-        self.fits(now + c.step, c.type, f"the counter {c.name}")
+    def counter_fits(self, c: Counter, now: Expr, following: Expr) -> None:
+        """The counter after a trip keeps within its type, and so does what the condition computes
+        of it before and after."""
+        if c.base is None and c.type != WIDE:
+            self.fits(following, c.type, f"the counter {c.name}")
+        if c.narrow:
+            if any(n.op in ("index", "assign", "invoke") for n in nodes(c.cond)):
+                raise self.refuse(f"a condition that does more than compare {c.name}")
+            for e in (now, following):
+                self.env[c.variable] = C(c.type, c.holds(e))
+                self.truth(self.expression(c.cond))
 
     def state(self, c: C) -> Value:
         """What a loop carries of a variable."""
@@ -352,13 +392,3 @@ def moved_by(c: C, by: Expr) -> C:
     if isinstance(c.what, Pointer):
         return C(c.type, Pointer(c.what.buffer, c.what.lead, c.what.offset + by))
     return C(c.type, c.what + by)
-
-
-def comma(step: Node | None) -> list[Node]:
-    """The expressions of a loop's step."""
-    if step is None:
-        return []
-    n = plain(step.args[0]) if step.op == "expr" else plain(step)
-    if n.op == "binary" and n.attr == ",":
-        return [*comma(n.args[0]), *comma(n.args[1])]
-    return [n]

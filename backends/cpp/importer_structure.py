@@ -162,36 +162,72 @@ def last_returns(body: list[Node]) -> list[Node]:
     """A function that ends with a loop: a return in the loop ends just this loop."""
     if not body or body[-1].op != "for" or holds(body[-1:], ("return",), True) is None:
         return body
-    loop = body[-1]
-    inner = [_instead(s) for s in statements(loop.args[3])]
-    block = Node("block", VOID, tuple(inner), None, loop.line)
-    return [*body[:-1], replace(loop, args=(*loop.args[:3], block))]
+    return [*body[:-1], _ended(body[-1], "")]
 
 
-def _instead(s: Node) -> Node:
+def _ended(loop: Node, how: str) -> Node:
+    """The loop with `break` in the place of `return`. In a loop that is all that an outer one does
+    it is marked: what it says must still hold when the outer loop goes on."""
+    inner = statements(loop.args[3])
+    body = [_instead(s, how) for s in inner]
+    if inner and inner[-1].op == "for" and all(map(_idle, inner[:-1])):
+        body[-1] = _ended(inner[-1], "return")
+    block = Node("block", VOID, tuple(body), None, loop.line)
+    return replace(loop, args=(*loop.args[:3], block))
+
+
+def _idle(s: Node) -> bool:
+    """Whether a statement of a loop only prepares or ends a trip."""
+    calm = not any(
+        x.op in ("assign", "call", "invoke", "lambda") or (x.op == "unary" and x.attr in STEPS)
+        for x in nodes(s)
+    )
+    if s.op == "if":
+        sides = [statements(a) for a in s.args[1:]]
+        return calm and all(x.op in ("break", "continue", "return") for a in sides for x in a)
+    return calm and s.op in ("declare", "empty")
+
+
+def _instead(s: Node, how: str) -> Node:
     """`break` in the place of `return`, outside of inner loops."""
     if s.op == "return":
-        return Node("break", VOID, (), None, s.line)
+        return Node("break", VOID, (), how or None, s.line)
     if s.op == "if" and holds([s], ("return",), False) is not None:
         sides = [
-            Node("block", VOID, tuple(map(_instead, statements(a))), None, s.line)
+            Node("block", VOID, tuple(_instead(x, how) for x in statements(a)), None, s.line)
             for a in s.args[1:]
         ]
         return replace(s, args=(s.args[0], *sides))
     return s
 
 
-def stops_at(body: Sequence[Node]) -> Node | None:
-    """The condition under which a loop ends where its body begins: `if (c) break;`."""
-    s = body[0] if body else None
-    if s is None or s.op != "if" or len(s.args) != 2:
-        return None
-    inside = statements(s.args[1])
-    if len(inside) != 1 or inside[0].op != "break":
-        return None
-    plain_ = all(n.op not in ("index", "call", "invoke", "assign") for n in nodes(s.args[0]))
-    steps = any(n.op == "unary" and n.attr in (*STEPS, "*") for n in nodes(s.args[0]))
-    return s.args[0] if plain_ and not steps else None
+def stops_at(body: Sequence[Node]) -> tuple[Node, int, bool] | None:
+    """The condition under which a loop ends where its body begins, which statement says so, and
+    whether it ends the loops around, too: `const int r = i + lo; if (r >= n) break;`."""
+    known: dict[int, Node] = {}
+    for at, s in enumerate(body):
+        if s.op == "declare" and s.type.is_integer and s.args and _still(s.args[0]):
+            known[s.attr[0]] = Node("cast", s.type, (_known(s.args[0], known),), True, s.line)
+            continue
+        if s.op != "if" or len(s.args) != 2 or not _still(s.args[0]):
+            return None
+        inside = statements(s.args[1])
+        if len(inside) != 1 or inside[0].op != "break":
+            return None
+        return _known(s.args[0], known), at, inside[0].attr == "return"
+    return None
+
+
+def _still(n: Node) -> bool:
+    """Whether an expression reads no memory and changes nothing."""
+    calm = all(x.op not in ("index", "call", "invoke", "assign", "lambda") for x in nodes(n))
+    return calm and not any(x.op == "unary" and x.attr in (*STEPS, "*", "&") for x in nodes(n))
+
+
+def _known(n: Node, by: dict[int, Node]) -> Node:
+    """An expression with variables replaced by what they were declared as."""
+    found = {id(x): by[x.attr[0]] for x in nodes(n) if x.op == "name" and x.attr[0] in by}
+    return changed(n, found)
 
 
 def steps_apart(s: Node) -> list[Node]:

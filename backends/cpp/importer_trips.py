@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opwright.backends.cpp.importer_polynomials import tidy
@@ -12,11 +12,12 @@ from opwright.ir.polynomial import polynomial
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """A loop that is being read: `variable` = lo .. hi."""
+    """A loop that is being read: `variable` = lo, lo + step, ... below hi."""
 
     variable: Expr
     lo: Expr
     hi: Expr
+    step: int = 1
 
 
 def most(trip: Trip, around: Sequence[Trip]) -> Expr | None:
@@ -28,6 +29,33 @@ def most(trip: Trip, around: Sequence[Trip]) -> Expr | None:
     if found is None or leaves(found, "value", "lane"):
         return None
     return maximum(tidy(found), ZERO)
+
+
+def stays(cond: Expr, trips: Sequence[Trip], natural: Callable[[Expr], bool]) -> bool:
+    """Whether a condition that holds in one trip of nested loops holds in all that follow.
+
+    `natural` says what is evidently not negative."""
+    if cond.op == "or":
+        return all(stays(c, trips, natural) for c in cond.args)
+    if cond.op == "not" and cond.args[0].op in ("lt", "le"):
+        b, a = cond.args[0].args
+    elif cond.op in ("lt", "le"):
+        a, b = cond.args
+    else:
+        return False
+    gap = tidy(b - a)  # that it does not shrink is enough
+    for n, trip in enumerate(trips):
+        first, last = gap, gap
+        for inner in reversed(trips[n + 1 :]):
+            first = substitute(first, {inner.variable: inner.lo})
+            last = substitute(last, {inner.variable: inner.hi - 1})
+        after = substitute(first, {trip.variable: trip.variable + trip.step})
+        if not natural(tidy(after - last)):
+            return False
+        rises = substitute(gap, {trip.variable: trip.variable + trip.step})
+        if not natural(tidy(rises - gap)):
+            return False
+    return True
 
 
 def _extreme(e: Expr, trip: Trip, up: bool) -> Expr | None:

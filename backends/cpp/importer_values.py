@@ -84,6 +84,7 @@ class Values:
         self.line = 0
         self.path: Expr = TRUE  # under which the current statement runs; stores carry it as mask
         self.quiet = 0
+        self.unknown: Expr | None = None  # checks that speak of it are made where it is known
         self.axes: dict[int, Axis] = {}
         self.scopes: list[dict[tuple[Any, ...], Any]] = [{}]
         self.bounds: dict[Expr, Interval] = {}
@@ -92,6 +93,12 @@ class Values:
         self.kept: set[Value] = set()  # tiles that a variable of the text holds
         self.fillers: dict[Value, Any] = {}  # what loads give where they do not read
         self.hint = ""
+        self.dealing = False  # inside a loop whose trips are programs
+        self.muted = False  # what is written is left to another launch
+        self.written: set[str] = set()
+        self.written_outside = False  # of such a loop
+        self.read_outside: set[str] = set()
+        self.own: set[str] = set()  # arrays of a trip
 
     # -- diagnostics and scopes
     def refuse(self, what: str, line: int | None = None) -> ImportRefusal:
@@ -136,7 +143,7 @@ class Values:
 
     # -- checks
     def check(self, cond: Expr, kind: str, reason: str) -> None:
-        if self.quiet or cond is TRUE:
+        if self.quiet or cond is TRUE or (self.unknown is not None and self.unknown in walk(cond)):
             return
         if self.path is not TRUE:
             cond = call("or", call("not", self.path), cond)

@@ -13,8 +13,14 @@ from dataclasses import dataclass
 
 from opwright.ir.launch import ImportRefusal
 
-HEADERS = frozenset("math.h cmath stdint.h cstdint algorithm limits immintrin.h".split())
-PRAGMAS = ("omp simd", "GCC unroll", "GCC ivdep", "clang loop", "once", "STDC FP_CONTRACT")
+HEADERS = frozenset(
+    "math.h cmath stdint.h cstdint stddef.h cstddef float.h cfloat limits.h climits stdbool.h "
+    "string.h cstring algorithm limits type_traits utility immintrin.h".split()
+)
+PRAGMAS = (
+    "omp simd", "omp parallel", "omp for", "GCC unroll", "GCC ivdep", "clang loop", "unroll",
+    "once", "STDC FP_CONTRACT",
+)  # fmt: skip
 ATTRIBUTES = frozenset(
     "always_inline noinline vector_size aligned unused hot cold pure const flatten may_alias "
     "target visibility default maybe_unused likely unlikely gnu assume_aligned nothrow "
@@ -42,7 +48,7 @@ CALLS = frozenset(
     [name + suffix for name in _MATH for suffix in ("", "f", "l")]
     + "abs labs llabs lrint llrint lround llround lrintf llrintf isnan isinf isfinite signbit "
     "min max clamp swap numeric_limits infinity lowest epsilon quiet_NaN fill fill_n copy "
-    "copy_n INT64_C UINT64_C INT32_C UINT32_C".split()
+    "copy_n memset memcpy INT64_C UINT64_C INT32_C UINT32_C".split()
 )
 PREFIXES = ("_mm", "__builtin_", "__m", "_cvt", "_kand", "_kor", "_load_mask", "_store_mask")
 FORBIDDEN = {
