@@ -8,21 +8,17 @@ used: what kernels may include is declared in `clang_headers.py`.
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from opwright.backends.cpp import clang_headers
+from opwright.backends.cpp.clang_pragmas import parallel_loops
 from opwright.ir.launch import ImportRefusal
 
 CURE = "reading C++ back needs libclang: pip install 'opwright[cuda]' (libclang 18.1.1)"
 FOLDER = "/opwright-headers"
-PARALLEL = "omp parallel for"
-CLAUSES = frozenset("schedule num_threads default shared proc_bind if simd firstprivate".split())
-ACCEPTED = ("omp simd", "GCC ivdep", "GCC unroll", "unroll", "clang loop", "STDC FP_CONTRACT")
-
 BINARY = (
     " .* ->* * / % + - << >> <=> < > <= >= == != & ^ | && || = *= /= %= += -= <<= >>= &= ^= |= ,"
 )
@@ -58,20 +54,6 @@ class CType:
             return f"{self.of} *"
         letter = {"int": "i", "uint": "u", "real": "f"}.get(self.kind)
         return f"{letter}{self.bits}" if letter else self.name or self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Parallel:
-    """`omp parallel for`: over how many nested loops, and variables that every trip has of its
-    own."""
-
-    loops: int = 1
-    private: tuple[str, ...] = ()
-
-    @property
-    def inner(self) -> Parallel:
-        """What it says to the loop inside."""
-        return Parallel(self.loops - 1, self.private)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +141,8 @@ class _Reader:
         self.ci = _clang()
         self.library = self.ci.conf.lib
         self.source, self.file = source, file
-        self.pragmas()
+        self.parallel = parallel_loops(source, self.refuse)
+        self.dealt: dict[int, int] = {}
         main = f"{FOLDER}/main.cpp"
         headers = dict(clang_headers.HEADERS)
         first = '#include "before.h"\n' if stub else "\n"
@@ -184,42 +167,6 @@ class _Reader:
 
     def line(self, cursor: Any) -> int:
         return int(cursor.location.line) - 1
-
-    def pragmas(self) -> None:
-        """Hints without meaning are skipped, parallel loops noted; what else changes meaning is
-        refused."""
-        self.parallel: dict[int, Parallel] = {}
-        lines = self.source.replace("\\\n", " \v").split("\n")
-        number = 1
-        dealt: Parallel | None = None
-        for text in lines:
-            words = text.strip()
-            if words.startswith("#pragma"):
-                rest = " ".join(words.removeprefix("#pragma").split())
-                if rest.startswith(PARALLEL):
-                    dealt = self.dealt(rest.removeprefix(PARALLEL), number)
-                elif rest != "once" and not rest.startswith(ACCEPTED):
-                    hint = " (programs already run in parallel)" if rest.startswith("omp") else ""
-                    raise self.refuse(f"#pragma {rest} inside a candidate{hint}", number)
-            elif dealt is not None and words and not words.startswith("//"):
-                if not words.startswith("for"):
-                    raise self.refuse(f"#pragma {PARALLEL} before something else", number)
-                self.parallel[number] = dealt
-                dealt = None
-            number += 1 + text.count("\v")
-
-    def dealt(self, clauses: str, line: int) -> Parallel:
-        """What the clauses of a parallel loop say."""
-        loops, private = 1, []
-        for m in re.finditer(r"(\w+)\s*(?:\(([^()]*)\))?", clauses):
-            word, given = m[1], m[2] or ""
-            if word == "collapse" and given.strip().isdigit():
-                loops = int(given)
-            elif word == "private":
-                private += [x.strip() for x in given.split(",")]
-            elif word not in CLAUSES:
-                raise self.refuse(f"the clause {m[0].strip()} of a parallel loop", line)
-        return Parallel(loops, tuple(private))
 
     # -- declarations
     def ident(self, cursor: Any) -> int:
@@ -364,6 +311,10 @@ class _Reader:
 
     def loop(self, c: Any, children: list[Any], line: int) -> Node:
         """A `for`; libclang leaves absent parts out, so they are told apart by the semicolons."""
+        begin = c.extent.start.offset
+        dealt = None  # of loops on one line the pragma is about the first one
+        if line in self.parallel and self.dealt.setdefault(line, begin) == begin:
+            dealt = self.parallel[line]
         body = self.statement(children[-1])
         parts: list[Any] = [None, None, None]
         if len(children) == 4:
@@ -382,7 +333,7 @@ class _Reader:
         init = None if parts[0] is None else self.statement(parts[0])
         cond = None if parts[1] is None else self.expression(parts[1])
         step = None if parts[2] is None else self.statement(parts[2])
-        return Node("for", VOID, (init, cond, step, body), self.parallel.get(line), line)
+        return Node("for", VOID, (init, cond, step, body), dealt, line)
 
     # -- expressions
     def evaluate(self, c: Any) -> int | float | None:

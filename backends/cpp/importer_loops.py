@@ -15,6 +15,7 @@ from opwright.backends.cpp.importer_structure import (
     plain,
     statements,
     steps_apart,
+    still,
     target,
 )
 from opwright.backends.cpp.importer_values import WIDE, C, Pointer
@@ -229,7 +230,7 @@ def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | N
     """What every trip adds to a variable that is stepped once, whatever happens."""
     own = [s for s in body if v in m.moves(s)]
     if len(own) == 1 and own[0].op == "for":
-        return _inner_steps(m, v, own[0], inside)
+        return _inner_steps(m, v, body[: body.index(own[0])], own[0], inside)
     if len(own) != 1 or own[0].op != "expr":
         return None
     n = plain(own[0].args[0])
@@ -251,24 +252,24 @@ def increment(m: Reader, v: int, body: list[Node], inside: set[int]) -> Expr | N
     return step_of(m, n, v)
 
 
-def _inner_steps(m: Reader, v: int, s: Node, inside: set[int]) -> Expr | None:
+def _inner_steps(m: Reader, v: int, first: list[Node], s: Node, inside: set[int]) -> Expr | None:
     """What a loop inside adds to a variable, if it runs as often in every trip of the outer one."""
     init, cond, step, body = s.args
     if cond is None or step is None:
         return None
     inner = [y for x in statements(body) for y in steps_apart(x)]
-    counters = m.moves(step)
-    if names(init, cond, step) & (inside - counters) - {v}:
-        return None
     if holds(inner, ("break", "continue", "return"), False) is not None:
         return None
     before = dict(m.env)
     m.quiet += 1
     try:
-        for x in statements(init):
-            if x.op == "declare" and not (x.type.is_integer or x.type.kind == "pointer"):
-                return None
-            m.statement(x)
+        for u in inside - {v}:
+            _vary(m, u)
+        for x in (*(x for x in first if x.op == "declare"), *statements(init)):
+            if x.op == "declare" and not (_counts(x.type) and still(x)):
+                m.env.pop(x.attr[0], None)
+            else:
+                m.statement(x)
         steps = comma(step)
         c = counted(m, cond, steps, inner, s.line)
         if c is None or c.variable == v:
@@ -276,13 +277,31 @@ def _inner_steps(m: Reader, v: int, s: Node, inside: set[int]) -> Expr | None:
         rest = (Node("expr", s.type, (x,), None, s.line) for x in steps if x is not c.statement)
         whole = [*inner, *rest]
         by = increment(m, v, whole, inside | m.moves(*whole) | {c.variable})
-        return None if by is None else by * times_of(c, m.natural)
+        found = None if by is None else by * times_of(c, m.natural)
+        varying = found is None or any("\0" in x.attr for x in leaves(found, "var"))
+        return None if varying else found
     except ImportRefusal:
         return None
     finally:
         m.quiet -= 1
         m.env.clear()
         m.env.update(before)
+
+
+def _counts(t: CType) -> bool:
+    return t.is_integer or t.kind == "pointer"
+
+
+def _vary(m: Reader, u: int) -> None:
+    """A variable of which nothing is known but where it points."""
+    c = m.env.get(u)
+    unknown = var(f"\0{u}")
+    if c is not None and isinstance(c.what, Pointer):
+        m.env[u] = C(c.type, further(c.what, unknown))
+    elif c is not None and isinstance(c.what, Expr) and c.what.kind == "int":
+        m.env[u] = C(c.type, unknown)
+    else:
+        m.env.pop(u, None)
 
 
 def comma(step: Node | None) -> list[Node]:

@@ -242,8 +242,8 @@ class Statements(ParallelLoops):
             self.step_by_step(s, cond, steps, inner)
         else:
             rest = [x for x in steps if x is not counter.statement]
-            whole = [*inner, *(Node("expr", s.type, (x,), None, x.line) for x in rest)]
-            self.counted_loop(counter, whole, s.line)
+            trip = [*inner, *(Node("expr", s.type, (x,), None, x.line) for x in rest)]
+            self.counted_loop(counter, trip, s.line)
         self.forget(before)
 
     def stays(
@@ -327,7 +327,8 @@ class Statements(ParallelLoops):
                 self.env[c.variable] = C(c.type, c.holds(now))
                 passed = tidy(v - lo) if lo is not ZERO else v
                 for x, by in closed.items():
-                    moved = by * passed if stride_ == 1 else (exact(by, stride_) or ZERO) * passed
+                    share = exact(by, stride_)
+                    moved = (by if share is None else share) * passed
                     self.env[x] = moved_by(start[x], moved)
                 for x, p in zip(carried, state, strict=True):
                     self.labels[p] = self.titles.get(x, "")

@@ -206,10 +206,10 @@ def stops_at(body: Sequence[Node]) -> tuple[Node, int, bool] | None:
     whether it ends the loops around, too: `const int r = i + lo; if (r >= n) break;`."""
     known: dict[int, Node] = {}
     for at, s in enumerate(body):
-        if s.op == "declare" and s.type.is_integer and s.args and _still(s.args[0]):
+        if s.op == "declare" and s.type.is_integer and s.args and still(s.args[0]):
             known[s.attr[0]] = Node("cast", s.type, (_known(s.args[0], known),), True, s.line)
             continue
-        if s.op != "if" or len(s.args) != 2 or not _still(s.args[0]):
+        if s.op != "if" or len(s.args) != 2 or not still(s.args[0]):
             return None
         inside = statements(s.args[1])
         if len(inside) != 1 or inside[0].op != "break":
@@ -218,7 +218,7 @@ def stops_at(body: Sequence[Node]) -> tuple[Node, int, bool] | None:
     return None
 
 
-def _still(n: Node) -> bool:
+def still(n: Node) -> bool:
     """Whether an expression reads no memory and changes nothing."""
     calm = all(x.op not in ("index", "call", "invoke", "assign", "lambda") for x in nodes(n))
     return calm and not any(x.op == "unary" and x.attr in (*STEPS, "*", "&") for x in nodes(n))
@@ -231,13 +231,13 @@ def _known(n: Node, by: dict[int, Node]) -> Node:
 
 
 def steps_apart(s: Node) -> list[Node]:
-    """`*p++ = x;` as `*p = x; p++;` where that is the same."""
+    """`*p++ = x;` as `*p = x; p++;` and `*++p = x;` as `++p; *p = x;` where that is the same."""
     if s.op not in ("expr", "declare") or not s.args:
         return [s]
     root = plain(s.args[0])
     if root.op == "unary" and root.attr in STEPS:
         return [s]
-    found = [n for n in nodes(root) if n.op == "unary" and n.attr in ("p++", "p--")]
+    found = [n for n in nodes(root) if n.op == "unary" and n.attr in STEPS]
     moved = [target(n.args[0]) for n in found]
     if (
         not found
@@ -252,8 +252,9 @@ def steps_apart(s: Node) -> list[Node]:
     if any(mentioned.count(v) != 1 for v in moved):
         return [s]
     by = {id(n): n.args[0] for n in found}
-    first = replace(s, args=tuple(changed(a, by) for a in s.args))
-    return [first, *(Node("expr", VOID, (n,), None, s.line) for n in found)]
+    whole = replace(s, args=tuple(changed(a, by) for a in s.args))
+    steps = [(n.attr[0] == "p", Node("expr", VOID, (n,), None, s.line)) for n in found]
+    return [*(x for late, x in steps if not late), whole, *(x for late, x in steps if late)]
 
 
 def step_within(cond: Node) -> tuple[Node, Node] | None:

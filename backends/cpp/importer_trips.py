@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from opwright.backends.cpp.importer_polynomials import tidy
+from opwright.backends.cpp.importer_polynomials import exact, tidy
 from opwright.ir.expr import ZERO, Expr, call, leaves, maximum, substitute, walk
 from opwright.ir.polynomial import polynomial
 
@@ -48,7 +48,9 @@ def stays(cond: Expr, trips: Sequence[Trip], natural: Callable[[Expr], bool]) ->
         first, last = gap, gap
         for inner in reversed(trips[n + 1 :]):
             first = substitute(first, {inner.variable: inner.lo})
-            last = substitute(last, {inner.variable: inner.hi - 1})
+            whole = exact(inner.hi - inner.lo, inner.step) is not None
+            end = inner.hi - (inner.step if whole else 1)
+            last = substitute(last, {inner.variable: end})
         after = substitute(first, {trip.variable: trip.variable + trip.step})
         if not natural(tidy(after - last)):
             return False

@@ -58,7 +58,7 @@ def test_right_text() -> None:
         ("struct pair", "__attribute__((constructor)) void f() {} struct pair", "constructor"),
         ("#define INLINE", "#define GLUE(a, b) a##b\n#define INLINE", "pastes"),
         ("#define INLINE", "#define static\n#define INLINE", "has a meaning already"),
-        ("#pragma omp simd", "#pragma omp parallel for", "#pragma omp parallel"),
+        ("#pragma omp simd", "#pragma omp target", "#pragma omp target"),
         ("#pragma omp simd", "#pragma GCC optimize", "#pragma GCC optimize"),
         ("[](float v)", "[](float v) mutable", None),
         ("// system", "/* x */ // system", None),
