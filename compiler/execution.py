@@ -131,7 +131,7 @@ class _Cases:
     tools: Toolbox
     cases: list[Case]
     notes: list[str]
-    known: dict[int, Mapping[str, Bound]]
+    known: dict[int, tuple[Case, Mapping[str, Bound]]]  # with the case, whose identity is the key
 
     @staticmethod
     def of(
@@ -198,8 +198,8 @@ class _Cases:
 
     def bound(self, case: Case) -> Mapping[str, Bound]:
         if id(case) not in self.known:
-            self.known[id(case)] = bounds(self.op, case, self.tools.tools.reference)
-        return self.known[id(case)]
+            self.known[id(case)] = case, bounds(self.op, case, self.tools.tools.reference)
+        return self.known[id(case)][1]
 
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, ExprError, evaluate
 from opwright.ir.interpreter import Trap, traps
-from opwright.ir.tile import Buffer, row_major
+from opwright.ir.tile import Buffer, For, row_major, statements
+from opwright.ir.tiletext import axes_of
 from opwright.verify.draw import Values
 from opwright.verify.obligation import Obligation
 from opwright.verify.point import refute
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # for all replays of one program
 ELEMENTS = 1 << 20  # of one buffer
 STEPS = 60_000
-PATIENCE = 16  # trials for a counterexample that leaves its buffer, after one that does not
+FIRST = 80  # small sizes that are tried before those beside tiles
+LARGEST = 2048  # of a tile that sizes are tried beside
+PATIENCE = 16  # trials for a counterexample outside of its buffer, after one inside
 BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000, 140000)
 
 Found = dict[int, tuple[str, dict[str, Any]]]
@@ -214,10 +217,25 @@ class _Replay:
         choice = SIZES if len(names) < 3 else SIZES[:7] if len(names) < 5 else SIZES[:4]
         eights = tuple(8 * n for n in choice[:3])
         ranges = [self.small.allowed(x, (*choice, *eights)) for x in names]
-        for values in in_order(ranges, 4000):
+        small = [dict(zip(names, values, strict=True)) for values in in_order(ranges, 4000)]
+        for chosen in itertools.chain(small[:FIRST], self.beside_tiles(), small[FIRST:]):
             if self.spent():
                 return
-            yield from self.trials(dict(zip(names, values, strict=True)), {})
+            yield from self.trials(chosen, {})
+
+    def beside_tiles(self) -> Iterator[dict[Expr, int]]:
+        """One size, or all of them, just past a tile or two, the others small."""
+        names = self.small.sizes
+        steps = {a.extent for k in self.program.kernels for a in axes_of(k)}
+        steps |= {s.step for k in self.program.kernels for s in statements(k.body)
+                  if isinstance(s, For)}  # fmt: skip
+        past = sorted({n for e in steps if 1 < e <= LARGEST for n in (e + 1, 2 * e + 1)})
+        for n in past:
+            for rest in (1, 3, n):
+                for x in names if rest != n else names[:1]:
+                    chosen = {y: n if y is x else rest for y in names}
+                    if all(v in self.small.allowed(y, (v,)) for y, v in chosen.items()):
+                        yield chosen
 
     def trials(
         self, values: Mapping[Expr, Any], given: Mapping[str, Mapping[tuple[int, ...], int]]
