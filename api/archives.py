@@ -22,6 +22,9 @@ def open_archive(path: Path | None) -> Archive:
         raise file_problem(FileNotFoundError(), path)
     if path.is_dir():
         raise file_problem(IsADirectoryError(), path)
+    if path.is_file() and path.stat().st_size == 0:
+        # as would opening an empty file
+        raise Problem(f"{path} is empty, and no archive", "run `opwright compile SPEC` first")
     return Archive(path)
 
 
@@ -80,5 +83,5 @@ def export(path: Path | None, target: Path) -> int:
     """Write JSON lines and say how many."""
     with open_archive(path) as archive:
         lines = archive.export(target)
-    print(f"{target}: {lines} lines")
+    print(f"{target}: {several(lines, 'line')}")
     return HOLDS

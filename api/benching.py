@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -59,11 +60,24 @@ def spec_rows(
         return result.rows
 
 
+def kind_of(folder: Path) -> str:
+    """The backend of an emitted package; `Problem` for metadata that is not of one."""
+    try:
+        text = (folder / "metadata.json").read_text(encoding="utf-8")
+        return str(json.loads(text)["backend"]["type"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise Problem(
+            f"{folder / 'metadata.json'} is not that of a package: {error}",
+            "name a folder that `opwright compile` wrote",
+        ) from None
+
+
 def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
     """Rows of an emitted package at its spec's workloads, by its public function."""
     from opwright.compiler.stored import stored_form
     from opwright.compiler.timing import Row, shape_text
     from opwright.packages import function_of, import_package
+    from opwright.runtime.describe import argument
     from opwright.search.loads import memory_limit
     from opwright.search.measure import compare
     from opwright.search.results import Options
@@ -73,6 +87,12 @@ def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
     specs = sorted((folder / "spec").glob("*.op"))
     if len(specs) != 1:
         raise Problem(f"{folder} has no spec/*.op", "name a folder that `compile` wrote")
+    kind = kind_of(folder)
+    if kind != "cpu":
+        raise Problem(
+            f"{folder} is a package for {kind}; bench times C++ packages",
+            "name a spec, or a package that was compiled with --backend cpp",
+        )
     module = import_package(folder)
     engine, function = module._ENGINE, function_of(module)
     op = stored_form(open_spec(specs[0]).operator(engine.spec.name))
@@ -84,7 +104,9 @@ def package_rows(folder: Path, against: Sequence[str]) -> list[Row]:
             continue
         scaled = scale(op, workload, memory_limit(), options.work_limit)
         case = workload_case(op, workload, scaled, 1)
-        inputs, params = dict(case.inputs), dict(case.params)
+        inputs = {argument(n): x for n, x in case.inputs.items()}
+        params = {argument(n): x for n, x in case.params.items()}
+        params |= {argument(n): case.sizes[n] for n in op.free_sizes}
         out = function(**inputs, **params)
         calls: dict[str, dict[str, Any]] = {
             "out": {"opwright": lambda: function(**inputs, **params, out=out)},  # noqa: B023

@@ -27,16 +27,23 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a machine.")]
 Specs = Annotated[
-    list[Path], typer.Argument(help="Spec files (.op).", show_default=False, metavar="SPEC...")
+    list[Path], typer.Argument(help="Spec files (.op).", show_default=False, metavar="SPEC")
 ]
-Spec = Annotated[Path, typer.Argument(help="A spec file (.op).", show_default=False)]
+Spec = Annotated[
+    Path, typer.Argument(help="A spec file (.op).", show_default=False, metavar="SPEC")
+]
 OperatorName = Annotated[
     str | None,
-    typer.Option("--op", help="The operator, where a file has several.", show_default=False),
+    typer.Option(
+        "--op",
+        help="The operator, where a file has several.",
+        show_default=False,
+        metavar="NAME",
+    ),
 ]
 Types = Annotated[
     list[str] | None,
-    typer.Option("--type", help="A type variable's type: T=bf16.", show_default=False),
+    typer.Option("--type", help="A type variable's type.", show_default=False, metavar="T=TYPE"),
 ]
 
 
@@ -223,7 +230,8 @@ def compile_(
 def verify(
     spec: Spec,
     candidate: Annotated[
-        Path, typer.Argument(help="A folder with candidate.json, or a .tile file.")
+        Path,
+        typer.Argument(help="A folder with candidate.json, or a .tile file.", metavar="CANDIDATE"),
     ],
     op: OperatorName = None,
     types: Types = None,
@@ -252,7 +260,7 @@ def bench(
     against: Against = BASELINES,
     as_json: Json = False,
 ) -> int:
-    """Time the best candidate and its baselines side by side in one run."""
+    """Time the best candidate beside its baselines, in one run."""
     from opwright.benching import bench as run_bench
 
     return run_bench(subject, op, budget, implementations(against), as_json)
@@ -275,8 +283,10 @@ def show(
         typer.Option(help="Of ttir, ptx, resources: sm_80, sm_90, ... or all.", show_default=False),
     ] = "",
 ) -> int:
-    """Print a spec at one stage: its tree, OpIR, gradient, schedules, TileIR, source, plan; of
-    Triton also TTIR, assembly, and the resources that compilers report."""
+    """Print a spec at one stage.
+
+    Its tree, OpIR, gradient, folds, schedules, TileIR, source, plan; of Triton also TTIR, assembly,
+    and the resources that compilers report."""
     from opwright.show import View
     from opwright.show import show as show_stage
     from opwright.spec_files import parse_types
@@ -302,11 +312,15 @@ def fmt(
 @app.command()
 @guarded
 def diff(
-    old: Annotated[Path, typer.Argument(help="The spec as it was.", show_default=False)],
-    new: Annotated[Path, typer.Argument(help="The spec as it is.", show_default=False)],
+    old: Annotated[
+        Path, typer.Argument(help="The spec as it was.", show_default=False, metavar="OLD")
+    ],
+    new: Annotated[
+        Path, typer.Argument(help="The spec as it is.", show_default=False, metavar="NEW")
+    ],
     as_json: Json = False,
 ) -> int:
-    """Say what a change of a spec means for its users, and the version that it needs."""
+    """Say what a change of a spec means, and the version that it needs."""
     from opwright.differing import diff_command
 
     return diff_command(old, new, as_json)
@@ -316,11 +330,14 @@ def diff(
 @guarded
 def explain(
     name: Annotated[
-        str, typer.Argument(help="E0101, G2, G2.bounds.x, PROVED, or a candidate (3.17, 1f2e3d).")
+        str,
+        typer.Argument(
+            help="E0101, G2, G2.bounds.x, PROVED, or a candidate (3.17, 1f2e3d).", metavar="NAME"
+        ),
     ],
     as_json: Json = False,
 ) -> int:
-    """Explain a diagnostic code, a gate, a status, or a candidate of an archive."""
+    """Explain a diagnostic code, a gate, a status, or a candidate."""
     from opwright.explain import explain as look_up
 
     facts = look_up(name)
@@ -347,7 +364,7 @@ def explain(
 @app.command()
 @guarded
 def doctor(as_json: Json = False) -> int:
-    """Say what this machine has, what is missing, and the cure."""
+    """Say what this machine has, and the cure for what is missing."""
     from opwright.doctor import examine
 
     found = examine()

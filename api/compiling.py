@@ -33,7 +33,7 @@ class Request:
     against: tuple[str, ...]
     exchange: Path | None = None
     backend: str = "cpp"
-    backward: bool = True
+    backward: bool = False
 
 
 def compile_command(request: Request, as_json: bool) -> int:

@@ -151,10 +151,12 @@ def compile(
     require: str = "proved",
     seconds: float | None = None,
     progress: Callable[[Event], None] | None = None,
+    backward: bool = False,
 ) -> Compiled:
     """Search, prove, measure and emit one operator of a spec; the result is callable.
 
     `budget` counts evaluated candidates; the package goes to `out` (default: the cache folder).
+    With `backward`, gradients that the spec asks for go into it, for torch's autograd.
     Raises OSError, `opwright.SpecError`, and `opwright.CompileError` when nothing may ship.
     """
     from opwright.compiler.paths import cache_folder
@@ -173,5 +175,6 @@ def compile(
         require=require,
         progress=progress,
         seconds=seconds,
+        backward=backward,
     )
     return Compiled(result)

@@ -142,7 +142,7 @@ class Reader:
                     self.op.name_span,
                     name=name,
                     given=given[name],
-                    known=f"none: the type variables are {', '.join(self.out.types) or 'none'}",
+                    known=f"the operator's type variables: {', '.join(self.out.types) or 'none'}",
                 )
 
     def dtype(self, node: ast.ScalarType) -> DType | None:

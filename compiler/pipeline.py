@@ -103,7 +103,7 @@ def compile_spec(
     seconds: float | None = None,
     proposer: Proposer | None = None,
     exchange: Path | None = None,
-    backward: bool = True,
+    backward: bool = False,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 

@@ -8,6 +8,7 @@ readers.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -378,6 +379,11 @@ class Archive:
             for n, m in self.confirmations(r["id"]).items():
                 lines.append({"kind": "confirmation", "run": r["id"], "number": n, "metrics": m})
         temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(x) + "\n" for x in lines))
-        temporary.replace(path)
+        try:
+            temporary.write_text("".join(json.dumps(x) + "\n" for x in lines))
+            temporary.replace(path)
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise OSError(e.errno, e.strerror, str(path)) from None
         return len(lines)

@@ -128,7 +128,7 @@ def test_torch_differentiates_through_a_package(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("OPWRIGHT_CACHE", str(tmp_path / "cache"))
-    result = compile_spec(spec, name, budget=1, out=tmp_path / "out")
+    result = compile_spec(spec, name, budget=1, out=tmp_path / "out", backward=True)
     assert any(note.startswith("backward: ") for note in result.notes), result.notes
     data = json.loads((result.package / "metadata.json").read_text())
     assert [b["package"] for b in data["backward"]] == ["_backward"]
