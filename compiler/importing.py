@@ -19,7 +19,7 @@ from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
-from opwright.ir.tile import Check, TileProgram, statements
+from opwright.ir.tile import Atomic, Check, Store, TileProgram, statements
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 from opwright.verify.policy import Breach, policy_records, precision_records
@@ -131,6 +131,7 @@ def _tile_gates(
         else f"read back: {count} kernel" + ("" if count == 1 else "s")
     )
     records.append(Record("G1.import", "G1", "PROVED", reason, subject, seconds=spent))
+    records += writes_to_inputs(program, subject)
     records += precision_records(program, op, subject)
     if any(r.status == "REFUTED" for r in records):
         return Static(tuple(records), program, bound)
@@ -144,6 +145,22 @@ def _tile_gates(
         if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
             judged, proved = c.program, [*own, *_checks(program, proved)]
     return Static((*records, *proved), judged, bound)
+
+
+def writes_to_inputs(program: TileProgram, subject: str) -> list[Record]:
+    """G2.inputs of a program that stores to what it may only read; nothing else holds of it."""
+    for k in program.kernels:
+        for s in statements(k.body):
+            if not isinstance(s, Store | Atomic) or s.buffer.role != "in":
+                continue
+            line = k.lines.get(s.name, "")
+            what = f"kernel {k.name} writes to {s.buffer.name}, which is an input"
+            example = {"kernel": k.name, "buffer": s.buffer.name, "statement": s.name}
+            if line:
+                example["line"] = line
+            reason = f"{line}: {what}" if line else what
+            return [Record("G2.inputs", "G2", "REFUTED", reason, subject, (), example)]
+    return []
 
 
 def _checks(program: TileProgram, records: Sequence[Record]) -> list[Record]:

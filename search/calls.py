@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Protocol
 
 from opwright.ir.dtypes import DTYPES
-from opwright.ir.expr import Expr, evaluate, leaves, param, size, walk
+from opwright.ir.expr import Expr, affine, evaluate, leaves, param, size, walk
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.ir.text import parse_expr
@@ -20,6 +20,10 @@ from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case
 from opwright.verify.memory import PAGE, Frame, guards
 from opwright.verify.numeric import Observation
+
+LARGEST_EDGE = 8192  # of a block that test sizes straddle
+LARGEST_SIZE = 1 << 18  # that a test has because a program asks for it by number
+MOST_SCRATCH = 1 << 30  # bytes that a call on test sizes may ask for
 
 
 def arguments(op: Operator, frame: Frame) -> tuple[list[int], list[float]]:
@@ -63,8 +67,12 @@ def scratch_bytes(plan: Plan, op: Operator, case: Case, threads: int) -> int:
     env: dict[str, Any] = {**case.params, **case.sizes}
     total = 0
     for s in plan.scratch.values():
-        count = math.prod(int(evaluate(parse_expr(t, names), env)) for t in s.shape)
-        total += count * DTYPES[s.dtype].bytes * (threads if s.scope == "program" else 1)
+        count = math.prod(max(int(evaluate(parse_expr(t, names), env)), 0) for t in s.shape)
+        total += (
+            count
+            * DTYPES[op.types.get(s.dtype, s.dtype)].bytes
+            * (threads if s.scope == "program" else 1)
+        )
     return total
 
 
@@ -77,7 +85,31 @@ def edges(program: TileProgram) -> tuple[int, ...]:
         found |= {a.extent for a in lanes(*roots)}
         found |= {s.step for s in statements(k.body) if isinstance(s, For)}
     # a block of 16 and the 15 that rounds up to it are one edge
-    return tuple(sorted(n for n in found if 2 <= n <= 8192 and n + 1 not in found))
+    return tuple(sorted(n for n in found if 2 <= n <= LARGEST_EDGE and n + 1 not in found))
+
+
+def singled_out(program: TileProgram) -> tuple[tuple[str, int], ...]:
+    """Sizes with numbers that a program compares them with, in order; beside a limit also the
+    numbers next to it, where they are beyond what `edges` covers."""
+    found: dict[tuple[str, int], None] = {}
+    for k in program.kernels:
+        for x in (x for e in (*k.grid, *expressions(k.body)) for x in walk(e)):
+            if x.op not in ("eq", "ne", "lt", "le") or x.args[0].kind != "int":
+                continue
+            form = affine(x.args[0] - x.args[1]) or {}
+            atoms = [(a, n) for a, n in form.items() if a is not None]
+            rest = -form.get(None, 0)
+            if len(atoms) != 1 or rest % atoms[0][1]:
+                continue
+            at, v = atoms[0][0], rest // atoms[0][1]
+            if at.op == "mod":
+                at = at.args[0]
+            if at.op == "pid" and at.attr < len(k.grid):  # the program of that number
+                at, v = k.grid[at.attr], v + 1
+            near = (v,) if x.op in ("eq", "ne") else (v - 1, v, v + 1) if v > LARGEST_EDGE else ()
+            if at.op == "size":
+                found |= {(str(at.attr), n): None for n in near if 0 <= n <= LARGEST_SIZE}
+    return tuple(found)
 
 
 class Owner(Protocol):
@@ -96,9 +128,10 @@ class Runner:
     """Runs a candidate's test calls in a worker, twice each with different garbage."""
 
     def __init__(
-        self, evaluator: Owner, program: TileProgram, built: Built, shared: Shared
+        self, evaluator: Owner, program: TileProgram, plan: Plan, built: Built, shared: Shared
     ) -> None:
-        self.owner, self.program, self.built, self.shared = evaluator, program, built, shared
+        self.owner, self.program, self.plan = evaluator, program, plan
+        self.built, self.shared = built, shared
         self.worker: Worker | None = None
         self.rng = Random(evaluator.options.seed)
 
@@ -111,6 +144,10 @@ class Runner:
         frame = Frame(self.owner.op, case, layout, self.shared.bytes)
         if not frame.satisfies(self.program.facts):
             return None
+        room = scratch_bytes(self.plan, self.owner.op, case, self.owner.threads)
+        if room > MOST_SCRATCH:
+            what = f"the plan asks for {room:.3g} bytes of scratch"
+            return Observation(failure=f"{what}; a call on test sizes may have {MOST_SCRATCH:.3g}")
         forbidden = [at for s in frame.slots for at in guards(s, layout).values()]
         outputs = []
         mutated: list[str] = []
@@ -120,7 +157,8 @@ class Runner:
             for poison, perturb in (("nan", 0x80), ("a5", 0x3F)):
                 status = self._call(frame, poison, perturb, forbidden)
                 if status != 0:
-                    return Observation(failure=f"returned status {status}")
+                    why = ": no memory for its scratch, or a grid beyond 64 bits" * (status == 1)
+                    return Observation(failure=f"returned status {status}{why}")
                 outputs.append(frame.outputs())
                 more_mutated, more_damage = frame.damage()
                 mutated += more_mutated

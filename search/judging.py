@@ -16,12 +16,15 @@ from typing import Self
 
 from opwright.ir.binding import InputError
 from opwright.ir.op import Operator
+from opwright.ir.plan import Plan
 from opwright.ir.record import ORDER, weakest
 from opwright.ir.tile import TileProgram
 from opwright.search import quiet
 from opwright.search.calls import (
+    LARGEST_SIZE,
     Runner,
     edges,
+    singled_out,
     strided,
 )
 from opwright.search.loads import memory_limit
@@ -45,7 +48,9 @@ from opwright.verify.numeric import (
     numeric,
 )
 from opwright.verify.policy import tested_instead
+from opwright.verify.sizes import WORKLOAD_LIMITS, Limits
 
+APART = 8  # sizes of a program's own that are tested
 # said in every record of something that was executed
 CONFINED = "run in a killable process of the same user, which is no security boundary"
 
@@ -139,7 +144,7 @@ class Judge:
             return Evaluation("unbuilt", str(e).splitlines()[0][:500], "", records)
         source = hashlib.sha256(emitted.source.encode()).hexdigest()
         facts = {"seconds": built.seconds, "size": built.size}
-        found = self._numeric(job, built, f"sha256:{source}")
+        found = self._numeric(job, emitted.plan, built, f"sha256:{source}")
         executed = (replace(r, assumptions=(*r.assumptions, CONFINED)) for r in found.records)
         records = (*records, *executed)
         base = Evaluation("ok", "", source, records, {**facts, "error": found.error})
@@ -168,14 +173,14 @@ class Judge:
 
     # -- numeric gate -----------------------------------------------------------------------------
 
-    def _numeric(self, job: Job, built: Built, subject: str) -> Numeric:
+    def _numeric(self, job: Job, plan: Plan, built: Built, subject: str) -> Numeric:
         cases = [*self.cases, *self._own_sizes(job.program)]
         watched = job.given is not None and any(r.status != "PROVED" for r in job.given.records)
         guarded = GUARDED if self.options.guarded or watched else ()
         layouts = ("rows", "gapped", *guarded)
         need = max((slots(self.op, c, k)[1] for c in cases for k in layouts), default=0)
         shared = self._arena(need)
-        run = Runner(self, job.program, built, shared)
+        run = Runner(self, job.program, plan, built, shared)
         try:
             return numeric(
                 self.op, cases, run, self.bound, subject, self._notes, everywhere=guarded
@@ -187,7 +192,10 @@ class Judge:
         """Cases next to the program's own tiles and blocks, under the facts that it assumes."""
         facts = [f for f in program.facts if not strided(f)]
         blocks = [n for n in edges(program) or self.blocks if n not in self.near]
-        key = (*sorted(map(repr, facts)), *map(str, blocks))
+        apart = singled_out(program)[:APART]
+        if not program.kernels:  # it was not read: any number in the text may be a size
+            apart = tuple((s, n) for n in self.blocks for s in self.op.sizes)[: 2 * APART]
+        key = (*sorted(map(repr, facts)), *map(str, (*blocks, *apart)))
         with self._lock:
             if key not in self._variants:
                 o = self.options
@@ -201,7 +209,19 @@ class Judge:
                     specials=bool(facts),
                     beyond=blocks,
                 )
-                self._variants[key] = tuple(c for c in made.cases if self._has_reference(c))
+                cases = list(made.cases)
+                if apart:
+                    cases += generate(
+                        self.op,
+                        o.seed + 2,
+                        len(apart),
+                        limits=Limits(LARGEST_SIZE, WORKLOAD_LIMITS.work),
+                        facts=facts,
+                        families=("normal", "uniform"),
+                        specials=False,
+                        exactly=apart,
+                    ).cases
+                self._variants[key] = tuple(c for c in cases if self._has_reference(c))
             return self._variants[key]
 
     def bound(self, case: Case) -> Mapping[str, Bound]:

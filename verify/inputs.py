@@ -144,16 +144,21 @@ def generate(
     families: Sequence[str] = (*ORDINARY, *HARD),
     specials: bool = True,
     beyond: Sequence[int] = (),
+    exactly: Sequence[tuple[str, int]] = (),
 ) -> Cases:
     """Cases over boundary sizes, value families and special values; the same for the same
     arguments.
 
     `edges` are tile extents and vector widths whose neighbours are worth trying, `facts` what a
-    variant assumes beyond the operator's own facts, `beyond` blocks that one dim should exceed.
+    variant assumes beyond the operator's own facts, `beyond` blocks that one dim should exceed,
+    `exactly` extents that dims should have, one at a time.
     """
     rng = Random(f"{seed}:{op.digest}:{op.name}")
     sampler = Sampler(op, rng, edges, limits, facts)
-    drawn = sampler.beyond(beyond, count) if beyond else []
+    # a single element beside it may hide what is wrong: more where that fits
+    found = [sampler.beside(s, v, (2, 3, 5, 8)) or sampler.beside(s, v) for s, v in exactly]
+    drawn = [x for x in found if x is not None]
+    drawn += sampler.beyond(beyond, count) if beyond else []
     drawn += sampler.many(count - len(drawn)) if len(drawn) < count else []
     notes: dict[str, None] = {}
     if not drawn:

@@ -325,14 +325,15 @@ class Sampler:
             for s in self.op.sizes:
                 if len(found) < count:
                     v = 2 * n + n // 2 + 1 if far else n + 1
-                    drawn = self._beside(s, v) or self.draw({s: v}, tries=40)
+                    drawn = self.beside(s, v) or self.draw({s: v}, tries=40)
                     if drawn is not None:
                         found.append(drawn)
         return found
 
-    def _beside(self, name: str, v: int) -> tuple[dict[str, int], Params] | None:
+    def beside(
+        self, name: str, v: int, small: Sequence[int] = (1, 1, 1, 2, 3, 5, 8, 16)
+    ) -> tuple[dict[str, int], Params] | None:
         """A draw with this extent and small ones beside it, none of them empty."""
-        small = (1, 1, 1, 2, 3, 5, 8, 16)
         for _ in range(40):
             others = {s: self.rng.choice(small) for s in self.op.sizes if s != name}
             found = self._complete({**others, name: v})

@@ -72,6 +72,14 @@ FORBIDDEN = {
         "tls_model".split(),
         "code or data outside its kernels",
     ),
+    **dict.fromkeys(
+        "__builtin_ia32_rdtsc __builtin_ia32_rdtscp __builtin_ia32_rdpmc __builtin_ia32_rdpid "
+        "__builtin_readcyclecounter __builtin_readsteadycounter __builtin_ia32_rdrand16_step "
+        "__builtin_ia32_rdrand32_step __builtin_ia32_rdrand64_step __builtin_ia32_rdseed_hi_step "
+        "__builtin_ia32_rdseed_si_step __builtin_ia32_rdseed_di_step __builtin_cpu_init "
+        "__builtin_cpu_is __builtin_cpu_supports __builtin_thread_pointer".split(),
+        "clocks, random numbers and the processor's name",
+    ),
     **dict.fromkeys("_Pragma __has_include import module co_await co_yield".split(), "directives"),
 }
 _TOKEN = re.compile(
