@@ -214,6 +214,10 @@ SHAPES: Mapping[str, Example] = {
         "where N % 4 == 0\n  def { y[i] = x[i] }\n  workload w weight 1.0 { N = 6 }",
         "where N % 4 == 0\n  def { y[i] = x[i] }\n  workload w weight 1.0 { N = 8 }",
     ),
+    "E0424": pair(
+        "param eps: f32 = 0\n  where eps > 0\n  def { y[i] = x[i] / eps }",
+        "param eps: f32 = 1e-6\n  where eps > 0\n  def { y[i] = x[i] / eps }",
+    ),
     "E0416": Example(
         body("def { y[i..., j] = x[i..., j] }", "input x: f32[N..., N]\n  output y: f32[N, N]"),
         body("def { y[i, j] = x[i, j] }", "input x: f32[N, N]\n  output y: f32[N, N]"),

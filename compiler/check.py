@@ -15,6 +15,7 @@ from typing import Any
 from opwright.compiler import codes
 from opwright.compiler.check_claims import check_claims
 from opwright.compiler.check_domains import REAL, Domains
+from opwright.compiler.contradiction import excluded
 from opwright.compiler.decide import Answer, Decider
 from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec, repeated
 from opwright.compiler.gradients import check_gradients
@@ -141,6 +142,9 @@ def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diag
     found: list[Diagnostic] = []
     answer = decider.satisfiable()
     span = next(iter(e.syntax.wheres)).span if e.syntax.wheres else e.syntax.name_span
+    if answer.status == "REFUTED":
+        first = excluded(op.facts, op.sizes, op.params)
+        span = e.places.get(f"where {first}", span)
     place = Place(op.name, "where", "where", span.line)
     made.append((_record("spec.where", answer, op.digest, None), place))
     if answer.status == "REFUTED":

@@ -247,6 +247,11 @@ NEVER_IN_DOMAIN = register(
     "`{function}` has no value here, whatever the inputs are",
     "give it an argument that can lie in its domain",
 )
+BROKEN_DEFAULT = register(
+    "E0424",
+    "the default of `{name}` breaks `where {fact}`: {values}",
+    "give it a default that the constraint allows, or none",
+)
 NO_VALUE = register(
     "W0401",
     "{what} can be {value}: {witness}",

@@ -72,7 +72,10 @@ class Body:
             for d in _definitions(s, self.findings):
                 self._declare(d)
         self._promote()
+        misled = any(f.code == codes.DEFINED_INPUT for f in self.findings.found)
         for decl, _, shape in self.interface.outputs:
+            if misled:
+                break  # an equation of an input may be meant for an output
             if decl.name not in self.definitions:
                 marks = f"[{', '.join('ijklmn'[: len(shape)])}]" if shape else ""
                 self.findings.add(codes.UNDEFINED_OUTPUT, decl.span, name=decl.name, index=marks)

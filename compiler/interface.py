@@ -6,6 +6,7 @@ Also what is carried over as it stands: tolerance, workloads, objective, targets
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -21,9 +22,12 @@ from opwright.ir.dtypes import DTYPES, F32, DType, integer_range
 from opwright.ir.expr import (
     ZERO,
     Expr,
+    ExprError,
     call,
     conjuncts,
     const,
+    evaluate,
+    leaves,
     param,
     show,
     size,
@@ -66,6 +70,7 @@ class Interface:
     facts: list[Expr] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[tuple[ast.TensorDecl, DType, tuple[Expr, ...]]] = field(default_factory=list)
+    broken: set[Expr] = field(default_factory=set)  # facts that no default obeys
 
 
 class Reader:
@@ -102,7 +107,10 @@ class Reader:
         for where in self.op.wheres:
             e = self.terms.condition(where, self.out.scope, "a constraint")
             if e is not None and self._size_only(e, where.span, "a constraint"):
-                self.out.facts += conjuncts(e) or [e]
+                for fact in conjuncts(e) or [e]:
+                    self.places[f"where {len(self.out.facts)}"] = where.span
+                    self.out.facts.append(fact)
+        self._defaults()
         shapes = [t.shape for t in self.out.inputs] + [shape for _, _, shape in self.out.outputs]
         self.out.facts += default_limits(self.out.sizes, self.out.facts, shapes)
         self.out.facts += [f for p in self.out.params for f in integer_limits(p)]
@@ -199,6 +207,30 @@ class Reader:
                     default = None
         if self._declare(item.name, item.span, Quantity(param(item.name, d.kind), "param")):
             self.out.params.append(Param(item.name, d, default))
+
+    def _defaults(self) -> None:
+        """A default that a constraint on params alone excludes is a mistake."""
+        env: dict[str, Any] = {}
+        for p in self.out.params:
+            if p.default is not None and not leaves(p.default, "size"):
+                with suppress(ExprError, KeyError):
+                    env[p.name] = evaluate(p.default, env)
+        spans = {i.name: i.default.span for i in self.op.of(ast.Param) if i.default is not None}
+        for fact in self.out.facts:
+            names = [x.attr for x in leaves(fact, "size", "param")]
+            if not names or any(n not in env for n in names):
+                continue
+            with suppress(ExprError, ZeroDivisionError):
+                if not evaluate(fact, env):
+                    values = ", ".join(f"{n} = {env[n]}" for n in names)
+                    self.findings.add(
+                        codes.BROKEN_DEFAULT,
+                        spans[names[-1]],
+                        name=names[-1],
+                        fact=show(fact),
+                        values=values,
+                    )
+                    self.out.broken.add(fact)
 
     # -- tensors ----------------------------------------------------------------------------------
 
@@ -325,7 +357,8 @@ class Reader:
             self.findings.add(codes.SECTION_TWICE, extra.span, section=name)
 
     def workloads(self, filename: str) -> tuple[Workload, ...]:
-        return WorkloadReader(self.op, self.terms, self.out, self.findings).read(filename)
+        reader = WorkloadReader(self.op, self.terms, self.out, self.findings, self.places)
+        return reader.read(filename)
 
 
 def default_limits(

@@ -112,7 +112,11 @@ class TensorValues(SingleValues):
                 return base.outputs.get(node.name) or base.outputs[name]
             known = ", ".join(base.outputs)
             self.findings.add(
-                codes.UNKNOWN_RESULT, node.span, op=base.op, name=node.name, known=known
+                codes.UNKNOWN_RESULT,
+                _ending(node.span, node.name),
+                op=base.op,
+                name=node.name,
+                known=known,
             )
             return None
         self.findings.add(
@@ -188,3 +192,9 @@ class TensorValues(SingleValues):
             names.append(name)
             inner.names[b.name] = Index(var(name), hi)
         return inner, names, ranges, good
+
+
+def _ending(span: Span, name: str) -> Span:
+    """Where a name stands that a text ends with."""
+    line, n = span.end_line, len(name)
+    return Span(span.end - n, span.end, line, span.end_col - n, line, span.end_col)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from opwright.compiler import codes
 from opwright.compiler.codes import Findings, did_you_mean
+from opwright.compiler.contradiction import excluded
 from opwright.compiler.scope import Scope, role_of
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
+from opwright.grammar.ast import Span
 from opwright.ir.expr import (
     Expr,
     ExprError,
@@ -34,8 +36,17 @@ DISTRIBUTIONS = ("normal", "uniform", "constant")
 class WorkloadReader:
     """Reads the workloads of one operator, whose interface is `out`."""
 
-    def __init__(self, op: ast.Op, terms: Terms, out: Interface, findings: Findings) -> None:
+    def __init__(
+        self,
+        op: ast.Op,
+        terms: Terms,
+        out: Interface,
+        findings: Findings,
+        places: Mapping[str, Span],
+    ) -> None:
         self.op, self.terms, self.out, self.findings = op, terms, out, findings
+        self.places = places
+        self.breaks: list[tuple[Span, dict[str, Any]]] = []  # facts that workloads break
 
     def read(self, filename: str) -> tuple[Workload, ...]:
         out: list[Workload] = []
@@ -50,6 +61,7 @@ class WorkloadReader:
                 out += self._trace(w, filename)
             else:
                 out.append(self._workload(w))
+        self._report()
         return tuple(out)
 
     def _workload(self, w: ast.Workload) -> Workload:
@@ -60,6 +72,7 @@ class WorkloadReader:
         inputs = {t.name for t in self.out.inputs}
         scalars = {p.name: p for p in self.out.params}
         seen: set[str] = set()
+        strange = False
         for b in w.bindings:
             if b.name in seen:
                 section = f"the binding of `{b.name}` in workload `{w.name}`"
@@ -88,6 +101,9 @@ class WorkloadReader:
                     )
             else:
                 known = self.out.scope.names.get(b.name)
+                if isinstance(b, ast.BindRandom) and getattr(known, "role", "") == "input":
+                    continue  # it is declared, and what is wrong there is said there
+                strange = strange or known is None
                 self.findings.add(
                     codes.UNKNOWN_BINDING,
                     b.span,
@@ -96,6 +112,8 @@ class WorkloadReader:
                     found="not declared" if known is None else role_of(known),
                 )
         for s in self.out.sizes:
+            if strange:
+                break  # it may be what a name that is not known stands for
             if s not in sizes and not any(b.name == s for b in w.bindings):
                 self.findings.add(codes.MISSING_SIZE, w.span, workload=w.name, name=s)
         self._obeys(w, sizes, params)
@@ -159,15 +177,25 @@ class WorkloadReader:
                 used = leaves(fact, "size", "param")
                 if all(x.attr in env for x in used) and not evaluate(fact, env):
                     values = ", ".join(f"{x.attr} = {env[x.attr]}" for x in used)
-                    self.findings.add(
-                        codes.BROKEN_WORKLOAD,
-                        w.span,
-                        workload=w.name,
-                        fact=show(fact),
-                        values=values,
-                    )
+                    names = {x.attr for x in used}
+                    own = [b.span for b in w.bindings if b.name in names]
+                    fields = {"workload": w.name, "fact": show(fact), "values": values}
+                    if fact not in self.out.broken:
+                        self.breaks.append((own[-1] if own else w.span, fields))
         except (ExprError, KeyError):
             return
+
+    def _report(self) -> None:
+        """Workloads break facts; where nothing satisfies these, that is what is wrong."""
+        if not self.breaks:
+            return
+        n = excluded(self.out.facts, self.out.sizes, self.out.params)
+        place = self.places.get(f"where {n}")
+        if place is not None:
+            self.findings.add(codes.CONTRADICTION, place)
+            return
+        for span, fields in self.breaks:
+            self.findings.add(codes.BROKEN_WORKLOAD, span, **fields)
 
     def _trace(self, w: ast.TraceWorkload, filename: str) -> list[Workload]:
         """Observed calls: each line of the file is one workload, its weight an equal share."""

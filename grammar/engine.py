@@ -28,6 +28,7 @@ class Run:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     history: list[tuple[Frame, Token]] = field(default_factory=list)
     visited: set[tuple[int, int]] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)  # where failures were reported
 
     def __post_init__(self) -> None:
         self.builder = Builder(Lines(self.text))
@@ -54,10 +55,15 @@ class Run:
         """Return the span of a range of offsets."""
         return self.builder.lines.span(start, end)
 
-    def report(self, code: str, start: int, end: int, /, **fields: object) -> None:
-        """Add a diagnostic, unless one at the same place says why parsing went wrong there."""
-        if any(found.span.start == start for found in self.diagnostics):
+    def report(
+        self, code: str, start: int, end: int, /, at: int | None = None, **fields: object
+    ) -> None:
+        """Add a diagnostic, unless one at the same place says why parsing went wrong there. `at`
+        is where it did, if what is shown is what stands before."""
+        at = start if at is None else at
+        if at in self.failed or any(found.span.start == start for found in self.diagnostics):
             return
+        self.failed.add(at)
         span = self.span(start, end)
         stray = (f.span.line for f in self.diagnostics if f.code == errors.STRAY)
         if code == errors.UNEXPECTED and span.line in stray:

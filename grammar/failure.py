@@ -78,6 +78,7 @@ def report_unexpected(run: Run, failure: Failure, cure: str = "") -> None:
         errors.UNEXPECTED,
         start,
         end,
+        at=failure.position,
         expected=expected,
         found=describe(failure),
         cure=cure,

@@ -430,10 +430,14 @@ def repair_missing(run: Run, failure: Failure) -> Repair | None:
         return None
     if failure.type == END or run.progress(failure.frame, failure.end) > most:
         return None
+    start, end = failure.position, failure.end
+    if failure.first_on_line and run.history and fixed[best].isalpha():
+        start, end = run.history[-1][1].start, run.history[-1][1].end  # its line is the one to mend
     run.report(
         errors.MISSING,
-        failure.position,
-        failure.end,
+        start,
+        end,
+        at=failure.position,
         missing=fixed[best],
         found=describe(failure),
     )

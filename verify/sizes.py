@@ -252,7 +252,7 @@ class Sampler:
         for s in self.op.sizes:
             solver.add(variables[s] >= 0, variables[s] <= self.limits.elements)
         for f in self.facts:
-            term = _z3_term(z3, f, variables)
+            term = z3_term(z3, f, variables)
             if term is not None:
                 solver.add(term)
         for name, wanted in fixed.items():
@@ -348,7 +348,7 @@ def _z3_constant(z3: Any, value: Number) -> Any:
     return z3.IntVal(value) if isinstance(value, int) else z3.RealVal(repr(value))
 
 
-def _z3_term(z3: Any, e: Expr, variables: Mapping[str, Any]) -> Any:
+def z3_term(z3: Any, e: Expr, variables: Mapping[str, Any]) -> Any:
     """The z3 term of a fact, or None when it holds something that z3 has no meaning for."""
     if e.op == "const":
         return None if e.kind == "real" and not math.isfinite(e.attr) else _z3_constant(z3, e.attr)
@@ -357,7 +357,7 @@ def _z3_term(z3: Any, e: Expr, variables: Mapping[str, Any]) -> Any:
     row = ROWS.get(e.op)
     if row is None or row.z3 is None:
         return None
-    args = [_z3_term(z3, a, variables) for a in e.args]
+    args = [z3_term(z3, a, variables) for a in e.args]
     return None if any(a is None for a in args) else row.z3(*args)
 
 

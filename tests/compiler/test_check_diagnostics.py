@@ -71,11 +71,11 @@ WRONG = {
         "E0423", "sqrt(-1 - x[i] * x[i])", "`sqrt` has no value here"),
     "constraints that exclude each other": (
         ELEMENT + "where N >= 8, N < 8\n  def { y[i] = x[i] }",
-        "E0411", "N >= 8", "no sizes and params satisfy `where`"),
+        "E0411", "N < 8", "no sizes and params satisfy `where`"),
     "constraints of two sizes": (
         "dims M, N\n  where M < N, N < M\n  input x: f32[N]\n  output y: f32[N]\n  "
         "def { y[i] = x[i] }",
-        "E0411", "M < N", "no sizes and params satisfy `where`"),
+        "E0411", "N < M", "no sizes and params satisfy `where`"),
     "a workload beside `where`": (
         ELEMENT + "where N % 8 == 0\n  def { y[i] = x[i] }\n  workload w weight 1 { N = 12 }",
         "E0415", "", "workload `w` breaks `where"),

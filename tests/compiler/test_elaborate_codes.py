@@ -158,6 +158,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         op("def { y[b..., i] = x[b..., i] }",
            "input x: f32[b..., N]\n  output y: f32[b..., N]", dims="b..., N"),
     ),
+    "E0424": both("param k: i32 = 0\n  where k >= 1\n  def { y[i] = x[i // k] ?? 0 }",
+                  "param k: i32 = 1\n  where k >= 1\n  def { y[i] = x[i // k] ?? 0 }"),
     "E0418": both("def { y[i] = x[i] / 0 }", "def { y[i] = x[i] / 2 }"),
     "E0419": both(
         "def { y[i] = x[i] * x[i] } grad x { d_x[i] = x[i] * d_y[i] }",
