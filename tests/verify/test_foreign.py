@@ -130,7 +130,8 @@ def test_wrong_programs_are_not_proved(number):
     assert line in found[ident].reason
     if wanted == "REFUTED":
         example = found[ident].counterexample
-        assert example["sizes"] and example.get("line", "") == line and "lane" in example
+        assert example["sizes"] and "lane" in example
+        assert not line or example["line"] == line
 
 
 def test_orders_of_effects_of_a_block_program():
