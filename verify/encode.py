@@ -24,10 +24,11 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.semantics import ROWS
-from opwright.ir.tile import Axis, Buffer, Load, TileProgram, Value
+from opwright.ir.tile import Axis, Buffer, For, Load, TileProgram, Value
 from opwright.verify.context import Context
 from opwright.verify.depends import Depends
 from opwright.verify.forms import ElementClause, bounds_of, clauses_of, splits_of
+from opwright.verify.spans import Spans
 from opwright.verify.terms import NO, YES, Formula, Interval, Poly, Terms
 from opwright.verify.walk import Path, Walk
 
@@ -68,6 +69,7 @@ class Encoder:
         self.clauses = list(clauses_of(context))
         self.splits = splits_of(program)
         self.depends = Depends(program)
+        self.spans = Spans(program)
         self._reads: dict[tuple[object, ...], Poly] = {}
         self._opaque: dict[tuple[object, ...], Any] = {}
         self._instances: dict[tuple[object, ...], Instance] = {}
@@ -368,9 +370,17 @@ class Encoder:
 
     def unknown(self, v: Value, at: Instance) -> Any:
         where = self.place(v, at)
-        bounds = integer_range(v.dtype) if v.dtype.kind == "int" else I64
+        bounds = I64
+        if v.dtype.kind == "int":
+            bounds = self.spans.of(v, lambda s: self.trips(s, at))
         name = f"{self.seen.launches.get(v, 0)}.{v.name}"
         return self.make(("value", v, *where), v.dtype.kind, v.name, bounds, name, tuple(where))
+
+    def trips(self, s: For, at: Instance) -> int | None:
+        """How often a loop runs at most, as far as bounds of its ends say."""
+        length = self.terms.sub(self.term(s.hi, at), self.term(s.lo, at))
+        most = self.terms.interval(length)[1]
+        return None if most is None else max(-(-most // s.step), 0)
 
     def value(self, v: Value, at: Instance) -> Any:
         """A tile at the lanes of the instance, where it is an integer or a truth value."""
