@@ -529,6 +529,8 @@ class _KernelReader(_Reader):
                 if _holds(new, first):  # it is such a number already
                     return self.cast(first, new, inner)
                 return self.round(first, new, inner)
+        if old.kind == "real" and _holds(new, old):
+            return self.cast(old, new, r)
         return self.graph.make("round", f"{old} {new}", [r])
 
     def load(self, v: Value, region: _Region, out: list[_Effect]) -> Ref:

@@ -170,6 +170,8 @@ class Values:
         a, b = self.interval(e)
         if (low <= a and b <= high) or t == WIDE:
             return e
+        if leaves(e, "value") and self.contract:  # what is printed so wraps
+            return leaf("value", self.materialise(e, dtype_of(t)), "int")
         if leaves(e, "value"):
             self.narrow[e] = (low, high)
             return e

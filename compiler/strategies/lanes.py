@@ -18,6 +18,7 @@ from opwright.compiler.strategies.fallback import scan_of
 from opwright.compiler.strategies.group import (
     Group,
     fold_axis,
+    free_name,
     inline,
     is_fold,
     is_pointwise,
@@ -267,7 +268,8 @@ class _Emitter:
             self.e.leave()
             return
         axis = axes[len(point)]
-        self.b.loop(axis.name, ZERO, axis.hi, 1, (), lambda v: self.over(axes, [*point, v], body))
+        name = free_name(self.normal, axis.name)
+        self.b.loop(name, ZERO, axis.hi, 1, (), lambda v: self.over(axes, [*point, v], body))
 
     def rows(self) -> Kernel:
         start = self.open(self.a.shared)
@@ -365,7 +367,8 @@ class _Emitter:
             self.e.leave()
             return out
 
-        final = list(self.b.loop(f"n{n}", lo, hi, axis.extent, [x for i in inits for x in i], body))
+        name = free_name(self.normal, f"n{n}")
+        final = list(self.b.loop(name, lo, hi, axis.extent, [x for i in inits for x in i], body))
         result = {}
         for f, count in zip(views, counts, strict=True):
             own, final = tuple(final[:count]), final[count:]
@@ -456,7 +459,7 @@ class _Emitter:
                 at = v + narrow.lane
                 self.strip(start, at, narrow, call("lt", at, last.hi))
 
-            self.b.loop("z", base, last.hi, narrow.extent, (), narrow_strip)
+            self.b.loop(free_name(self.normal, "z"), base, last.hi, narrow.extent, (), narrow_strip)
 
         self.b.branch(call("le", base + width, last.hi), full, rest)
         return self.b.kernel()
@@ -516,21 +519,23 @@ class _Emitter:
             self.e.leave()
             return out
 
-        level = self.s.level
+        level, name = self.s.level, free_name(self.normal, f"n{n}")
         if not level or rows or any(f.kind != "sum" for f in views):
             if level:
                 raise Unsupported("blocks of rows serve sums only")
-            final = self.b.loop(f"n{n}", ZERO, row.hi, 1, start(), body)
-            self.unrolled.append(f"n{n}*")
+            final = self.b.loop(name, ZERO, row.hi, 1, start(), body)
+            self.unrolled.append(f"{name}*")
         else:
 
             def block(v: Expr, *total: Value) -> list[Value]:
                 top = minimum(v + level, row.hi)
-                part = self.b.loop(f"n{n}", v, top, 1, start(), body)
+                part = self.b.loop(name, v, top, 1, start(), body)
                 return [self.b.ew("add", x, y) for x, y in zip(total, part, strict=True)]
 
-            self.unrolled.append(f"n{n}*")
-            final = self.b.loop(f"b{n}", ZERO, row.hi, level, start(), block)
+            self.unrolled.append(f"{name}*")
+            final = self.b.loop(
+                free_name(self.normal, f"b{n}"), ZERO, row.hi, level, start(), block
+            )
         out, rest = [], list(final)
         for count in counts:
             own, rest = tuple(rest[:count]), rest[count:]
@@ -569,7 +574,7 @@ class _Emitter:
                     self.write(t, self.point, mask)
                 self.e.leave()
 
-            self.b.loop("n", lo, hi, axis.extent, (), body)
+            self.b.loop(free_name(self.normal, "n"), lo, hi, axis.extent, (), body)
 
         def program(point: list[Expr]) -> None:
             end = base + (top - base) // wide.extent * wide.extent

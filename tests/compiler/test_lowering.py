@@ -139,3 +139,21 @@ def dense_strides(op: Operator, sizes: dict[str, int]) -> dict[tuple[str, int], 
         for t in (*op.inputs, *op.outputs)
         for n, e in enumerate(row_major(t.shape))
     }
+
+
+def test_loops_of_a_schedule_do_not_catch_what_a_fold_binds() -> None:
+    """A fold inside every lane binds the names that schedules give their own loops."""
+    text = (
+        'opwright "0.1"\nop caught @ 1.0 { dims N, C, Z input x: f32[N, C, Z] output y: f32[C]'
+        " output w: f32[N, C, Z] def { m[c] = sum[n: N, z: Z](x[n, c, z]) y[c] = m[c]"
+        " w[n, c, z] = x[n, c, z] - m[c] } }"
+    )
+    op = elaborate(parse(text, "caught.op"), None, filename="caught.op", source=text)
+    sizes = {"N": 3, "C": 35, "Z": 2}
+    arrays = inputs(op, sizes)
+    wanted = reference(op, arrays, {}, {})
+    assert any(space.name.startswith("inner") for space in spaces(op, 8))
+    for space, schedule in programs(op, 4):
+        got = run(space.instantiate(schedule), sizes, arrays, {}, dense_strides(op, sizes))
+        for name, x in wanted.items():
+            np.testing.assert_allclose(got[name], x, rtol=1e-4, atol=1e-4, err_msg=schedule.text)
