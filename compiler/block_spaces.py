@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from opwright.compiler.buffers import Memory, dense_facts
-from opwright.compiler.cascade.rewrite import Derivation, derivations, single_pass
+from opwright.compiler.cascade.rewrite import derivations, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.spaces import Part, Strategies, _read_names, partition
+from opwright.compiler.spaces import Part, Strategies, _read_names, partition, walked
 from opwright.compiler.strategies import (
     block_dot,
     block_fallback,
@@ -29,8 +29,7 @@ from opwright.compiler.strategies import (
     streams,
 )
 from opwright.compiler.strategies.fallback import kept
-from opwright.compiler.strategies.group import Group
-from opwright.ir.expr import Expr, ExprError, walk
+from opwright.ir.expr import Expr, ExprError
 from opwright.ir.op import Operator
 from opwright.ir.tile import Kernel, Placement, TileProgram
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
@@ -57,75 +56,27 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
     flat = flatten(op)
     if flat is not None:
         flat_normal = normalize(flat)
-        flat_parts = partition(flat_normal, _STRATEGIES, chains=False)
+        flat_parts = partition(flat_normal, _STRATEGIES)
         if all(p.strategy == "lanes" for p in flat_parts):
             out.append(_composed(op, flat_normal, flat_parts, "dense"))
     try:
-        parts = partition(normal, _STRATEGIES, chains=False)
+        parts = partition(normal, _STRATEGIES)
     except ExprError:
         return out
     if any(p.strategy != "scalar" for p in parts):
         out.append(_composed(op, normal, parts))
         if any(_is_row(p) for p in parts):
             out.append(_composed(op, normal, parts, persistent=True))
-    walked = _streamed(op, normal, parts)
-    if walked is not None:
-        out.append(_composed(op, normal, walked))
+    found = derivations(op) if any(p.strategy == "contraction" for p in parts) else []
+    along = walked(normal, parts, found, "stream")
+    if along is not None:
+        out.append(_composed(op, normal, along))
     once = single_pass(op)
     if once is not None:
         once_normal = normalize(once)
-        once_parts = partition(once_normal, _STRATEGIES, chains=False)
+        once_parts = partition(once_normal, _STRATEGIES)
         if any(p.strategy != "scalar" for p in once_parts):
             out.append(replace(_composed(op, once_normal, once_parts, "once"), starts=()))
-    return out
-
-
-def _streamed(op: Operator, normal: Normal, parts: list[Part]) -> list[Part] | None:
-    """The parts with contractions that passes over blocks make anew, instead of keeping them; None
-    where there is none."""
-    inner = {
-        p.form.result.name: p.form
-        for p in parts
-        if p.strategy == "contraction" and len(p.group.members) == 1
-        if p.form.result.role == "local"
-    }
-    found = derivations(op) if inner else []
-    while inner:
-        out = _walks(normal, parts, inner, found)
-        bodies = [(p, t.body) for p in out if p.strategy != "stream" for t in p.group.members]
-        kept = {t.name for p in parts for t in p.group.members}
-        reads = (x for p, e in bodies if e is not None for x in walk(p.group.expand(e, kept)))
-        needed = {x.attr[0] for x in reads if x.op == "read"}
-        if not needed & set(inner):
-            return out
-        inner = {n: f for n, f in inner.items() if n not in needed}
-    return None
-
-
-def _walks(
-    normal: Normal,
-    parts: list[Part],
-    inner: Mapping[str, contraction.Form],
-    found: list[Derivation],
-) -> list[Part]:
-    out: list[Part] = []
-    for p in parts:
-        if p.strategy == "contraction" and p.form.result.name in inner:
-            continue
-        before = out[-1] if out and out[-1].strategy == "stream" else None
-        for q in (before, None) if before else (None,):
-            members = (*q.group.members, *p.group.members) if q else p.group.members
-            group = Group(normal, members, q.group.earlier if q else p.group.earlier)
-            try:
-                form = streams.recognise(group, inner, found)
-            except Unsupported:
-                continue
-            if q:
-                out.pop()
-            out.append(Part(group, "stream", form))
-            break
-        else:
-            out.append(p)
     return out
 
 

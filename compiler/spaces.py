@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 from opwright.compiler.buffers import Memory, dense_facts
-from opwright.compiler.cascade.rewrite import single_pass
+from opwright.compiler.cascade.rewrite import Derivation, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.strategies import chain, contraction, fallback, lanes, scan, window
+from opwright.compiler.strategies import contraction, fallback, lanes, scan, streams, window
+from opwright.compiler.strategies import walk as walk_
 from opwright.compiler.strategies.group import Group, is_fold, members
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
@@ -32,7 +33,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | window | chain | lanes | scan | scalar
+    strategy: str  # contraction | window | walk | lanes | scan | scalar
     form: Any = None
 
     @property
@@ -51,9 +52,7 @@ _STRATEGIES: Strategies = (
 )
 
 
-def partition(
-    normal: Normal, strategies: Strategies = _STRATEGIES, chains: bool = True
-) -> list[Part]:
+def partition(normal: Normal, strategies: Strategies = _STRATEGIES) -> list[Part]:
     """Consecutive definitions that one strategy lowers together, in dependency order."""
     parts: list[Part] = []
     earlier: frozenset[str] = frozenset()
@@ -90,25 +89,61 @@ def partition(
             found = Part(Group(normal, tuple(alone), earlier), "scalar")
     if found is not None:
         parts.append(found)
-    return _chained(normal, parts) if chains else parts
-
-
-def _chained(normal: Normal, parts: list[Part]) -> list[Part]:
-    """Contraction, folds over its columns, contraction over them: one part where they make a
-    chain."""
-    for n in range(len(parts) - 2):
-        first, middle, last = parts[n : n + 3]
-        if [p.strategy for p in (first, middle, last)] != ["contraction", "lanes", "contraction"]:
-            continue
-        later = {x for p in parts[n + 3 :] for x in _read_names(p)}
-        try:
-            form = chain.recognise(first.form, middle.form, last.form, later)
-        except Unsupported:
-            continue
-        members = [t for p in (first, middle, last) for t in p.group.members]
-        group = Group(normal, tuple(members), first.group.earlier)
-        return _chained(normal, [*parts[:n], Part(group, "chain", form), *parts[n + 3 :]])
     return parts
+
+
+def walked(
+    normal: Normal,
+    parts: Sequence[Part],
+    found: Sequence[Derivation] | None = None,
+    strategy: str = "walk",
+) -> list[Part] | None:
+    """The parts with contractions that folds walk over made anew by these, and not kept; None where
+    there is none. With derivations a part is one pass over blocks."""
+    inner = {
+        p.form.result.name: p.form
+        for p in parts
+        if p.strategy == "contraction" and len(p.group.members) == 1
+        if p.form.result.role == "local"
+    }
+    kept = {t.name for p in parts for t in p.group.members}
+    while inner:
+        out = _walks(normal, parts, inner, found, strategy)
+        bodies = [(p, t.body) for p in out if p.strategy != strategy for t in p.group.members]
+        reads = (x for p, e in bodies if e is not None for x in walk(p.group.expand(e, kept)))
+        needed = {x.attr[0] for x in reads if x.op == "read"}
+        if not needed & set(inner):
+            return out
+        inner = {n: f for n, f in inner.items() if n not in needed}
+    return None
+
+
+def _walks(
+    normal: Normal,
+    parts: Sequence[Part],
+    inner: Mapping[str, contraction.Form],
+    found: Sequence[Derivation] | None,
+    strategy: str,
+) -> list[Part]:
+    out: list[Part] = []
+    for p in parts:
+        if p.strategy == "contraction" and p.form.result.name in inner:
+            continue
+        before = out[-1] if out and out[-1].strategy == strategy else None
+        for q in (before, None) if before else (None,):
+            members = (*q.group.members, *p.group.members) if q else p.group.members
+            group = Group(normal, members, q.group.earlier if q else p.group.earlier)
+            try:
+                form = streams.recognise(group, inner, found)
+            except Unsupported:
+                continue
+            if q:
+                out.pop()
+            out.append(Part(group, strategy, form))
+            break
+        else:
+            out.append(p)
+    return out
 
 
 def _joint(normal: Normal, t: Tensor) -> list[Tensor]:
@@ -139,10 +174,15 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         parts = partition(normal)
     except ExprError:
         return out
+    along = walked(normal, parts)
+    if along is not None and any(p.strategy == "walk" and p.form.owner for p in along):
+        parts, along = along, None  # what is walked over twice had better not be in memory
     if any(p.strategy != "scalar" for p in parts):
         out.append(_composed(op, normal, parts, lanes_native))
         if len(parts) == 1 and parts[0].strategy == "lanes" and len(_modes(parts[0].form)) > 1:
             out.append(_composed(op, normal, parts, lanes_native, mode=1))
+    if along is not None:
+        out.append(_composed(op, normal, along, lanes_native))
     flat = flatten(op)
     if flat is not None:
         flat_normal = normalize(flat)
@@ -194,8 +234,8 @@ def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
         return _contraction_holes(native)
     if p.strategy == "window":
         return _window_holes(p.form, native)
-    if p.strategy == "chain":
-        return _chain_holes(native)
+    if p.strategy == "walk":
+        return _walk_holes(native)
     if p.strategy == "scan":
         return _scan_holes(p.form, native)
     if p.strategy == "lanes":
@@ -223,7 +263,7 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
     return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
 
 
-def _chain_holes(native: int) -> tuple[Holes, Starts]:
+def _walk_holes(native: int) -> tuple[Holes, Starts]:
     tiles: tuple[Decision, ...] = ((8, 32), (16, 32), (4, 64), (16, 16))
     widths, ups = (32, 16, 48), (8, 14, 12)
     if native < 16:
@@ -403,12 +443,12 @@ def _lower(
         form, told = window.fixed(p.form, dict(own["fixed"]))
         tiles = window.WindowSchedule(mr, nr, own["vec"], own["threads"])
         return window.lower(name, form, memory, tiles, memory.real), told
-    if p.strategy == "chain":
+    if p.strategy == "walk":
         mr, nr = own["tile"]
-        plan = chain.ChainSchedule(
+        plan = walk_.WalkSchedule(
             own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["unroll"], own["threads"]
         )
-        return chain.lower(name, p.form, memory, plan, memory.real), []
+        return walk_.lower(name, p.form, memory, plan, memory.real), []
     if p.strategy == "scan":
         running = scan.ScanSchedule(**{"mode" if k == "lanes" else k: v for k, v in own.items()})
         facts = _line_facts([p.form.result]) if running.stream else []

@@ -142,8 +142,7 @@ class _Stream(Tiles):
     def places(self, name: str) -> tuple[dict[Expr, Expr], bool]:
         """What the axes of an entry are in the first fold's terms, and whether the walk is over
         its columns."""
-        reads = (x for e in self.f.entries for x in walk(e.share) if x.op == "read")
-        index = next(read_parts(x)[1] for x in reads if x.attr[0] == name)
+        index = self.f.index_of(name)
         c = self.f.inner[name]
         at = {var(a.name): i for a, i in zip(c.result.axes, index, strict=True)}
         walked, rows = var(self.f.walked.name), var(self.f.rows.name)

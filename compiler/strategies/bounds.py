@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opwright.ir.expr import (
-    TRUE,
     ZERO,
     Expr,
-    Fold,
     affine,
     call,
     conjuncts,
@@ -24,12 +22,6 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.op import OpAxis
-
-
-def conditions(f: Fold) -> list[Expr]:
-    """Conditions outside of which an element leaves the fold as it is."""
-    found = conjuncts(f.guard) if f.guard is not TRUE else []
-    return found + (nonzero(f.term) if f.kind == "sum" else [])
 
 
 def nonzero(term: Expr) -> list[Expr]:

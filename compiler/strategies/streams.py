@@ -32,7 +32,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.op import OpAxis, Tensor
-from opwright.ir.semantics import MONOIDS
+from opwright.ir.semantics import ARG_FOLDS, MONOIDS
 
 STEPS = frozenset(MONOIDS)
 
@@ -57,17 +57,30 @@ class Form:
     folds: tuple[Tensor, ...]
     after: tuple[Tensor, ...]  # pointwise readers of results
 
+    def entry(self, name: str) -> Entry:
+        """The entry that a fold was recognised as."""
+        return next(e for e in self.entries if e.name == name)
+
+    def index_of(self, name: str) -> tuple[Expr, ...]:
+        """Where entries of a contraction are read, over the first member's axes."""
+        reads = (x for e in self.entries for x in walk(e.share) if x.op == "read")
+        return next(read_parts(x)[1] for x in reads if x.attr[0] == name)
+
 
 def recognise(
-    group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+    group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation] | None
 ) -> Form:
-    """Raises Unsupported with the reason when the members are no single pass over blocks."""
+    """Raises Unsupported with the reason when the members are no single pass over blocks. Without
+    derivations every fold is an entry of its own name, which may read results of earlier ones."""
     return _Recogniser(group, inner, found).form()
 
 
 class _Recogniser:
     def __init__(
-        self, group: Group, inner: Mapping[str, contraction.Form], found: Sequence[Derivation]
+        self,
+        group: Group,
+        inner: Mapping[str, contraction.Form],
+        found: Sequence[Derivation] | None,
     ) -> None:
         self.group, self.inner, self.found = group, inner, found
         self.folds = [t for t in group.members if is_fold(t)]
@@ -187,24 +200,32 @@ class _Recogniser:
             raise Unsupported(f"{t.name} folds over another range")
         f = Fold(t.body)
         term = self.group.expand(f.term, self.inner)
+        own = tuple(var(a.name) for a in self.shared)
         earlier = {x.attr[0] for x in walk(term) if x.op == "read"} & self.results
         if t.name in self.read:
             return
-        if not earlier:
-            if f.kind not in STEPS or t.kind != "real":
+        if not earlier or self.found is None:
+            some = STEPS if self.found is not None else STEPS | set(ARG_FOLDS)
+            if f.kind not in some or (self.found is not None and t.kind != "real"):
                 raise Unsupported(f"{t.name} is no fold of single numbers")
             at = {**self._here(t), var(f.binders[0]): var(self.walked.name)}
             share, guard = (substitute(e, at) for e in (term, f.guard))
             while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
                 guard, share = call("and", guard, share.args[0]), share.args[1]
-            e = Entry(t.name, f.kind, share, None, guard)
+            if any(
+                read_parts(x)[1] != own
+                for x in walk(share)
+                if x.op == "read" and x.attr[0] in earlier
+            ):
+                raise Unsupported(f"{t.name} reads a result of another row")
+            e = Entry(t.name, str(f.kind), share, None, guard)
             self.read[t.name] = state(self._add(e, t, guard is not TRUE))
             return
         self._derived(t)
 
     def _derived(self, t: Tensor) -> None:
         """The entries of a derived pass, with those that are there already."""
-        chosen = next((d for d in self.found if d.holds and self._reads_out(d, t)), None)
+        chosen = next((d for d in self.found or () if d.holds and self._reads_out(d, t)), None)
         if chosen is None or chosen.plan is None or chosen.chain is None:
             raise Unsupported(f"{t.name} reads a result and no single pass is derived")
         chain = chosen.chain
@@ -249,7 +270,7 @@ class _Recogniser:
         `left_out`: the definition skips elements, whatever their factors are."""
         columns = self.columns.get(t.name)
         over = columns is not None and column_of(columns) in free_vars(e.share)
-        for known in self.entries.values():
+        for known in self.entries.values() if self.found is not None else ():
             if (known.monoid, known.share, known.carried, known.guard) == (
                 e.monoid,
                 e.share,
