@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, show, substitute, var
-from opwright.ir.tile import Value
+from opwright.ir.tile import Buffer, Value, row_major
 from opwright.verify.encode import Instance
 from opwright.verify.terms import Poly
 from opwright.verify.walk import Path
@@ -34,6 +34,8 @@ class Probe:
     at: Instance
     mask: Expr
     cond: Expr
+    buffer: Buffer | None = None  # of an access, with its index
+    index: tuple[Expr, ...] = ()
 
 
 class Nowhere(Exception):
@@ -112,7 +114,15 @@ class _Point:
             self.require(0 <= self.env[x] < x.attr.extent)
         self.require(bool(self.value(p.mask)))
         self.require(not self.value(p.cond))
+        self.require(p.buffer is None or not kernel.lines or not self.lands(p.buffer))
         return self.sentence(kernel.name)
+
+    def lands(self, b: Buffer) -> bool:
+        """Whether the address of an index out of bounds lies between those of elements."""
+        steps = [self.value(s) for s in (row_major(b.shape) if b.strides is None else b.strides)]
+        at = sum(self.value(i) * s for i, s in zip(self.probe.index, steps, strict=True))
+        ends = [(self.value(n) - 1) * s for n, s in zip(b.shape, steps, strict=True)]
+        return bool(sum(min(e, 0) for e in ends) <= at <= sum(max(e, 0) for e in ends))
 
     def sentence(self, kernel: str) -> tuple[str, dict[str, Any]]:
         p = self.probe

@@ -68,7 +68,10 @@ class _Replay:
         self.small = prover.small
         self.found: Found = {}
         self.tried: set[tuple[object, ...]] = set()
-        self.faint: Found = {}  # an index is outside of its axis, its address in the buffer
+        # an index is outside of its axis, its address in the buffer: a fault of who writes indices,
+        # not of a text with addresses, out of which indices were only read
+        self.faint: Found = {}
+        self.read = any(k.lines for k in self.program.kernels)
         self.flat: set[int] = set()  # those of a buffer with an axis of one element
         self.patience = PATIENCE
         self.open = {
@@ -94,7 +97,8 @@ class _Replay:
                 if not self.patience:
                     break
             self.attempt(trial)
-        self.found = {**self.faint, **self.found}
+        if not self.read:
+            self.found = {**self.faint, **self.found}
         for n, o in list(self.open.items()):
             if n in self.found:
                 continue

@@ -82,7 +82,7 @@ class Safety(Collector):
         o = self.make("G2", "bounds", a.launch, a.name, ("bounds",), [case])
         own = zip(a.index, a.buffer.shape, strict=True)
         limits = [c for i, n in own for c in (call("le", 0, i), call("lt", i, n))]
-        o.probe = Probe(a.launch, a.path, at, a.mask, conjunction(limits))
+        o.probe = Probe(a.launch, a.path, at, a.mask, conjunction(limits), a.buffer, a.index)
         yield o
 
     def divisors(self, exprs: Iterable[Expr], at: Instance) -> list[Formula]:

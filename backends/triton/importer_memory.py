@@ -13,7 +13,7 @@ from opwright.backends.triton.importer_axes import plain
 from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, is_flag
 from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
 from opwright.backends.triton.ttir import Block, Op
-from opwright.ir.delinearize import logical_index, strides_of
+from opwright.ir.delinearize import logical_index, settled, strides_of
 from opwright.ir.dtypes import BOOL, dtype
 from opwright.ir.expr import TRUE, Expr, call, const, leaf, param, show, substitute
 from opwright.ir.tile import Buffer, Value, element_count
@@ -68,8 +68,9 @@ class Memory(Values):
         b, offset = p.buffer, self.use(p.offset, mask)
         self.offsets.setdefault(b.name, []).append(offset)
         view = self.flat.get(b.name)
-        if view is not None:
+        if view is not None and len(view.shape) < 2:
             return view, (substitute(offset, dict(self.stated_values)),)
+        b = view or b
         index = logical_index(offset, b, (), self.stated_values)
         if index is None:
             if b.name not in self.flat:  # one axis for now: the caller decides and comes again
@@ -79,7 +80,7 @@ class Memory(Values):
                 f"the offset {show(offset)} is no index of {b.name} with strides ({steps}): "
                 f"facts such as stride({b.name}, {max(len(b.shape) - 1, 0)}) == 1 are missing"
             )
-        return b, index
+        return b, settled(index, b, self.stated_values, mask)
 
     def mask(self, op: Op, number: int, dims: Dims) -> Expr:
         """The mask operand with what it rests on, the path of the branch included."""

@@ -12,13 +12,15 @@ from opwright.ir.delinearize import (
     is_dense,
     logical_index,
     same_memory,
+    settled,
     split_accesses,
     stated_values,
+    views,
 )
 from opwright.ir.dtypes import F32
-from opwright.ir.expr import call, const, evaluate, pid, size, stride, var
+from opwright.ir.expr import TRUE, call, const, evaluate, pid, size, stride, var
 from opwright.ir.polynomial import divide, expression, polynomial
-from opwright.ir.tile import Axis, Buffer
+from opwright.ir.tile import Axis, Buffer, element_count
 
 B, N, H, p, i = size("B"), size("N"), size("H"), pid(0), var("i")
 c, r = Axis("c", 64), Axis("r", 32)
@@ -116,6 +118,30 @@ def test_one_view_for_all_accesses_of_a_buffer():
     found = split_accesses(X, [p * N + i], INNER)
     assert found is not None and found[0] == X and found[1][0][0] is const(0)
     assert split_accesses(X, [p * N + i]) is None
+
+
+def test_neighbouring_axes_are_seen_as_one_where_accesses_run_through_them():
+    x = Buffer("x", "in", F32, (B, H, N), None)
+    inner = p * (H * N) + i
+    assert [len(v.shape) for v in views(x)] == [2, 2, 1]
+    found = split_accesses(x, [inner])
+    assert found is not None and found[1] == [(p, i)]
+    assert found[0] == Buffer("x", "in", F32, (B, element_count((H, N))), None)
+    assert same_memory(found[0], x)
+    found = split_accesses(x, [i * N + c.lane])
+    assert found is not None and found[1] == [(i, c.lane)]
+    assert found[0].shape == (element_count((B, H)), N)
+
+
+def test_rows_that_the_mask_says_are_part_of_the_inner_index():
+    known = stated_values(DENSE)
+    offset = p * N + c.lane - N
+    index = logical_index(offset, X, (), known)
+    assert index == (p - 1, c.lane)
+    mask = call("le", N, c.lane)
+    assert settled(index, X, known, mask) == (p, c.lane - N)
+    assert settled(index, X, known, TRUE) == index
+    assert settled(index, X, known, call("and", mask, call("lt", c.lane, N))) == index
 
 
 def test_division_is_an_identity():
