@@ -273,6 +273,8 @@ class _Reader:
             if len(children) != 2:
                 raise self.refuse("a declaration in the condition of a while", line)
             return node("while", self.expression(children[0]), self.statement(children[1]))
+        if k == kinds.DO_STMT:
+            return node("do", self.statement(children[0]), self.expression(children[1]))
         if k == kinds.RETURN_STMT:
             return node("return", *(self.expression(x) for x in children))
         if k == kinds.CONTINUE_STMT:
@@ -288,7 +290,7 @@ class _Reader:
             return node("expr", self.expression(c))
         names = {
             kinds.GOTO_STMT: "goto", kinds.LABEL_STMT: "a label", kinds.SWITCH_STMT: "switch",
-            kinds.DO_STMT: "do", kinds.CXX_TRY_STMT: "try", kinds.CXX_FOR_RANGE_STMT: "a range for",
+            kinds.CXX_TRY_STMT: "try", kinds.CXX_FOR_RANGE_STMT: "a range for",
         }  # fmt: skip
         raise self.refuse(f"{names.get(k, k.name.lower())} is not understood", line)
 
@@ -434,7 +436,10 @@ class _Reader:
 
     def name(self, c: Any, kind: CType, line: int) -> Node:
         kinds, d = self.ci.CursorKind, c.referenced
-        if d is None:
+        if d is None:  # a number that a template is given
+            found = self.constant(c, line)
+            if found is not None:
+                return found
             raise self.refuse(f"the name {c.spelling}", line)
         top = (kinds.TRANSLATION_UNIT, kinds.NAMESPACE, kinds.LINKAGE_SPEC)
         if d.kind == kinds.ENUM_CONSTANT_DECL or d.semantic_parent.kind in top:

@@ -79,6 +79,8 @@ template <class T> constexpr const T &clamp(const T &x, const T &a, const T &b);
 template <class T> void swap(T &a, T &b);
 template <class T> void fill(T *a, T *b, const T &x);
 template <class T, class N> T *fill_n(T *a, N n, const T &x);
+template <class S, class T> T *copy(S *a, S *b, T *to);
+template <class S, class N, class T> T *copy_n(S *a, N n, T *to);
 }
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_calls import mask_of
 from opwright.backends.cpp.importer_expressions import Expressions
+from opwright.backends.cpp.importer_loops import further
 from opwright.backends.cpp.importer_polynomials import exact, tidy
 from opwright.backends.cpp.importer_structure import (
     holds,
@@ -41,7 +42,7 @@ class Functions(Expressions):
             self.put(a, y)
             self.put(b, x)
             return C(n.type, None)
-        if name in ("memset", "memcpy", "fill", "fill_n"):
+        if name in ("memset", "memcpy", "fill", "fill_n", "copy", "copy_n"):
             return self.bulk(name, n)
         return self.call(n)
 
@@ -111,20 +112,25 @@ class Functions(Expressions):
         return C(n.type, c.what)
 
     def bulk(self, name: str, n: Node) -> C:
-        """memset with zero, memcpy and std::fill as loops over elements."""
+        """memset with zero, memcpy and those of <algorithm> as loops over elements."""
         args = [self.expression(a) for a in n.args]
-        p = args[0].what
-        if not isinstance(p, Pointer):
+        copies = name in ("copy", "copy_n", "memcpy")
+        to = args[2 if name in ("copy", "copy_n") else 0].what
+        first = args[1 if name == "memcpy" else 0].what
+        if not isinstance(to, Pointer) or not isinstance(first, Pointer):
             raise self.refuse(f"{name} of something that is no pointer")
-        b = p.buffer
+        b = to.buffer
         t = element_type(b.dtype)
-        if name in ("fill", "fill_n"):
-            count = self.number(args[1]) if name == "fill_n" else None
-            if count is None:
-                q = args[1].what
-                if not isinstance(q, Pointer) or q.buffer != b or q.lead != p.lead:
-                    raise self.refuse("std::fill between pointers of two buffers")
-                count = tidy(q.offset - p.offset)
+        if name in ("fill", "copy"):
+            last = args[1].what
+            if not isinstance(last, Pointer) or (last.buffer, last.lead) != (
+                first.buffer,
+                first.lead,
+            ):
+                raise self.refuse(f"std::{name} between pointers into different memory")
+            count = tidy(last.offset - first.offset)
+        elif name in ("fill_n", "copy_n"):
+            count = self.number(args[1])
         else:
             found = exact(self.number(args[2]), b.dtype.bytes)
             if found is None:
@@ -135,20 +141,16 @@ class Functions(Expressions):
 
         def one(v: Expr) -> None:
             with self.scope():
-                here = Pointer(b, p.lead, p.offset + v)
-                if name == "memcpy":
-                    q = args[1].what
-                    if not isinstance(q, Pointer):
-                        raise self.refuse("memcpy from something that is no pointer")
-                    c = self.load(Pointer(q.buffer, q.lead, q.offset + v), t)
+                if copies:
+                    c = self.load(further(first, v), t)
                 elif name == "memset":
                     c = C(t, const({"real": 0.0, "int": 0, "bool": False}[b.dtype.kind]))
                 else:
                     c = self.convert(args[2], t)
-                self.store(here, c, t=t)
+                self.store(further(to, v), c, t=t)
 
         self.k.loop("i", 0, count, 1, [], one)
-        return C(n.type, None)
+        return C(n.type, further(to, count) if name in ("copy", "copy_n") else None)
 
 
 def element_type(d: Any) -> CType:

@@ -193,6 +193,8 @@ def bound_in(m: Reader, e: Expr, start: Expr, by: Expr) -> tuple[Expr, bool] | N
     if e.op == "not" and e.args[0].op in ("lt", "le"):
         a, b = e.args[0].args
         e = call("le" if e.args[0].op == "lt" else "lt", b, a)
+    if e.op == "not" and e.args[0].op == "eq":
+        e = call("ne", *e.args[0].args)
     if e.op not in ("lt", "le", "ne"):
         return None
     a, b = e.args

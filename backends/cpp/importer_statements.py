@@ -64,6 +64,8 @@ class Statements(ParallelLoops):
             self.for_loop(s)
         elif s.op == "while":
             self.while_loop(s)
+        elif s.op == "do":
+            self.do_loop(s)
         elif s.op == "asm":
             if not s.attr.replace("volatile", "").startswith('asm("":'):
                 raise self.refuse("inline assembly")
@@ -156,10 +158,27 @@ class Statements(ParallelLoops):
         self.k.branch(cond, lambda: side(sides[0]), other)
 
     # -- loops
+    def do_loop(self, s: Node) -> None:
+        """The body once, then a while."""
+        body, cond = s.args
+        inner = statements(body)
+        if holds(inner, ("break", "continue", "return"), False) is not None:
+            raise self.refuse("a do loop that its body ends or goes on", s.line)
+        with self.scope():
+            self.block(inner)
+        self.at(s.line)
+        self.while_loop(Node("while", s.type, (cond, body), None, s.line))
+
     def while_loop(self, s: Node) -> None:
         """A while that steps its counter, in the condition or in the body, is a for."""
         cond, body = s.args
         inner = [y for x in statements(body) for y in steps_apart(x)]
+        if cond is None or (cond.op == "int" and cond.attr):
+            stop = stops_at(inner)
+            if stop is None or stop[2] or names(stop[0]) & self.moves(*inner[: stop[1]]):
+                raise self.refuse("a loop without a condition", s.line)
+            cond = Node("unary", stop[0].type, (stop[0],), "!", stop[0].line)
+            inner = [*inner[: stop[1]], *inner[stop[1] + 1 :]]
         early = step_within(cond)
         if early is not None:
             self.stepping_while(s, *early, inner)
@@ -210,12 +229,12 @@ class Statements(ParallelLoops):
             self.statement(x)
         self.at(s.line)
         inner = statements(body)
-        if cond is None:
-            raise self.refuse("a loop without a condition", s.line)
         if step is None:
             self.while_loop(Node("while", s.type, (cond, body), None, s.line))
             self.forget(before)
             return
+        if cond is None:
+            cond = Node("int", CType("bool", 8), (), True, s.line)
         inner = [y for x in inner for y in steps_apart(x)]
         changing = self.moves(*inner)
         while (early := stops_at(inner)) is not None and not names(early[0]) & changing:

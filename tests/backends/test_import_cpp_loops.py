@@ -39,6 +39,11 @@ RIGHT = [
     " for (int i = 0; i < 8; i++) { if (b + i >= n) return; y[b + i] = x[b + i]; }",
     "int64_t i = 0; for (; i + 4 <= n; i += 4) for (int j = 0; j < 4; j++) *y++ = *x++;"
     " for (; i < n; i++) *y++ = *x++;",
+    "int64_t i = 0; while (true) { if (i >= n) break; y[i] = x[i]; i += 1; }",
+    "for (int64_t i = 0;; i++) { const int64_t j = i; if (j == n) break; y[j] = x[j]; }",
+    "if (n > 0) { int64_t i = 0; do { y[i] = x[i]; } while (++i < n); }",
+    "std::copy(x, x + n, y);",
+    "std::copy_n(x, n, y);",
     "#pragma omp parallel for\nfor (int64_t i = 0; i < n; i++) y[i] = x[i];",
     "#pragma omp parallel for schedule(static, 4) num_threads(2)\n// a comment\n\n"
     "for (int64_t i = n - 1; i >= 0; i--) y[i] = x[i];",
@@ -69,6 +74,9 @@ WRONG = [
     "for (const float *p = x; p != x + n; ++p) y[p - x + 1] = *p;",
     "const float *p = x; while (++p != x + n) *++y = *p;",
     "int64_t i = n; while (--i > 0) y[i] = x[i];",
+    "int64_t i = 0; while (true) { if (i > n) break; y[i] = x[i]; i += 1; }",
+    "int64_t i = 0; do { y[i] = x[i]; } while (++i <= n);",
+    "std::copy(x, x + n - 1, y);",
     "int64_t i = n; while (i-- > 1) y[i] = x[i];",
     "for (int64_t b = 0; b < n; b += 8) for (int i = 0; i < 7; i++)"
     " { const int64_t j = b + i; if (j >= n) return; y[j] = x[j]; }",
@@ -159,6 +167,15 @@ def test_a_missing_tail_names_the_lines_of_its_stores_and_an_element():
     example = found.counterexample
     assert example["line"] == f"kernel.cpp:{line}" and example["buffer"] == "y"
     assert example["sizes"]["N"] % 4 and example["index"][0] < example["sizes"]["N"]
+
+
+def test_templates_take_numbers():
+    text = "template <int W> static void block(const float *x, float *y, int64_t n) {"
+    text += " for (int64_t i = 0; i < n; i += W) for (int j = 0; j < W && i + j < n; j++)"
+    text += " y[i + j] = x[i + j]; }\n"
+    text += f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{ block<8>(x, y, n); }}'
+    op, program = imported(COPY, text, ["1"], ["x", "y", "N"], FLAT)
+    assert statuses(op, program) == {}
 
 
 def test_narrow_conditions_are_checked_for_wrap():
