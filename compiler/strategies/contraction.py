@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.compiler.buffers import Memory
-from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
-from opwright.compiler.strategies.group import Group, fold_axis, inline, is_fold, same_range
+from opwright.compiler.evaluate import Unsupported
+from opwright.compiler.strategies.emitter import Emitter
+from opwright.compiler.strategies.group import Group, fold_axis, is_fold, same_range
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
     TRUE,
@@ -27,14 +28,13 @@ from opwright.ir.expr import (
     maximum,
     minimum,
     pid,
-    read,
     read_parts,
     substitute,
     var,
     walk,
 )
 from opwright.ir.op import OpAxis, Tensor
-from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Kernel, Placement, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,40 +57,62 @@ def recognise(group: Group) -> Form:
     """Raises Unsupported with the reason when the group is not one contraction with pointwise
     readers."""
     t, *rest = group.members
-    assert t.body is not None
+    f = sum_of(t)
+    depth = fold_axis(t)
+    p = parts_of(group, t, f)
+    columns = len(t.axes) - 1
+    if depth.name not in p.inside or depth.name not in p.outside:
+        raise Unsupported(f"{t.name} has no index that only one factor varies over")
+    check_epilogue(group, t, rest)
+    batch = tuple(n for n in range(columns) if n != p.rows)
+    return Form(group, t, depth, p.rows, columns, batch, p.left, p.right, tuple(rest))
+
+
+def sum_of(t: Tensor) -> Fold:
+    """The fold of a tensor; Unsupported unless it is an unguarded sum of real numbers over indices
+    whose bounds depend on no other."""
     if not is_fold(t):
         raise Unsupported(f"{t.name} is not a fold")
+    assert t.body is not None
     f = Fold(t.body)
     if f.kind != "sum" or f.guard is not TRUE or t.kind != "real":
         raise Unsupported(f"{t.name} is not an unguarded sum of real numbers")
-    depth = fold_axis(t)
-    if any(a.lo is not ZERO or any(x.op in ("var", "read") for x in walk(a.hi)) for a in t.axes):
-        raise Unsupported(f"{t.name} has an axis that depends on another")
+    for lo, hi in (*((a.lo, a.hi) for a in t.axes), *f.ranges):
+        if lo is not ZERO or any(x.op in ("var", "read", "fold") for x in walk(hi)):
+            raise Unsupported(f"{t.name} has an axis that depends on another")
+    return f
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A product as a factor that varies over the last axis and one that does not, the indices of
+    each, and the last axis (by position) that the other alone varies over."""
+
+    left: Expr
+    right: Expr
+    outside: frozenset[str]
+    inside: frozenset[str]
+    rows: int
+
+
+def parts_of(group: Group, t: Tensor, f: Fold) -> Parts:
+    """The two factors of what is summed; Unsupported with the reason where there are none."""
     factors = factors_of(group.expand(f.term))
     if any(x.op == "fold" for e in factors for x in walk(e)):
         raise Unsupported(f"{t.name} holds a fold inside another")
-    columns = len(t.axes) - 1
-    if columns < 1:
+    if len(t.axes) < 2:
         raise Unsupported(f"{t.name} has fewer than two axes")
-    column = t.axes[columns].name
-    over = [free_vars(e) for e in factors]
-    right = [e for e, v in zip(factors, over, strict=True) if column in v]
-    left = [e for e, v in zip(factors, over, strict=True) if column not in v]
+    column = t.axes[-1].name
+    right = [e for e in factors if column in free_vars(e)]
+    left = [e for e in factors if column not in free_vars(e)]
     if not right or not left:
         raise Unsupported(f"{t.name} is not a product of a row and a column factor")
-    inside = set().union(*(free_vars(e) for e in right))
-    outside = set().union(*(free_vars(e) for e in left))
-    candidates = [
-        n for n, a in enumerate(t.axes[:-1]) if a.name in outside and a.name not in inside
-    ]
-    if not candidates or depth.name not in inside or depth.name not in outside:
+    inside = frozenset().union(*(free_vars(e) for e in right))
+    outside = frozenset().union(*(free_vars(e) for e in left))
+    rows = [n for n, a in enumerate(t.axes) if a.name in outside and a.name not in inside]
+    if not rows:
         raise Unsupported(f"{t.name} has no index that only one factor varies over")
-    rows = candidates[-1]
-    batch = tuple(n for n in range(columns) if n != rows)
-    check_epilogue(group, t, rest)
-    return Form(
-        group, t, depth, rows, columns, batch, product_of(left), product_of(right), tuple(rest)
-    )
+    return Parts(product_of(left), product_of(right), outside, inside, rows[-1])
 
 
 def factors_of(e: Expr) -> list[Expr]:
@@ -152,9 +174,10 @@ def lower(
     return [emitter.pack(), emitter.multiply()]
 
 
-class _Emitter:
+class _Emitter(Emitter):
     def __init__(self, name: str, form: Form, memory: Memory, s: TileSchedule, real: DType) -> None:
-        self.name, self.f, self.memory, self.s, self.real = name, form, memory, s, real
+        super().__init__(form.group, memory, real)
+        self.name, self.f, self.s = name, form, s
         t = form.result
         self.m, self.n, self.k = t.axes[form.rows].hi, t.axes[form.columns].hi, form.depth.hi
         self.panels, self.blocks = cdiv(self.n, s.nr), cdiv(self.k, s.kc)
@@ -164,19 +187,6 @@ class _Emitter:
         shape = (*extents, self.blocks, self.panels, const(s.kc), const(s.nr))
         self.packed = Buffer(f"{t.name}_pb", "plan", real, shape)
         self.i, self.j = Axis("i", s.mr), Axis("j", s.nr)
-        self.acc: Value | None = None
-
-    def begin(self, suffix: str, grid: Sequence[Expr]) -> None:
-        self.b = Builder(f"{self.name}{suffix}", tuple(grid))
-        self.e = Evaluator(self.b, self.f.group.normal.op, self.resolve, self.real)
-
-    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
-        t = self.f.group.normal.tensor(name)
-        if self.acc is not None and name == self.f.result.name:
-            return self.acc
-        if t.role == "input" or name in self.f.group.earlier:
-            return self.memory.of(name)
-        return inline(t, read(name, index, t.kind))
 
     def batches(
         self, which: Sequence[int], first: Expr | None, body: Callable[[dict[int, Expr]], None]
@@ -210,7 +220,7 @@ class _Emitter:
         s, j, f = self.s, self.j, self.f
         t = f.result
         grid = [self.panels, self.blocks, *(t.axes[b].hi for b in self.shared[:1])]
-        self.begin("_pack", grid)
+        self.open(f"{self.name}_pack", grid)
         panel, block = pid(0), pid(1)
 
         def one(at: dict[int, Expr]) -> None:
@@ -243,7 +253,7 @@ class _Emitter:
         s, f, t = self.s, self.f, self.f.result
         rows, wide = s.mc // s.mr, s.nc // s.nr
         grid = [cdiv(self.m, s.mc), cdiv(self.n, s.nc), *(t.axes[b].hi for b in f.batch[:1])]
-        self.begin("", grid)
+        self.open(self.name, grid)
         self.pa = Buffer(
             f"{t.name}_pa", "program", self.real, (const(rows), const(s.kc), const(s.mr))
         )
@@ -353,7 +363,7 @@ class _Emitter:
         where = {**at, f.rows: row + self.i.lane, f.columns: col + self.j.lane}
         index = [where[n] for n in range(len(t.axes))]
         self.e.enter()
-        self.acc = acc
+        self.held[t.name] = acc
         if t.role == "output" or t.name in self.memory.kept:
             buffer = self.memory.of(t.name)
             self.b.store(buffer, *index, self.b.cast(acc, buffer.dtype), mask=mask)
@@ -364,5 +374,5 @@ class _Emitter:
             v = self.e.value(substitute(u.body, point), mask)
             v = self.spread(v, self.i, self.j)
             self.b.store(buffer, *index, self.b.cast(v, buffer.dtype), mask=mask)
-        self.acc = None
+        del self.held[t.name]
         self.e.leave()

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from opwright.compiler.buffers import Memory
-from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
+from opwright.compiler.evaluate import Unsupported
+from opwright.compiler.strategies.emitter import Emitter
 from opwright.compiler.strategies.fallback import Running, scan_of
-from opwright.compiler.strategies.group import Group, inline
+from opwright.compiler.strategies.group import Group
 from opwright.ir.dtypes import F64, DType
 from opwright.ir.expr import (
-    ONE,
     TRUE,
     ZERO,
     Expr,
@@ -25,14 +25,13 @@ from opwright.ir.expr import (
     cdiv,
     minimum,
     pid,
-    read,
     substitute,
     var,
     walk,
 )
 from opwright.ir.op import OpAxis, Tensor
 from opwright.ir.semantics import MONOIDS
-from opwright.ir.tile import Axis, Builder, Kernel, Placement, Scan, Value
+from opwright.ir.tile import Axis, Kernel, Placement, Scan, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,10 @@ def lower(
     return _Emitter(name, form, memory, s, real).kernel()
 
 
-class _Emitter:
+class _Emitter(Emitter):
     def __init__(self, name: str, form: Form, memory: Memory, s: ScanSchedule, real: DType) -> None:
-        self.name, self.f, self.memory, self.s, self.real = name, form, memory, s, real
+        super().__init__(form.group, memory, real)
+        self.name, self.f, self.s = name, form, s
         t = form.result
         assert t.body is not None
         self.t, self.axes = t, t.axes
@@ -113,36 +113,12 @@ class _Emitter:
         stream = (f"st_{self.t.name.lower()}*",) if self.s.stream else ()
         return self.b.kernel(), Placement(axes=self.places, stream=stream, threads=self.s.threads)
 
-    def open(self, grid: list[Expr]) -> None:
-        self.b = Builder(self.name, tuple(grid) or (ONE,))
-        self.e = Evaluator(self.b, self.f.group.normal.op, self.resolve, self.real)
-
-    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
-        t = self.f.group.normal.tensor(name)
-        if t.role == "input" or name in self.f.group.earlier:
-            return self.memory.of(name)
-        return inline(t, read(name, index, t.kind))
-
     @property
     def carry_type(self) -> DType:
         """Long sums lose digits in f32."""
         own = self.e.dtype(self.fold.term)
         wide = self.s.wide and self.monoid == "sum" and self.fold.term.kind == "real"
         return F64 if wide else own
-
-    def over(
-        self, axes: list[OpAxis], at: dict[Expr, Expr], body: Callable[[dict[Expr, Expr]], None]
-    ) -> None:
-        """Loops over axes that have no program id of their own."""
-        if not axes:
-            self.e.enter()
-            body(at)
-            self.e.leave()
-            return
-        a = axes[0]
-        self.b.loop(
-            a.name, ZERO, a.hi, 1, (), lambda v: self.over(axes[1:], {**at, var(a.name): v}, body)
-        )
 
     def added(self, at: dict[Expr, Expr], here: Expr, mask: Expr) -> Value:
         """What a position adds; the neutral element outside the mask and the fold's guard."""
@@ -174,7 +150,7 @@ class _Emitter:
         if self.fold.term.kind != "real":
             raise Unsupported("integers are scanned one by one")
         others = [a for a in self.axes if a is not self.axis]
-        self.open([a.hi for a in others[:3]])
+        self.open(self.name, [a.hi for a in others[:3]])
         c = Axis("c", self.s.width)
         self.places[c.name] = ("vec", self.s.vec)
         at = {var(a.name): pid(n) for n, a in enumerate(others[:3])}
@@ -205,7 +181,7 @@ class _Emitter:
         lane = self.axes[self.f.other]
         others = [a for a in self.axes if a is not self.axis and a is not lane]
         width = self.s.width
-        self.open([cdiv(lane.hi, width), *(a.hi for a in others[:2])])
+        self.open(self.name, [cdiv(lane.hi, width), *(a.hi for a in others[:2])])
         contiguous = self.f.other == len(self.axes) - 1
         x = Axis("x", width)
         self.places[x.name] = ("vec", self.s.vec) if contiguous else "unroll"

@@ -8,35 +8,30 @@ scale the column index may be fixed to a value, which becomes a fact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opwright.compiler.buffers import Memory
-from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
-from opwright.compiler.strategies.contraction import (
-    check_epilogue,
-    factors_of,
-    product_of,
-)
-from opwright.compiler.strategies.group import Group, inline, is_fold
+from opwright.compiler.evaluate import Unsupported
+from opwright.compiler.strategies.contraction import check_epilogue, parts_of, sum_of
+from opwright.compiler.strategies.emitter import Emitter
+from opwright.compiler.strategies.group import Group
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
     TRUE,
     ZERO,
     Expr,
-    Fold,
     call,
     cdiv,
     const,
     free_vars,
     pid,
-    read,
     substitute,
     var,
     walk,
 )
 from opwright.ir.op import OpAxis, Tensor
-from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Kernel, Placement, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +54,15 @@ def recognise(group: Group) -> Form:
     """Raises Unsupported with the reason when the group is not such a sum with pointwise
     readers."""
     t, *rest = group.members
-    assert t.body is not None
-    if not is_fold(t):
-        raise Unsupported(f"{t.name} is not a fold")
-    f = Fold(t.body)
-    if f.kind != "sum" or f.guard is not TRUE or t.kind != "real" or len(f.binders) < 2:
-        raise Unsupported(f"{t.name} is not an unguarded sum of real numbers over several indices")
+    f = sum_of(t)
+    if len(f.binders) < 2:
+        raise Unsupported(f"{t.name} is no sum over several indices")
     depth = tuple(OpAxis(b, lo, hi) for b, (lo, hi) in zip(f.binders, f.ranges, strict=True))
-    for a in (*t.axes, *depth):
-        if a.lo is not ZERO or any(x.op in ("var", "read", "fold") for x in walk(a.hi)):
-            raise Unsupported(f"{t.name} has an axis that depends on another")
-    factors = factors_of(group.expand(f.term))
-    if any(x.op == "fold" for e in factors for x in walk(e)):
-        raise Unsupported(f"{t.name} holds a fold inside another")
-    if len(t.axes) < 2:
-        raise Unsupported(f"{t.name} has fewer than two axes")
-    column = t.axes[-1].name
-    right = [e for e in factors if column in free_vars(e)]
-    left = [e for e in factors if column not in free_vars(e)]
-    if not right or not left:
-        raise Unsupported(f"{t.name} is not a product of a row and a column factor")
-    inside = set().union(*(free_vars(e) for e in right))
-    outside = set().union(*(free_vars(e) for e in left))
-    rows = [n for n, a in enumerate(t.axes) if a.name in outside and a.name not in inside]
-    if not rows:
-        raise Unsupported(f"{t.name} has no index that only one factor varies over")
+    p = parts_of(group, t, f)
     check_epilogue(group, t, rest)
-    batch = tuple(n for n in range(len(t.axes) - 1) if n != rows[-1])
-    one, two = product_of(left), product_of(right)
-    return Form(group, t, depth, rows[-1], batch, one, two, tuple(rest), _scales(two, column))
+    batch = tuple(n for n in range(len(t.axes) - 1) if n != p.rows)
+    scales = _scales(p.right, t.axes[-1].name)
+    return Form(group, t, depth, p.rows, batch, p.left, p.right, tuple(rest), scales)
 
 
 def _scales(e: Expr, column: str) -> tuple[Expr, ...]:
@@ -126,11 +101,12 @@ def lower(
     return [emitter.pack(), emitter.multiply()]
 
 
-class _Emitter:
+class _Emitter(Emitter):
     def __init__(
         self, name: str, form: Form, memory: Memory, s: WindowSchedule, real: DType
     ) -> None:
-        self.name, self.f, self.memory, self.s, self.real = name, form, memory, s, real
+        super().__init__(form.group, memory, real)
+        self.name, self.f, self.s = name, form, s
         t = form.result
         self.axes = t.axes
         self.m, self.n = t.axes[form.rows].hi, t.axes[-1].hi
@@ -141,32 +117,6 @@ class _Emitter:
         shape = (*lead, self.groups, *(a.hi for a in form.depth), const(s.mr))
         self.packed = Buffer(f"{t.name}_pa", "plan", real, shape)
         self.r, self.c = Axis("r", s.mr), Axis("c", s.nr)
-        self.acc: Value | None = None
-
-    def open(self, name: str, grid: Sequence[Expr]) -> None:
-        self.b = Builder(name, tuple(grid))
-        self.e = Evaluator(self.b, self.f.group.normal.op, self.resolve, self.real)
-
-    def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
-        t = self.f.group.normal.tensor(name)
-        if self.acc is not None and name == self.f.result.name:
-            return self.acc
-        if t.role == "input" or name in self.f.group.earlier:
-            return self.memory.of(name)
-        return inline(t, read(name, index, t.kind))
-
-    def over(
-        self, axes: Sequence[OpAxis], at: dict[Expr, Expr], body: Callable[[dict[Expr, Expr]], None]
-    ) -> None:
-        if not axes:
-            self.e.enter()
-            body(at)
-            self.e.leave()
-            return
-        a = axes[0]
-        self.b.loop(
-            a.name, ZERO, a.hi, 1, (), lambda v: self.over(axes[1:], {**at, var(a.name): v}, body)
-        )
 
     def value(self, e: Expr, at: Mapping[Expr, Expr], mask: Expr, axis: Axis) -> Value:
         """A factor at a point, 0 outside the mask, over all lanes of the axis."""
@@ -258,7 +208,7 @@ class _Emitter:
         where = {**at, var(self.axes[f.rows].name): row}
         index = [where[var(a.name)] for a in t.axes]
         self.e.enter()
-        self.acc = acc
+        self.held[t.name] = acc
         if t.role == "output" or t.name in self.memory.kept:
             buffer = self.memory.of(t.name)
             self.b.store(buffer, *index, self.b.cast(acc, buffer.dtype), mask=mask)
@@ -268,5 +218,5 @@ class _Emitter:
             buffer = self.memory.of(u.name)
             v = self.e.spread(self.e.value(substitute(u.body, point), mask), (self.r, self.c))
             self.b.store(buffer, *index, self.b.cast(v, buffer.dtype), mask=mask)
-        self.acc = None
+        del self.held[t.name]
         self.e.leave()
