@@ -90,7 +90,7 @@ def correct_the_interpreter() -> None:
         name = symbol.removeprefix("__nv_")
         function = LIBRARY.get(name) or LIBRARY.get(name.removesuffix("f"))
         if function is None:
-            raise NotImplementedError(f"{symbol} in the interpreter")
+            raise LookupError(f"the interpreter has no function {symbol}")
         made = np.asarray(function(*(np.asarray(x.data) for x in args)))
         plain_type = kind.scalar
         if plain_type.is_floating():

@@ -64,7 +64,7 @@ def print_program(program: TileProgram, params: Mapping[str, DType] | None = Non
         for k, p in zip(program.kernels, program.placements, strict=True)
     ]
     text = "\n\n".join(bodies)
-    used = {n for n in HELPERS if re.search(rf"\b{n}\b", text)}
+    used = {n for n in HELPERS if re.search(rf"(?<![\w.]){n}\b", text)}
     used |= {"philox"} if used & {"rand", "randn"} else set()
     helpers = [h for n, h in HELPERS.items() if n in used]
     head = "import triton\nimport triton.language as tl\n"
