@@ -100,6 +100,10 @@ class Engine:
         self._families: dict[type, Any] = {}
         used = {u for b in spec.bindings for v in b.variants for f in v.facts for u in f.uses}
         tensors = (*spec.inputs, *spec.outputs)
+        # of a result that is not real there is no gradient to lose
+        self.differentiable = any(
+            e[0] in "fb" and e != "bool" for b in spec.bindings for e in b.outputs
+        )
         self._aligned = tuple(n for n, t in enumerate(tensors) if f"align:{t.name}" in used)
         self._align_outputs = any(n >= len(spec.inputs) for n in self._aligned)
 
@@ -167,7 +171,7 @@ class Engine:
                 from .torchop import dispatch
 
                 return dispatch(self, inputs, given, outs, choice)
-            if library.grad_wanted(tensors):
+            if self.differentiable and library.grad_wanted(tensors):
                 if self.spec.backward and outs is None:
                     from .torchop import dispatch
 

@@ -109,6 +109,14 @@ class Gradients:
             if not any(place[name] in wanted for name in b.outputs):
                 continue
             own = [named.get(name) for name in gradient.spec.given_names()]
+            if any(named.get(name) is None for name in gradient.spec.free):
+                # sizes of the forward call that no input of the gradient shows
+                known = self.operator.sizes(values[: len(spec.inputs)], list(named.values()))
+                names = gradient.spec.given_names()
+                own = [
+                    known.get(n) if x is None and n in gradient.spec.free else x
+                    for n, x in zip(names, own)
+                ]
             found = gradient.results_of(gradient.admit([held[key] for key in b.inputs]), own)
             for name, value in zip(b.outputs, found):
                 if place[name] in wanted:

@@ -142,6 +142,13 @@ class JaxOperator:
 
     # -- sizes and params --------------------------------------------------------------------------
 
+    def sizes(self, arrays: Sequence[Any], given: Sequence[Any]) -> Env:
+        """Sizes of a call."""
+        spec = self.spec
+        flat = [spec.flat_shape(t, tuple(x.shape)) for t, x in zip(spec.inputs, arrays)]
+        _, env, _ = self._resolve(flat, given)
+        return {name: env[name] for name in spec.sizes if name in env}
+
     def _resolve(
         self, flat: Sequence[Sequence[Any]], given: Sequence[Any]
     ) -> tuple[list[Any], Env, frozenset[str]]:

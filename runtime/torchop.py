@@ -12,7 +12,7 @@ from typing import Any
 
 from .arrays import ELEMENTS
 from .binding import ordered_strides
-from .describe import argument
+from .describe import Spec, argument
 from .engine import Engine
 
 _REGISTERED: dict[str, TorchOperator] = {}
@@ -55,12 +55,8 @@ class TorchOperator:
         packet = getattr(getattr(torch.ops, spec.package), name)
         self.functional, self.out = packet.default, packet.out
         self._gradients: dict[str, TorchOperator] = {}
-        if spec.backward:
-            torch.library.register_autograd(
-                qualified, self._backward, setup_context=self._keep, lib=self.library
-            )
-        else:
-            self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
+        self._recorded = self._make_function() if spec.backward else None
+        self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
         self.library.impl(f"{name}.out", self._autograd_out, "Autograd", with_keyset=True)
 
     def _keywords(self) -> str:
@@ -129,11 +125,17 @@ class TorchOperator:
             if tuple(keywords[name].shape) != tuple(shape):
                 raise ValueError(f"{self.spec.name}: {name} must have the shape {tuple(shape)}")
 
+    def _wanted(self, tensors: Sequence[Any]) -> bool:
+        return self.torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
     def _refuse_gradients(self, tensors: Sequence[Any]) -> None:
-        torch = self.torch
-        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-            raise RuntimeError(self.engine.no_gradient())
-        forward = torch.autograd.forward_ad
+        if self.engine.differentiable:
+            if self._wanted(tensors):
+                raise RuntimeError(self.engine.no_gradient())
+            self._refuse_forward(tensors)
+
+    def _refuse_forward(self, tensors: Sequence[Any]) -> None:
+        forward = self.torch.autograd.forward_ad
         if forward._current_level >= 0 and any(
             forward.unpack_dual(x).tangent is not None for x in tensors
         ):
@@ -141,7 +143,23 @@ class TorchOperator:
 
     # -- gradients ---------------------------------------------------------------------------------
 
-    def _keep(self, ctx: Any, inputs: Any, keyword_only_inputs: Any, output: Any) -> None:
+    def _make_function(self) -> Any:
+        """What autograd records of a call."""
+        operator, torch = self, self.torch
+
+        def forward(ctx: Any, below: Any, keywords: dict[str, Any], *inputs: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                output = operator.functional.redispatch(below, *inputs, **keywords)
+            operator._keep(ctx, inputs, keywords, output)
+            return output
+
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return (None, None, *operator._backward(ctx, *grads))
+
+        members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        return type(f"{self.spec.name}_gradient", (torch.autograd.Function,), members)
+
+    def _keep(self, ctx: Any, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
         """Save what the gradients read: inputs, and outputs that need not be computed again."""
         spec = self.spec
         outputs = (output,) if len(spec.outputs) == 1 else tuple(output)
@@ -149,7 +167,8 @@ class TorchOperator:
         held.update({("output", t.name): x for t, x in zip(spec.outputs, outputs)})
         read = {key for b in spec.backward for key in b.inputs if key[0] != "grad"}
         ctx.keys = [key for key in held if key in read]
-        ctx.given = dict(keyword_only_inputs)
+        ctx.given = dict(keywords)
+        ctx.shapes = [tuple(x.shape) for x in inputs]
         ctx.save_for_backward(*[held[key] for key in ctx.keys])
 
     def _backward(self, ctx: Any, *grads: Any) -> Any:
@@ -157,16 +176,27 @@ class TorchOperator:
         spec = self.spec
         held = dict(zip(ctx.keys, ctx.saved_tensors))
         held.update({("grad", t.name): g for t, g in zip(spec.outputs, grads)})
-        needed = {t.name for t, wanted in zip(spec.inputs, ctx.needs_input_grad) if wanted}
+        needed = {t.name for t, wanted in zip(spec.inputs, ctx.needs_input_grad[2:]) if wanted}
         found: dict[str, Any] = {}
         for b in spec.backward:
             if not needed.intersection(b.outputs):
                 continue
             operator = self._gradient(b.module)
             keywords = {n: ctx.given.get(n) for n in operator.names}
+            keywords.update(self._lacking(operator.spec, ctx))
             result = operator.functional(*[held[key] for key in b.inputs], **keywords)
             found.update(zip(b.outputs, (result,) if len(b.outputs) == 1 else result))
         return tuple(found.get(t.name) if t.name in needed else None for t in spec.inputs)
+
+    def _lacking(self, gradient: Spec, ctx: Any) -> dict[str, Any]:
+        """Sizes of the forward call that no input of a gradient shows."""
+        lacking = [n for n in gradient.free if ctx.given.get(argument(n)) is None]
+        if not lacking:
+            return {}
+        spec = self.spec
+        flat = [spec.flat_shape(t, s) for t, s in zip(spec.inputs, ctx.shapes)]
+        env = spec.resolve(flat, self._split(ctx.given))
+        return {argument(n): env[n] for n in lacking if n in env}
 
     def _gradient(self, module: str) -> TorchOperator:
         """The operator of a gradient, registered at its first use."""
@@ -180,8 +210,16 @@ class TorchOperator:
         return self._gradients[module]
 
     def _autograd(self, keyset: Any, *inputs: Any, **keywords: Any) -> Any:
-        self._refuse_gradients(inputs)
         below = keyset & self.torch._C._after_autograd_keyset
+        if self._recorded is not None and self._wanted(inputs):
+            self._refuse_forward(inputs)
+            if self.torch._C._are_functorch_transforms_active():
+                raise RuntimeError(
+                    f"{self.spec.name}: gradients of this package are for torch.autograd "
+                    "(backward, grad), not for the transforms of torch.func"
+                )
+            return self._recorded.apply(below, keywords, *inputs)
+        self._refuse_gradients(inputs)
         return self.functional.redispatch(below, *inputs, **keywords)
 
     def _autograd_out(self, keyset: Any, *inputs: Any, **keywords: Any) -> None:

@@ -57,6 +57,24 @@ op normed @ 1.0 {
   tolerance versus f64 { f32: abs 1e-4 rel 1e-3 }
   grad x, gamma auto
 }
+
+op taken @ 1.0 "Rows by number: no input of the gradient shows how many there are." {
+  dims  V, D, N
+  input table: f32[V, D], ids: i64[N]
+  output y: f32[N, D]
+  def { y[n, d] = table[ids[n], d] }
+  requires in_range: all[n: N](0 <= ids[n] and ids[n] < V)
+  tolerance versus f64 { f32: abs 1e-5 rel 1e-5 }
+  grad table auto
+}
+
+op place @ 1.0 "No real result, so no gradient to lose." {
+  dims  B, N
+  where N >= 1
+  input x: f32[B, N]
+  output i: i64[B]
+  def { i[b] = argmax[j: N](x[b, j]) }
+}
 """
 USES = {
     "soft": """
@@ -78,6 +96,28 @@ try:
 except RuntimeError as e:
     assert "out" in str(e), e
 torch.library.opcheck(torch.ops.soft_k.soft.default, (x,))
+z = x.detach()
+forward, reverse = (lambda: torch.func.jvp(f, (z,), (z,))), torch.func.grad(lambda t: f(t).sum())
+for call in (forward, lambda: reverse(z)):
+    try:
+        call()
+        raise SystemExit("a transform of torch.func was taken")
+    except RuntimeError as e:
+        assert "forward-mode" in str(e) or "torch.func" in str(e), e
+with torch.autograd.forward_ad.dual_level():
+    try:
+        f(torch.autograd.forward_ad.make_dual(z, z))
+        raise SystemExit("a tangent was lost")
+    except RuntimeError as e:
+        assert "forward-mode" in str(e), e
+many = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+(found,) = torch.autograd.grad((torch.vmap(f)(many) * w).sum(), many)
+(wanted,) = torch.autograd.grad((torch.softmax(many, 2) * w).sum(), many)
+assert torch.allclose(found, wanted)
+step = torch.compile(lambda t: (f(t) * w).sum(), fullgraph=True, backend="aot_eager")
+(found,) = torch.autograd.grad(step(x), x)
+(wanted,) = torch.autograd.grad((torch.softmax(x, 1) * w).sum(), x)
+assert torch.allclose(found, wanted, rtol=1e-9)
 """,
     "weighed": """
 a, b, bias = (torch.randn(*s, dtype=torch.float64) for s in ((3, 5), (5, 4), (4,)))
@@ -95,6 +135,20 @@ plain = torch.nn.functional.layer_norm(x, (16,), gamma)
 for one, other in zip(found, torch.autograd.grad((plain * w).sum(), (x, gamma))):
     assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), (one, other)
 """,
+    "taken": """
+table, ids, w = torch.randn(7, 3, requires_grad=True), torch.tensor([6, 0, 6]), torch.randn(3, 3)
+(found,) = torch.autograd.grad((f(table, ids) * w).sum(), table)
+(wanted,) = torch.autograd.grad((table[ids] * w).sum(), table)
+assert torch.allclose(found, wanted)
+(found,) = torch.autograd.grad(f(table, ids[:0]).sum(), table)
+assert found.shape == (7, 3) and not found.any()
+step = torch.compile(lambda t: (f(t, ids) * w).sum(), fullgraph=True, backend="aot_eager")
+assert torch.allclose(torch.autograd.grad(step(table), table)[0], wanted)
+import jax
+grad = jax.grad(lambda t: (__import__("taken_k.jax").jax.taken(t, ids.numpy()) * w.numpy()).sum())
+jax.config.update("jax_enable_x64", True)
+assert torch.allclose(torch.tensor(grad(table.detach().numpy()).tolist()), wanted, atol=1e-6)
+""",
 }
 
 
@@ -103,6 +157,24 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("spec") / "three.op"
     path.write_text(SPEC)
     return path
+
+
+def test_results_that_are_not_real_take_tensors_that_require_grad(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OPWRIGHT_CACHE", str(tmp_path / "cache"))
+    result = compile_spec(spec, "place", budget=1, out=tmp_path / "out")
+    code = """
+import torch, place_k, place_k.torch
+x = torch.randn(3, 5, requires_grad=True)
+traced = torch.compile(place_k.place, fullgraph=True, backend="aot_eager")
+for f in (place_k.place, torch.ops.place_k.place, traced):
+    found = f(x)
+    assert torch.equal(found, x.argmax(1)) and not found.requires_grad
+"""
+    environment = {**os.environ, "PYTHONPATH": str(result.package / "src")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 def test_what_a_gradient_takes(spec: Path) -> None:
