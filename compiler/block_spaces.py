@@ -23,13 +23,15 @@ from opwright.compiler.strategies import (
     block_fallback,
     block_rows,
     block_scan,
+    block_split,
     block_stream,
     contraction,
     lanes,
     streams,
 )
 from opwright.compiler.strategies.fallback import kept
-from opwright.ir.expr import Expr, ExprError
+from opwright.compiler.strategies.group import is_fold
+from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.tile import Kernel, Placement, TileProgram
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
@@ -144,10 +146,16 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
             "block": (64, 32, 128, 16),
             "hold": _extents(p.form),
             "even": (True, False),
+            "split": (1, 8, 32),
             "warps": (4, 8),
             "stages": (2, 3, 4, 1),
         }
-        return holes, [{"even": False}, {"rows": 128, "warps": 8}, {"rows": 32, "block": 32}]
+        return holes, [
+            {"even": False},
+            {"rows": 128, "warps": 8},
+            {"rows": 32, "block": 32},
+            {"rows": 16, "split": 8},
+        ]
     if p.strategy == "scan":
         holes = {
             "rows": (1, 4, 16),
@@ -176,11 +184,13 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
         "warps": (4, 8, 16, 2, 1),
         "stages": (2, 3, 4, 1),
     }
+    if not persistent and not any(p.form.phase[t.name] for t in p.group.members if is_fold(t)):
+        holes["split"] = (1, 32, 8, 128)
     if persistent:
         del holes["stages"]
         return holes, [{"block": 4096, "warps": 8}, {"rows": 4, "block": 256}]
     if not p.form.shared:
-        return holes, [{"block": 4096, "warps": 8}]
+        return holes, [{"split": 128} if "split" in holes else {"block": 4096, "warps": 8}]
     tall: dict[str, Decision] = {"rows": 64, "block": 32}
     return holes, [tall, {"rows": 128, "block": 16}, {"block": 4096}]
 
@@ -202,13 +212,13 @@ def _build(
             later = {x for q in parts[n + 1 :] for x in _read_names(q)}
             memory.kept = frozenset(all_read & later)
             name = op.name if len(parts) == 1 else f"{op.name}_{n}"
-            kernel, placement, extra = _lower(name, p, memory, own, normal, persistent)
-            made.append((kernel, placement))
+            kernels, placement, extra = _lower(name, p, memory, own, normal, persistent)
+            made += [(k, placement) for k in kernels]
             facts += extra
     except (Unsupported, ExprError) as e:
         raise IllegalSchedule(str(e)) from None
-    kernels, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
-    return TileProgram(op.name, kernels, placements, tuple(dict.fromkeys(facts)))
+    every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
+    return TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
 
 
 def _lower(
@@ -218,7 +228,7 @@ def _lower(
     own: Mapping[str, Any],
     normal: Normal,
     persistent: bool,
-) -> tuple[Kernel, Placement, list[Expr]]:
+) -> block_rows.Made:
     if p.strategy == "contraction":
         rows, columns, depth = own["tile"]
         rest = {k: v for k, v in own.items() if k != "tile"}
@@ -234,6 +244,8 @@ def _lower(
         known = {f.name for f in fields(block_rows.RowSchedule)}
         given = {k: v for k, v in own.items() if k in known}
         row = block_rows.RowSchedule(persistent=persistent and _is_row(p), **given)
+        if own.get("split", 1) > 1:
+            return block_split.lower(name, p.form, memory, row, memory.real, own["split"])
         return block_rows.lower(name, p.form, memory, row, memory.real)
     kernel, placement = block_fallback.launch(name, normal, memory, p.group.members, kept(normal))
-    return kernel, placement, []
+    return [kernel], placement, []

@@ -52,7 +52,7 @@ def lower(name: str, form: Form, memory: Memory, s: DotSchedule, real: DType) ->
     if s.aligned:
         op = form.group.normal.op
         facts += alignment((*op.inputs, *op.outputs), 16)
-    return kernel, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
+    return [kernel], Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
 
 
 class _Dot(Tiles):

@@ -21,7 +21,7 @@ from opwright.ir.op import Tensor
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS
 from opwright.ir.tile import Axis, Kernel, Placement, Value
 
-Made = tuple[Kernel, Placement, list[Expr]]
+Made = tuple[list[Kernel], Placement, list[Expr]]  # with the facts that they rely on
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,18 @@ class RowSchedule:
 
 def lower(name: str, a: Analysis, memory: Memory, s: RowSchedule, real: DType) -> Made:
     """One kernel with its placement and facts; Unsupported when the schedule does not fit."""
-    emitter = _Rows(name, a, memory, s, real)
+    emitter = Rows(name, a, memory, s, real)
     kernel = emitter.flat() if a.row is None else emitter.folds_kernel()
     facts = list(emitter.facts)
     if s.aligned:
         op = a.group.normal.op
         facts += alignment((*op.inputs, *op.outputs), 16)
-    return kernel, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
+    return [kernel], Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
 
 
-class _Rows(Tiles):
+class Rows(Tiles):
+    """Emits programs over rows, each with one sweep a pass."""
+
     def __init__(self, name: str, a: Analysis, memory: Memory, s: RowSchedule, real: DType) -> None:
         super().__init__(name, a.group, memory, real, s.even)
         self.a, self.s = a, s
@@ -192,13 +194,20 @@ class _Rows(Tiles):
             return out
 
         flat = [x for i in inits for x in i]
-        final = list(self.b.loop("start", ZERO, row.hi, self.n.extent, flat, body))
+        lo, hi, step = self.walk()
+        final = list(self.b.loop("start", lo, hi, step, flat, body))
         ends: dict[object, list[Value]] = {}
         for f, init in zip(distinct, inits, strict=True):
             own, final = final[: len(init)], final[len(init) :]
             t = next(t for t, g in zip(folds, views, strict=True) if g.state_key == f.state_key)
             ends[f.state_key] = self.combine(t, f, own)
         return [ends[f.state_key] for f in views]
+
+    def walk(self) -> tuple[Expr, Expr, int]:
+        """Where this program's blocks of the row begin."""
+        row = self.a.row
+        assert row is not None
+        return ZERO, row.hi, self.n.extent
 
     @property
     def tile(self) -> tuple[Axis, ...]:

@@ -23,6 +23,7 @@ from opwright.ir.expr import (
     Expr,
     call,
     conjuncts,
+    const,
     free_vars,
     leaf,
     maximum,
@@ -36,18 +37,20 @@ from opwright.ir.expr import (
 )
 from opwright.ir.op import OpAxis, Tensor
 from opwright.ir.semantics import MONOIDS
-from opwright.ir.tile import Axis, Dot, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Dot, Kernel, Placement, Value
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSchedule:
     """Decisions: rows of a tile and elements of a block; hold: an extent that every depth and every
-    result's columns fit into (a fact), or with even that they have; aligned: rows start at full
-    vectors of memory."""
+    result's columns fit into (a fact), or with even that they have; split: programs that share the
+    walk of a tile, whose states a second kernel merges; aligned: rows start at full vectors of
+    memory."""
 
     rows: int = 64
     block: int = 64
     hold: int = 64
+    split: int = 1
     even: bool = False
     aligned: bool = False
     warps: int = 4
@@ -55,16 +58,17 @@ class StreamSchedule:
 
 
 def lower(name: str, form: Form, memory: Memory, s: StreamSchedule, real: DType) -> Made:
-    """One kernel with its placement and facts; Unsupported when the schedule does not fit."""
+    """One kernel, or two of a walk that is split, with placement and facts; Unsupported when the
+    schedule does not fit."""
     if real is not F32:
         raise Unsupported("a contraction accumulates in f32")
     emitter = _Stream(name, form, memory, s, real)
-    kernel = emitter.kernel()
-    facts = list(emitter.facts)
+    kernels = [emitter.kernel()] if s.split == 1 else [emitter.partial(), emitter.merged()]
+    facts = list(dict.fromkeys(emitter.facts))
     if s.aligned:
         op = form.group.normal.op
         facts += alignment((*op.inputs, *op.outputs), 16)
-    return kernel, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
+    return kernels, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
 
 
 @dataclass(slots=True)
@@ -98,12 +102,25 @@ class _Stream(Tiles):
         self.states: dict[Expr, Expr] = {}
 
     def kernel(self) -> Kernel:
-        self.open([(self.f.rows, self.m)], [a for a in self.f.shared if a is not self.f.rows])
+        self.begin(self.name, 1)
+        self.finish(self.walk())
+        return self.b.kernel()
+
+    def begin(self, name: str, split: int) -> None:
+        """A builder at a tile of rows, in `split` programs each."""
+        outer = [a for a in self.f.shared if a is not self.f.rows]
+        part = [OpAxis("@part", ZERO, const(split))] if split > 1 else []
+        self.name, self.known, self.states = name, {}, {}
+        self.open([(self.f.rows, self.m)], [*part, *outer])
+        self.part = self.point["@part"] if split > 1 else ZERO
         self.rows = self.mask
         self.index = [self.point[a.name] for a in self.f.shared]
         self.here: dict[Expr, Expr] = {var(a.name): self.point[a.name] for a in self.f.shared}
         for c in self.f.columns.values():
             self.here[var(column_of(c))] = self.hold(c.hi).axis.lane
+
+    def walk(self) -> tuple[Value, ...]:
+        """The final state of the rows."""
         for name, inner in self.f.inner.items():
             self.fixed[name] = self.row_factor(name, inner)
         self.shares = {e.name: self.settled(e.share) for e in self.f.entries}
@@ -113,9 +130,69 @@ class _Stream(Tiles):
         }
         starts = [self.b.full(e.start, F32, *self.axes(e), name="acc") for e in self.f.entries]
         lo, hi = self.ends()
-        final = self.b.loop("start", lo, hi, self.n.extent, starts, self.step)
+        step = self.n.extent
+        if self.s.split > 1:
+            lo, step = lo + self.part * step, self.s.split * step
+        return self.b.loop("start", lo, hi, step, starts, self.step)
+
+    # -- a walk that several programs share --------------------------------------------------------
+
+    def partial(self) -> Kernel:
+        """Every program takes every so-manieth block, and its state goes to memory."""
+        self.begin(f"{self.name}_parts", self.s.split)
+        for e, v, b in zip(self.f.entries, self.walk(), self.parts(), strict=True):
+            self.b.store(b, *self.place(e), v, mask=self.inside_of(e))
+        return self.b.kernel()
+
+    def parts(self) -> list[Buffer]:
+        out = []
+        for e in self.f.entries:
+            shape = [*(a.hi for a in self.f.shared), const(self.s.split)]
+            owner = self.f.owner.get(e.name)
+            shape += [] if owner is None else [self.f.columns[owner].hi]
+            out.append(Buffer(f"{e.name}_part", "plan", F32, tuple(shape)))
+        return out
+
+    def place(self, e: Entry) -> list[Expr]:
+        """Where this part of an entry lies."""
+        owner = self.f.owner.get(e.name)
+        own = [] if owner is None else [self.here[var(column_of(self.f.columns[owner]))]]
+        return [*self.index, self.part, *own]
+
+    def inside_of(self, e: Entry) -> Expr:
+        owner = self.f.owner.get(e.name)
+        held = TRUE if owner is None else self.hold(self.f.columns[owner].hi).inside
+        return call("and", self.rows, held)
+
+    def merged(self) -> Kernel:
+        """The parts of a tile one after the other: both sides move to the anchors of both."""
+        self.begin(self.name.removesuffix("_parts"), 1)
+        starts = [self.b.full(e.start, F32, *self.axes(e), name="acc") for e in self.f.entries]
+        final = self.b.loop("part", ZERO, const(self.s.split), 1, starts, self.merge)
         self.finish(final)
         return self.b.kernel()
+
+    def merge(self, part: Expr, *carried: Value) -> list[Value]:
+        b, self.part = self.b, part
+        self.e.enter()
+        sides: list[dict[Expr, Expr]] = [{}, {}]
+        for e, old, buffer in zip(self.f.entries, carried, self.parts(), strict=True):
+            mask = self.inside_of(e)
+            other = b.load(buffer, *self.place(e), mask=mask, other=None if mask is TRUE else 0)
+            for side, v in zip(sides, (old, other), strict=True):
+                side[state(e.name)] = leaf("value", v, "real")
+        new: dict[Expr, Expr] = {}
+        out = []
+        for e in self.f.entries:
+            moved = []
+            for side in sides:
+                self.states = {**side, **new}
+                kept = state(e.name) if e.carried is None else e.carried
+                moved.append(self.e.spread(self.placed(kept, self.here), self.axes(e)))
+            out.append(b.ew(MONOIDS[e.monoid].row, *moved))
+            new[state(e.name + NEW)] = leaf("value", out[-1], "real")
+        self.e.leave()
+        return out
 
     def hold(self, hi: Expr) -> _Held:
         """The lanes of a range that fits into one tile, by a fact."""

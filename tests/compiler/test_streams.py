@@ -216,3 +216,68 @@ def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
             np.testing.assert_allclose(got[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
         ran += 1
     assert ran
+
+
+@pytest.mark.parametrize("name", ["weighted", "spread", "across"])
+def test_programs_that_share_a_walk_give_the_same(name):
+    op = operator(name)
+    program = next(programs(op, split=8, rows=16, block=16))
+    assert [k.name for k in program.kernels] == ["streamed_parts", "streamed"]
+    assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
+    for sizes in SIZES:
+        arrays = values(op, sizes)
+        got = run(program, sizes, arrays, {"bounded": True, "reach": 5})
+        for n, want in reference(op, arrays, {"bounded": True, "reach": 5}, {}).items():
+            np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-9, err_msg=str(sizes))
+
+
+ROWS = """
+opwright "0.1"
+op rows @ 1.0 {
+  dims B, N
+  where N >= 1
+  input x: f32[B, N]
+  output %s
+  def {
+%s
+  }
+}
+"""
+LONG = {
+    "sums": ("t: f32[B]", "t[b] = sum.f32[j: N](x[b, j] * x[b, j]) / f32(N)"),
+    "best": ("t: i64[B]", "t[b] = argmax[j: N](x[b, j])"),
+    "scaled": (
+        "t: f32[B], y: f32[B, N]",
+        "t[b] = max[j: N](abs(x[b, j]))\ny[b, j] = x[b, j] / (t[b] + 1)",
+    ),
+    "weights": (
+        "y: f32[B, N]",
+        "m[b] = max[j: N](x[b, j])\nz[b] = sum.f32[j: N](exp(x[b, j] - m[b]))\n"
+        "y[b, j] = exp(x[b, j] - m[b]) / z[b]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_rows_that_several_programs_share(name):
+    text = ROWS % LONG[name]
+    op = elaborate(parse(text, "rows.op"), "rows", filename="rows.op", source=text)
+    ran = 0
+    for space in spaces(op):
+        keys = [k for k in space.holes if k.rpartition(".")[2] == "split"]
+        schedule = space.preferred()[0]
+        if not keys:
+            continue
+        for k in keys:
+            schedule = schedule.changed(k, 8).changed(f"{k[:-5]}block", 16)
+        program = space.instantiate(schedule.changed("aligned", False))
+        assert any(k.name.endswith("_parts") for k in program.kernels)
+        assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
+        for sizes in ({"B": 3, "N": 300}, {"B": 1, "N": 1}, {"B": 0, "N": 5}):
+            rng = np.random.default_rng(7)
+            arrays = {"x": rng.standard_normal((sizes["B"], sizes["N"]))}
+            got = run(program, sizes, arrays)
+            for n, want in reference(op, arrays, {}, sizes).items():
+                np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-12)
+        ran += 1
+    assert ran
