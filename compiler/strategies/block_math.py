@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from opwright.ir.dtypes import BOOL, F32, F64, I64, DType
 from opwright.ir.expr import TRUE, ZERO, Expr, ExprLike, conjunction, conjuncts, leaves, lift
 from opwright.ir.op import Param
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
+    Axis,
     Buffer,
     Builder,
     Def,
@@ -63,6 +65,21 @@ class BlockBuilder(Builder):
         args = [o if isinstance(o, Value) else self.full(o, like) for o in operands]
         assert len(args) == kinds.index(":")
         return expand(self, *args)
+
+    def define(
+        self,
+        op: str,
+        args: tuple[Value, ...],
+        axes: tuple[Axis, ...],
+        dtype: DType,
+        attr: Any = None,
+        name: str | None = None,
+    ) -> Value:
+        """Devices have no conversion between f64 and eight bits: it goes by f32."""
+        if op in ("cast", "round") and dtype.kind == args[0].dtype.kind == "real":
+            if {dtype.bits, args[0].dtype.bits} == {8, 64}:
+                args = (super().define("cast", args, axes, F32),)
+        return super().define(op, args, axes, dtype, attr, name)
 
     def load(
         self,

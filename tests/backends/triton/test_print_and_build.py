@@ -15,6 +15,7 @@ from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.run import RunError, interpret
 from opwright.backends.triton.targets import TARGETS
 from opwright.compiler.block_spaces import spaces
+from opwright.compiler.elaborate import parse_spec
 from opwright.ir.interpreter import run
 from opwright.ir.launch import BoundPlan, bind_plan
 from opwright.ir.tile import TileProgram
@@ -110,3 +111,32 @@ def test_a_write_past_the_end_is_noticed():
     wrong = source.replace("tl.store(y_ptr + pid, y_sum)", "tl.store(y_ptr + pid + 1, y_sum)")
     with pytest.raises(RunError, match="outside of y"):
         interpret(wrong, bound, {"x": np.ones((2, 3), np.float32)}, {"B": 2, "N": 3})
+
+
+EIGHT = """\
+opwright "0.1"
+
+op eight @ 1.0 "Floats of eight bits in and out." {
+  dims  M, N
+  input x: f8e4m3[M, N], w: u8[M, N // 2], s: f8e5m2[M]
+  output y: f8e4m3[M, N], z: f8e5m2[M], q: f32[M, N]
+  where N % 2 == 0
+
+  def {
+    y[m, n] = f32(x[m, n]) * 0.5
+    z[m] = f32(s[m]) + 1
+    q[m, n] = (w[m, n // 2] // (if n % 2 == 0 then 1 else 16) % 16 - 8) * f32(s[m])
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_floats_of_eight_bits_are_converted_as_devices_do(target):
+    """There is no step between them and f64."""
+    op = parse_spec(EIGHT).operator()
+    space = spaces(op)[0]
+    program = space.instantiate(space.preferred()[0])
+    bound = bind_plan(make_plan(program, op, target), op)
+    made = compile_for(print_for(program, op), bound, target)
+    assert set(made.resources) == {"k0", "k1", "k2"}
