@@ -42,6 +42,7 @@ Range = tuple[Expr, Expr]  # half-open
 
 UNIT: Poly = {(): Fraction(1)}
 SIZE_LIMIT = 4000  # monomials of one polynomial
+STEP_LIMIT = 200_000  # expressions in their contexts and questions about signs: some seconds
 
 
 class TooLarge(Exception):
@@ -69,6 +70,7 @@ class Algebra:
         self.ranges: dict[str, Range] = {}
         self.least: dict[str, int] = {}
         self.bounds: dict[str, tuple[list[_Bound], list[_Bound]]] = {}
+        self.steps = 0
         self._keys: dict[Expr, str] = {}
         self._asking: set[Expr] = set()
         self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
@@ -158,12 +160,18 @@ class Algebra:
         own = tuple(self.ranges.get(v) for v in self.variables(e))
         return (*own, *self.assumed) if self.assumed and _decides(e) else own
 
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > STEP_LIMIT:
+            raise TooLarge
+
     # -- polynomials ------------------------------------------------------------------------------
 
     def poly(self, e: Expr) -> Poly:
         """The polynomial of a number."""
         at = (e, self._context(e))
         if at not in self._polys:
+            self._step()
             self._polys[at] = self._integer(e) if e.kind == "int" else self._real(e)
         return self._polys[at]
 
@@ -553,6 +561,7 @@ class Algebra:
 
     def nonnegative(self, p: Poly, depth: int = 3) -> bool:
         """Whether a polynomial of integers is provably >= 0."""
+        self._step()
         if all(not m for m in p):
             return p.get((), Fraction(0)) >= 0
         for v in self._ranged(p):

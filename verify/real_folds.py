@@ -63,11 +63,15 @@ class Folds(Functions):
         if len(f.binders) > 1:
             inner = reduction(f.kind, f.binders[1:], f.ranges[1:], f.term, f.guard, f.attr.acc)
             return self.poly(reduction(f.kind, f.binders[:1], f.ranges[:1], inner))
+        if not f.binders:
+            return self.poly(call("select", f.guard, f.term, neutral(f.kind, f.term.kind)))
         f = self._apart(f)
         return self._sum(f) if f.kind == "sum" else self._best(f)
 
     def fold_condition(self, e: Expr) -> Expr:
         f = Fold(e)
+        if not f.binders:
+            return self.normal(f.guard & f.term if f.kind == "any" else ~f.guard | f.term)
         if len(f.binders) > 1:
             assert f.kind is not None
             inner = reduction(f.kind, f.binders[1:], f.ranges[1:], f.term, f.guard)

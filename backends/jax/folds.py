@@ -20,7 +20,7 @@ from opwright.backends.jax.scalar import (
     half,
 )
 from opwright.backends.jax.windows import Windows
-from opwright.ir.dtypes import F64, I32
+from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
     ONE,
     TRUE,
@@ -249,8 +249,7 @@ class Folds(Windows):
         kind = f.term.kind
         wide = f.attr.acc == F64 or any(t.dtype == F64 for t in arrays)
         if kind == "int":
-            to = "jnp.int32" if f.attr.acc == I32 else "int"
-            options = [f"preferred_element_type={to}"]
+            to, options = "int", ["preferred_element_type=int"]
         else:
             to = "float" if wide else "jnp.float32"
             options = ["precision=lax.Precision.HIGHEST", f"preferred_element_type={to}"]

@@ -9,7 +9,7 @@ runs its axis in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opwright.compiler.buffers import Memory, offset
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
@@ -29,6 +29,7 @@ from opwright.ir.expr import (
     free_vars,
     minimum,
     pid,
+    read,
     read_parts,
     substitute,
     var,
@@ -48,11 +49,11 @@ def kept(normal: Normal) -> set[str]:
 
 def lower(normal: Normal) -> TileProgram:
     """The whole operator, one launch per kept tensor (one per group of recurrences)."""
+    normal, keep = _in_place_last(normal, kept(normal))
     memory = Memory(normal, True, F64)
-    keep = kept(normal)
     kernels: list[tuple[Kernel, Placement]] = []
     done: set[str] = set()
-    for t in _in_place_last(normal, keep):
+    for t in normal.tensors:
         if (t.name in keep or t.role == "output") and t.name not in done:
             group = (
                 [u for n in t.recurrence.group for u in normal.tensors if u.name == n]
@@ -64,20 +65,47 @@ def lower(normal: Normal) -> TileProgram:
     return TileProgram(normal.op.name, tuple(k for k, _ in kernels), tuple(p for _, p in kernels))
 
 
-def _in_place_last(normal: Normal, keep: set[str]) -> list[Tensor]:
-    """The tensors in order, but an output that may overwrite an input after all that read it."""
-    late = [t for t in normal.tensors if t.updates and not t.recurrence and t.name not in keep]
-    out = [t for t in normal.tensors if t not in late]
+def _in_place_last(normal: Normal, keep: set[str]) -> tuple[Normal, set[str]]:
+    """The tensors in order, but an output that may overwrite an input after all that read it; what
+    is kept. Where outputs read what others overwrite, or one what it overwrites at other places,
+    their values go through scratch."""
+    late = [t for t in normal.tensors if t.updates and not t.recurrence]
+    overwriting = {t.name for t in late}
     needs: dict[str, set[str]] = {}
+    order: list[Tensor] = []
+    apart: list[Tensor] = []
     for t in late:
         assert t.body is not None
         body = Group(normal, (t,), frozenset(keep)).expand(t.body)
-        needs[t.name] = {read_parts(x)[0] for x in walk(body) if x.op == "read"}
+        found = [read_parts(x) for x in walk(body) if x.op == "read"]
+        needs[t.name] = {name for name, _, _ in found}
+        own = tuple(var(a.name) for a in t.axes)
+        if any(name == t.updates and index != own for name, index, _ in found):
+            apart.append(t)
     while late:
-        free = (t for t in late if not any(t.updates in needs[u.name] for u in late if u is not t))
-        out.append(next(free, late[0]))
-        late.remove(out[-1])
-    return out
+        free = [
+            t
+            for t in late
+            if not any(t.updates in needs[u.name] for u in late if u is not t and u not in apart)
+        ]
+        if free:
+            order.append(free[0])
+            late.remove(free[0])
+        else:
+            apart.append(next(t for t in late if t not in apart))
+    used = {t.name for t in (*normal.op.inputs, *normal.tensors)}
+    first: list[Tensor] = []
+    for t in normal.tensors:
+        if t not in apart:
+            first += [] if t.name in overwriting else [t]
+            continue
+        name = next(n for n in (f"{t.name}_next{'_' * k}" for k in range(99)) if n not in used)
+        used.add(name)
+        copy = read(name, tuple(var(a.name) for a in t.axes), t.kind)
+        order[order.index(t)] = replace(t, body=copy)
+        first.append(replace(t, name=name, role="local", updates=None))
+        keep = keep - {t.name} | {name}
+    return Normal(normal.op, (*first, *order)), keep
 
 
 def launch(

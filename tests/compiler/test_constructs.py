@@ -162,6 +162,11 @@ def between(x: Any, at: Any) -> Arrays:
     return {"y": (1 - at + i) * padded[i + 200] + (at - i) * padded[i + 201]}
 
 
+def exchanged(a_in: Any, b_in: Any, c_in: Any) -> Arrays:
+    a, c = 2 * b_in, c_in + np.concatenate([[0], c_in[:-1]])
+    return {"a": a, "b": a_in + a, "c": c, "s": (a + c).sum()}
+
+
 ODD = np.round(normal(3, 9), 0)
 ODD[0, [2, 5]] = np.nan
 ODD[1, 4] = -np.inf
@@ -185,6 +190,7 @@ CASES = {
     "claims": Case({"x": normal(2, 3)}, lambda x: {"y": x.max(1)}),
     "paths": Case({"e": normal(5, 4), "tr": normal(4, 4)}, paths),
     "between": Case({"x": normal(6), "at": 4 * normal(9)}, between),
+    "exchanged": Case({"a_in": normal(5), "b_in": normal(5), "c_in": normal(5)}, exchanged),
     "sigmoid": Case({"x": normal(2, 3, 4)}, lambda x: {"y": 1 / (1 + np.exp(-x))}),
 }  # fmt: skip
 
@@ -272,7 +278,21 @@ def test_keys_that_are_data_name_a_place() -> None:
     assert {r.status for r in safety(lower(normalize(op)), Context.of(op))} == {"PROVED"}
 
 
-@pytest.mark.parametrize("name", ["paths", "between"])
+def test_nothing_is_overwritten_before_it_is_read() -> None:
+    """In the order of the launches, with every result in the memory that it updates."""
+    op = spec().operator("exchanged")
+    program = lower(normalize(op))
+    memory = {t.name: t.updates or t.name for t in op.outputs}
+    written: set[str] = set()
+    for k in program.kernels:
+        read = {b.name for b in k.buffers if b.role == "in"}
+        assert not read & written
+        stored = {memory[b.name] for b in k.buffers if b.role == "out"}
+        assert len(k.buffers) == 2 or not stored & read
+        written |= stored
+
+
+@pytest.mark.parametrize("name", ["paths", "between", "exchanged"])
 def test_the_fallback_is_safe(name: str) -> None:
     """Definitions follow what they read; numbers without bounds are compared, not added to."""
     op = spec().operator(name)
