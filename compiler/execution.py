@@ -12,7 +12,7 @@ import importlib.util
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from opwright.search.calls import edges, strided
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Given, Job, Options
 from opwright.search.space import Schedule
+from opwright.verify.draw import holds
 from opwright.verify.inputs import Case, generate
 from opwright.verify.memory import Frame
 from opwright.verify.numeric import Bound, Observation, bounds, numeric
@@ -157,7 +158,7 @@ class _Cases:
             beyond=near,
         )
         out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
-        for case in (*made.cases, *own.cases):
+        for case in (*made.cases, *_turned(op, own.cases)):
             try:
                 out.bound(case)
             except InputError as e:
@@ -185,7 +186,7 @@ class _Cases:
             count = len(self.op.sizes)
             limits, near = SLOW_LIMITS, (n,)
             made = generate(self.op, seed + n, count, (), limits, facts, RISING, False, near)
-            for case in made.cases:
+            for case in _turned(self.op, made.cases):
                 found = idle & _repeated(program, {**case.params, **case.sizes})
                 if not found or not bearable(case):
                     continue
@@ -200,6 +201,25 @@ class _Cases:
         if id(case) not in self.known:
             self.known[id(case)] = case, bounds(self.op, case, self.tools.tools.reference)
         return self.known[id(case)][1]
+
+
+def _turned(op: Operator, cases: Sequence[Case]) -> Iterator[Case]:
+    """Cases, and those of one sorted row in the other order, too: what rises tells what falls
+    does not."""
+    real = {t.name for t in op.inputs if t.kind == "real"}
+    for case in cases:
+        yield case
+        rows = {n: x for n, x in case.inputs.items() if n in real and x.ndim}
+        if (
+            case.family != "sorted"
+            or not rows
+            or any(x.shape[0] > 1 < x.ndim for x in rows.values())
+        ):
+            continue
+        turned = {n: np.ascontiguousarray(x[..., ::-1]) for n, x in rows.items()}
+        inputs = {**case.inputs, **turned}
+        if not holds(op, inputs, case.sizes, case.params):
+            yield replace(case, name=f"{case.name}.turned", inputs=inputs)
 
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from opwright.ir.delinearize import is_dense
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, show, substitute, var
 from opwright.ir.tile import Buffer, Value, row_major
 from opwright.verify.encode import Instance
@@ -119,6 +120,9 @@ class _Point:
 
     def lands(self, b: Buffer) -> bool:
         """Whether the address of an index out of bounds lies between those of elements."""
+        prover = self.prover
+        if not is_dense(b, (*prover.program.facts, *prover.context.facts)):
+            return False  # rows may have room between them
         steps = [self.value(s) for s in (row_major(b.shape) if b.strides is None else b.strides)]
         at = sum(self.value(i) * s for i, s in zip(self.probe.index, steps, strict=True))
         ends = [(self.value(n) - 1) * s for n, s in zip(b.shape, steps, strict=True)]

@@ -131,6 +131,9 @@ class _Replay:
                 if not matches(o, trap):
                     continue
                 there = self.lands(trial, trap) if trap.kind == "bounds" else None
+                apart = self.apart(trial) if there is not None else None
+                if apart is not None and self.lands(apart, trap) is None:
+                    trial, there = apart, None
                 if there is not None:
                     flat, where = there
                     if n not in self.faint or (n in self.flat and not flat):
@@ -142,6 +145,25 @@ class _Replay:
                 del self.open[n]
                 self.found[n] = self.told(trial, trap)
                 break
+
+    def apart(self, trial: Trial) -> Trial | None:
+        """The same with room between rows, where facts leave strides open."""
+        values: dict[Expr, Any] = {}
+        given = {**trial.sizes, **trial.params}
+        for x in self.small.scalars:
+            if x.op in ("size", "param") and x.attr in given:
+                values[x] = given[x.attr]
+            elif x.op == "stride" and x.attr in trial.strides:
+                last = x.attr[1] == self.rank(x.attr[0]) - 1
+                values[x] = trial.strides[x.attr] * (1 if last else 2) + (0 if last else 1)
+        env = self.small.environment(values)
+        if env is None:
+            return None
+        steps = {x.attr: int(v) for x, v in env.items() if x.op == "stride"}
+        return Trial(trial.sizes, trial.params, steps, trial.arrays)
+
+    def rank(self, name: str) -> int:
+        return next((len(b.shape) for b in self.program.buffers() if b.name == name), 0)
 
     def lands(self, trial: Trial, trap: Trap) -> tuple[bool, tuple[int, ...]] | None:
         """The element that has the address of an index out of bounds, if one has: whoever computes
@@ -233,7 +255,7 @@ class _Replay:
         steps = {a.extent for k in self.program.kernels for a in axes_of(k)}
         steps |= {s.step for k in self.program.kernels for s in statements(k.body)
                   if isinstance(s, For)}  # fmt: skip
-        past = sorted({n for e in steps if 1 < e <= LARGEST for n in (e + 1, 2 * e + 1)})
+        past = sorted({n for e in steps if 1 < e <= LARGEST for n in (e + 1, 2 * e, 2 * e + 1)})
         for n in past:
             for rest in (1, 3, n):
                 for x in names if rest != n else names[:1]:

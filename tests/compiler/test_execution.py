@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from support.operators import row_sum
 
-from opwright.compiler.execution import _Cases
+from opwright.compiler.execution import _Cases, _turned
 from opwright.ir.tile import TileProgram
 from opwright.verify.inputs import generate
 
@@ -16,3 +17,15 @@ def test_reference_values_stay_with_their_case():
     for seed in range(6):
         for case in generate(op, seed, 6).cases:
             assert cases.bound(case)["y"].reference.shape == (case.sizes["B"],)
+
+
+def test_one_sorted_row_is_tried_in_both_orders():
+    op = row_sum()
+    seen = 0
+    for seed in range(8):
+        made = generate(op, seed, 8, families=("sorted",), specials=False).cases
+        for case in (c for c in made if c.inputs["x"].shape[0] == 1 and c.inputs["x"].size > 1):
+            one, other = _turned(op, [case])
+            assert np.array_equal(one.inputs["x"], other.inputs["x"][:, ::-1])
+            seen += 1
+    assert seen
