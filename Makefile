@@ -11,12 +11,13 @@ GPU_PYTHON ?= python3
 SETUP = .venv/.stamp
 BIN = .venv/bin
 
-.PHONY: help setup compile test lint format gallery bench gpu examples clean distclean
+.PHONY: help setup compile test test-all lint format gallery bench gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
 	@echo "make compile SPEC=... BACKEND=triton     Triton kernels or array code (jax) instead of C++"
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
+	@echo "make test-all                           the same with every operator where make test samples"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo "make gallery                            docs/gallery.md anew from specs/"
 	@echo 'make bench                              operators against torch, torch.compile and JAX'
@@ -34,6 +35,9 @@ compile: $(SETUP)
 
 test: $(SETUP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(TESTS) $(ARGS)
+
+test-all: export OPWRIGHT_TEST_ALL = 1
+test-all: test
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

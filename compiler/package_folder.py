@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+ABANDONED = 3600.0  # seconds after which a hidden folder beside a package is nobody's
 PACKAGE_KIND = "opwright-package"  # the mark in metadata.json of folders that may be replaced
 
 
@@ -31,6 +34,7 @@ def write_folder(folder: Path, tree: Mapping[str, bytes]) -> None:
                 "remove it or choose another output folder",
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         fresh.chmod(0o755)
         for name, data in tree.items():
@@ -43,6 +47,14 @@ def write_folder(folder: Path, tree: Mapping[str, bytes]) -> None:
     finally:
         if fresh is not None:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left of its attempt, once it is old enough to be nobody's."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_package(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import time
 import os
 import re
 import subprocess
@@ -142,6 +143,17 @@ def test_an_older_package_is_replaced_as_a_whole(
     assert second == first and not (first.folder / "leftover.txt").exists()
     assert "License: MIT" in (second.folder / "README.md").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["spread-k"]
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(
+    specs: dict[str, PackageSpec], tmp_path: Path
+) -> None:
+    for name, age in ((".spread-k.old", 2 * package_folder.ABANDONED), (".spread-k.new", 1.0)):
+        (tmp_path / name / "src").mkdir(parents=True)
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    emit(specs["spread"], tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".spread-k.new", "spread-k"]
 
 
 def test_a_folder_of_something_else_is_left_alone(
