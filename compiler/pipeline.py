@@ -39,6 +39,7 @@ from opwright.compiler.package import (
 from opwright.compiler.package import check as check_package
 from opwright.compiler.package_folder import EmitError
 from opwright.compiler.package_spec import PackagedBackward, types_label
+from opwright.compiler.paths import cache_folder
 from opwright.compiler.stored import stored_form
 from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
@@ -118,6 +119,9 @@ def compile_spec(
     chosen = backend_of(backend, target)
     chosen.prepare()
     writable(out)
+    writable(
+        cache_folder(), "the cache folder ", "set OPWRIGHT_CACHE to a folder that you may write to"
+    )
     spec = load_spec(path)
     name = choose(spec, op)
     wrong = [d for d in check(path).diagnostics if d.severity == "error"]
@@ -192,8 +196,10 @@ def backend_of(name: str, target: str = "") -> Backend:
     raise CompileError(f"there is no backend {name}", f"backends: {', '.join(BACKENDS)}")
 
 
-def writable(out: Path) -> None:
-    """CompileError when the output folder cannot take a package; found before any work is done."""
+def writable(
+    out: Path, what: str = "", cure: str = "choose a folder that you may write to with -o"
+) -> None:
+    """CompileError when a folder cannot take what will go there; found before any work is done."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -202,11 +208,10 @@ def writable(out: Path) -> None:
             raise PermissionError(13, "Permission denied")
         free = shutil.disk_usage(out).free
     except OSError as e:
-        cure = "choose a folder that you may write to with -o"
-        raise CompileError(f"{out} cannot be written: {e.strerror}", cure) from None
+        raise CompileError(f"{what}{out} cannot be written: {e.strerror}", cure) from None
     if free < FREE_BYTES:
-        cure = f"free {FREE_BYTES >> 20} MiB there, or choose another folder with -o"
-        raise CompileError(f"{out} has only {free >> 20} MiB left", cure)
+        more = f"free {FREE_BYTES >> 20} MiB there, or {cure}"
+        raise CompileError(f"{what}{out} has only {free >> 20} MiB left", more)
 
 
 def choose(spec: Spec, op: str | None) -> str:

@@ -70,8 +70,8 @@ class TorchOperator:
             f"SymInt {argument(name)}" if solve is None else f"SymInt? {argument(name)}=None"
             for name, solve in spec.free.items()
         ]
-        # also where there is one binding: a compiled graph that torch has cached names all keywords,
-        # and is taken for a package of the same name with other bindings
+        # also where there is one binding: a compiled graph that torch has cached names all
+        # keywords, and is taken for a package of the same name with other bindings
         parts += [f"str? {argument(name)}=None" for name in spec.types]
         return ", ".join([*parts, "str? implementation=None"])
 

@@ -107,6 +107,16 @@ def test_search_in_a_foreign_file(tmp_path: Path) -> None:
     assert "another program" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["show", "best", "export"])
+def test_search_makes_no_archive_of_an_empty_file(command: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    more = [tmp_path / "lines"] if command == "export" else []
+    done = opwright("search", command, *more, empty)
+    assert done.returncode == 2 and "is empty, and no archive" in done.stderr
+    assert empty.stat().st_size == 0 and not (tmp_path / "lines").exists()
+
+
 def test_search_in_an_archive(tmp_path: Path) -> None:
     from opwright.search.archive import Archive, Candidate
 

@@ -207,6 +207,9 @@ def test_compile_requests_that_make_no_sense(spec: Path, tmp_path: Path) -> None
         assert words in done.stderr, (arguments, done.stderr)
         assert "cure:" in done.stderr
         assert "Traceback" not in done.stderr
+    done = opwright("compile", spec, "-o", tmp_path, OPWRIGHT_CACHE="/dev/null/x")
+    assert done.returncode == 2 and "the cache folder /dev/null/x cannot be" in done.stderr
+    assert "set OPWRIGHT_CACHE" in done.stderr
     done = opwright("compile", spec, "-o", tmp_path, CXX="no-such-compiler")
     assert done.returncode == 2
     assert "no-such-compiler" in done.stderr
@@ -308,6 +311,22 @@ def test_bench_a_package(compiled: dict[str, Any]) -> None:
     assert {row["mode"] for row in rows} == {"out", "fresh"}
     assert all(row["median_s"] > 0 for row in rows)
     assert {"op", "shape", "impl", "median_s", "mode"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("{", "is not that of a package"),
+        ("{}", "is not that of a package"),
+        ('{"backend": {"type": "jax"}}', "is a package for jax; bench times C++ packages"),
+    ],
+)
+def test_bench_what_it_cannot_time(tmp_path: Path, metadata: str, words: str) -> None:
+    (tmp_path / "metadata.json").write_text(metadata)
+    (tmp_path / "spec").mkdir()
+    (tmp_path / "spec" / "shifted.op").write_text(SPEC)
+    done = opwright("bench", tmp_path)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
 
 
 def test_bench_a_spec(spec: Path, cache: Path, compiled: dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ import dataclasses
 import errno
 import hashlib
 import json
-import time
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from pathlib import Path
 
