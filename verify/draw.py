@@ -28,11 +28,15 @@ Array = NDArray[Any]
 # -- evaluating closed expressions over small arrays ----------------------------------------------
 
 
+TINY = 2.0**-126  # below the smallest normal number of f32
+
+
 class Values:
     """Evaluates expressions with reads and folds over whole index grids of small arrays.
 
     `peak` is the largest finite magnitude of any real subexpression so far, inf when finite
-    operands gave an infinity.
+    operands gave an infinity, or a divisor or the operand of a logarithm or root is so small that
+    it is zero in f32.
     """
 
     def __init__(self, arrays: Mapping[str, Array], sizes: Sizes, params: Params) -> None:
@@ -63,7 +67,7 @@ class Values:
                 out = args[0]
             else:
                 out = ROWS[e.op].concrete(*args)
-                if e.kind == "real" and _made_infinite(out, args):
+                if e.kind == "real" and (_made_infinite(out, args) or _vanishes(e.op, args)):
                     self.peak = math.inf
         if e.kind == "real":
             self._note(out)
@@ -323,6 +327,14 @@ def _range(t: Tensor, rule: _Rule, values: Values, shape: tuple[int, ...]) -> _R
     return out
 
 
+def _vanishes(op: str, args: Sequence[Any]) -> bool:
+    """Whether an operation that is not defined at zero has an operand that f32 flushes to it."""
+    if op not in ("div", "log", "log2", "rsqrt"):
+        return False
+    size = np.abs(np.asarray(args[-1], np.float64))
+    return bool(np.any((size > 0) & (size < TINY)))
+
+
 def _reads(e: Expr) -> bool:
     return any(x.op == "read" for x in walk(e))
 
@@ -342,6 +354,8 @@ def _real_values(
     elif family == "cancel":
         v = rng.normal(0, 1, n) * np.where(np.arange(n) % 7 == 0, 256.0, 1.0)
         v[1::2] = -v[: len(v[1::2]) * 2 : 2] * (1 + 2.0**-9 * rng.normal(0, 1, len(v[1::2])))
+    elif family == "low":
+        v = rng.uniform(-200, -120, n)
     elif family == "extreme":
         top = min(1e4, largest(d) / 8)
         v = rng.choice([-1.0, 1.0, 1e-3, -1e-3], n) * top * rng.uniform(0.5, 1, n)

@@ -190,7 +190,7 @@ def generate(
             case = Case(f"case{n}", "normal", sizes, params, inputs)
         out.append(case)
     if specials and real:
-        hosts = [c for c in out if not c.hard and any(x.size > 1 for x in c.inputs.values())]
+        hosts = hosts_of(out)
         for n, special in enumerate(SPECIALS):
             made = (
                 plant(op, hosts[n % len(hosts)], special, rng.randrange(2**32)) if hosts else None
@@ -199,7 +199,34 @@ def generate(
                 out.append(made)
             else:
                 notes[f"no input may hold {special.replace('_', ' ')}"] = None
+    if real and hosts_of(out) and set(HARD) <= set(families):
+        largest = max(hosts_of(out), key=lambda c: min(x.size for x in c.inputs.values()))
+        low = _low(op, largest, rng.randrange(2**32))
+        if low is not None:
+            out.append(low)
+        else:
+            notes["inputs far below zero left out: the definition itself leaves f32"] = None
     return Cases(tuple(out), tuple(notes))
+
+
+def hosts_of(cases: Sequence[Case]) -> list[Case]:
+    """Ordinary cases with something in them."""
+    return [
+        c
+        for c in cases
+        if not c.hard and not c.special and any(x.size > 1 for x in c.inputs.values())
+    ]
+
+
+def _low(op: Operator, host: Case, seed: int) -> Case | None:
+    """The host's sizes with all inputs far below zero, where a maximum or an exponential that
+    starts from zero shows; None where the definition leaves f32 there."""
+    try:
+        inputs = draw_inputs(op, host.sizes, host.params, "low", seed)
+    except InputError:
+        return None
+    case = Case("low", "low", host.sizes, host.params, inputs, True)
+    return case if overflows(op, case) is False else None
 
 
 def _sizes_text(sizes: Sizes) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from support import operators as ops
 
+from opwright.compiler.elaborate import elaborate
+from opwright.grammar.parser import parse
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, dtype
 from opwright.ir.expr import call, const, evaluate, param, read, reduction, size, var
@@ -334,3 +336,16 @@ def test_guarded_buffers_end_at_pages(layout: str) -> None:
         taken += [range(p, p + memory.PAGE) for p in pages.values()]
     taken = sorted(taken, key=lambda r: r.start)
     assert all(a.stop <= b.start for a, b in itertools.pairwise(taken))
+
+
+def test_one_case_lies_far_below_zero():
+    """Where a maximum that starts from zero leaves nothing of the exponentials."""
+    text = (
+        'opwright "0.1"\nop s @ 1.0 { dims B, N where N >= 1 input x: f32[B, N] output y: f32[B, N]'
+    )
+    stable = " def { m[b] = max[j: N](x[b, j]) y[b, j] = exp(x[b, j] - m[b]) } }"
+    literal = " def { y[b, j] = 1 / exp(x[b, j]) } }"
+    for body, found in ((stable, 1), (literal, 0)):
+        op = elaborate(parse(text + body, "s.op"), None, filename="s.op", source=text + body)
+        low = [c for c in generate(op, 1, 4).cases if c.family == "low"]
+        assert len(low) == found and all(c.inputs["x"].max() < -100 for c in low)
