@@ -10,11 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.backends.triton.importer_axes import plain
-from opwright.backends.triton.importer_symbols import WIDE, Dims, Need, Sym, is_flag
+from opwright.backends.triton.importer_symbols import (
+    WIDE,
+    Dims,
+    Need,
+    Sym,
+    is_flag,
+    values_in,
+)
 from opwright.backends.triton.importer_values import Pointer, Thing, Tile, Values
 from opwright.backends.triton.ttir import Block, Op
 from opwright.ir.delinearize import logical_index, settled, strides_of
-from opwright.ir.dtypes import BOOL, dtype
+from opwright.ir.dtypes import BOOL, I64, dtype
 from opwright.ir.expr import TRUE, Expr, call, const, leaf, param, show, substitute
 from opwright.ir.tile import Buffer, Value, element_count
 
@@ -219,6 +226,9 @@ class Memory(Values):
     def stored(self, x: Thing, buffer: Buffer) -> Value:
         """A thing as an element of a buffer."""
         kind = buffer.dtype
+        if isinstance(x, Sym) and x.raw and kind.kind == "int" and values_in(x.expr):
+            self.discharge(x.needs)  # memory keeps the number modulo 2^bits, as a cast does
+            return self.converted(self.materialise(x.expr, I64), kind)
         if isinstance(x, Sym):
             if kind is BOOL:
                 e = self.use(x)

@@ -16,17 +16,18 @@ from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.text import PrintError
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.elaborate import load_spec
+from opwright.ir.expr import leaves
 from opwright.ir.launch import bind_plan
 from opwright.ir.normal import normal_form
 from opwright.ir.op import Operator
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import Check, TileProgram, statements
 
 COUNT = int(os.environ.get("OPWRIGHT_RANDOM_PROGRAMS", "25"))
 BATCH = 25  # programs that one process compiles
 SHAPES = SPECS.parent / "tests" / "compiler" / "data" / "shapes.op"
 FILES = {p.stem: p for p in SPECS.rglob("*.op")}
 # one or two for each kind of space
-SOME = ("argmax", "causal_attention", "cross_entropy", "cumsum", "matmul", "softmax")
+SOME = ("argmax", "causal_attention", "cross_entropy", "cumsum", "matmul", "rope", "softmax")
 
 
 def read_back(program: TileProgram, op: Operator) -> TileProgram:
@@ -68,6 +69,16 @@ def test_random_programs_read_back(start):
     for programs in groups.values():
         whole = joined(programs)
         assert normal_form(read_back(whole, op)) == normal_form(whole)
+
+
+def test_a_number_that_memory_narrows_needs_no_check():
+    """What is stored is the number modulo 2^bits, in the text as in the program."""
+    op = load_spec(FILES["quantize_rows"]).operator()
+    for program in first_of_spaces(op):
+        found = read_back(program, op)
+        assert normal_form(found) == normal_form(program)
+        checks = [s for k in found.kernels for s in statements(k.body) if isinstance(s, Check)]
+        assert not any(leaves(s.cond, "value") for s in checks)
 
 
 def test_different_programs_read_back_as_different_ones():
