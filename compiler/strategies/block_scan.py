@@ -115,9 +115,11 @@ class _Blocks(Tiles):
                 source = place + 1 if form.reverse else place - 1
                 ahead = call("lt", source, along.hi) if form.reverse else call("le", 0, source)
                 has = call("and", live, ahead)
-            term = self.e.value(
-                substitute(f.term, {var(f.binders[0]): source}), call("and", self.mask, has)
-            )
+            here = {var(f.binders[0]): source}
+            if f.guard is not TRUE:
+                under = call("and", self.mask, has)
+                has = call("and", has, self.e.index(substitute(f.guard, here), under))
+            term = self.e.value(substitute(f.term, here), call("and", self.mask, has))
             if has is not TRUE:
                 term = self.e.pick(self.b.index(has), term, self.b.full(f.init[0].attr, term.dtype))
             term = self.e.spread(term, tile)

@@ -9,15 +9,17 @@ from functools import cache
 import numpy as np
 import pytest
 from support.operators import row_sum
+from support.shipped import SPECS
 
 from opwright.backends.triton.build import Artefact, BuildError, compile_for
 from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.run import RunError, interpret
 from opwright.backends.triton.targets import TARGETS
 from opwright.compiler.block_spaces import spaces
-from opwright.compiler.elaborate import parse_spec
+from opwright.compiler.elaborate import load_spec, parse_spec
 from opwright.ir.interpreter import run
 from opwright.ir.launch import BoundPlan, bind_plan
+from opwright.ir.reference import reference
 from opwright.ir.tile import TileProgram
 
 OP = row_sum()
@@ -140,3 +142,18 @@ def test_floats_of_eight_bits_are_converted_as_devices_do(target):
     bound = bind_plan(make_plan(program, op, target), op)
     made = compile_for(print_for(program, op), bound, target)
     assert set(made.resources) == {"k0", "k1", "k2"}
+
+
+def test_the_guard_of_a_running_fold_is_kept():
+    op = load_spec(SPECS / "scan" / "masked_cumsum.op").operator()
+    sizes = {"B": 2, "N": 70}
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, 70)).astype(np.float32)
+    inputs = {"x": x, "mask": rng.random((2, 70)) < 0.5}
+    wanted = reference(op, inputs, {}, sizes)["y"]
+    for space in spaces(op):
+        schedule = space.preferred()[0]
+        if "aligned" in space.holes:
+            schedule = schedule.changed("aligned", False)
+        made = run(space.instantiate(schedule), sizes, inputs)["y"]
+        assert np.allclose(made, wanted, atol=1e-5)
