@@ -247,11 +247,12 @@ class Expressions:
         if to.bits >= 32:
             return Term(f"{self._array(t)}.astype({jax_type(to)})", t.axes, t.kind)
         code = self._array(t)
+        # two conversions in a row may be dropped by the compiler, these may not
         if to.name == "bf16":
-            # two conversions in a row may be dropped by the compiler, this may not
             text = f"lax.reduce_precision({code}, exponent_bits=8, mantissa_bits=7)"
             return Term(text, t.axes, t.kind)
-        return Term(f"{code}.astype({jax_type(to)}).astype({self.real})", t.axes, t.kind)
+        narrow = f"lax.optimization_barrier({code}.astype({jax_type(to)}))"
+        return Term(f"{narrow}.astype({self.real})", t.axes, t.kind)
 
     def _array(self, t: Term) -> str:
         return f"jnp.asarray({t.code}, {self.real})" if t.static else t.at(ATOM)

@@ -45,8 +45,8 @@ _PLAIN = {
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "lt_to": "lt", "le_to": "le",
     "jnp.floor_divide": "floordiv", "jnp.remainder": "mod",
 }  # fmt: skip
-_IDENTITY = {"copy", "copy_p", "stop_gradient", "reduce_precision_none", "optimization_barrier",
-             "pvary", "sharding_constraint", "mesh_cast", "device_put"}  # fmt: skip
+_IDENTITY = {"copy", "copy_p", "stop_gradient", "reduce_precision_none", "pvary",
+             "sharding_constraint", "mesh_cast", "device_put"}  # fmt: skip
 _REDUCE = {"reduce_sum": "sum", "reduce_prod": "prod", "reduce_max": "max", "reduce_min": "min",
            "reduce_or": "any", "reduce_and": "all"}  # fmt: skip
 _SCAN = {"cumsum": "sum", "cumprod": "prod", "cummax": "max", "cummin": "min"}
@@ -683,6 +683,22 @@ def _reduce_precision(
     return _elementwise(lambda x: rounded(x, known[bits]))(r, e, args, shape, dtype)
 
 
+def _barrier(
+    r: Reader, e: Equation, args: list[Array], shapes: list[Index], dtypes: list[DType]
+) -> list[Array]:
+    """What stands before a barrier is not merged with what follows: a conversion to a narrow type
+    is a rounding."""
+
+    def kept(x: Array) -> Array:
+        def element(index: Index) -> Expr:
+            v = x.at(index)
+            return rounded(v.args[0], x.dtype) if v.op == "cast" and v.attr is x.dtype else v
+
+        return Array(x.shape, x.dtype, element) if x.kind == "real" and x.dtype.bits < 32 else x
+
+    return [kept(x) for x in args]
+
+
 def _logical(name: str) -> One:
     def one(r: Reader, e: Equation, args: list[Array], shape: Index, dtype: DType) -> Array:
         if dtype.kind != "bool":
@@ -864,6 +880,7 @@ def _branches(
 
 
 _MANY: dict[str, Many] = {
+    "optimization_barrier": _barrier,
     "split": _split,
     "sort": _sort,
     "top_k": _top,

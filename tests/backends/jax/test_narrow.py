@@ -1,0 +1,83 @@
+"""Roundings that are meant and integer contractions: as printed, read back, and run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from opwright.compiler.elaborate import parse_spec
+from opwright.compiler.importing import static_gates
+from opwright.compiler.pure import arrays_candidate
+from opwright.ir.dtypes import decode, encode
+from opwright.ir.op import Operator
+from opwright.ir.reference import reference
+
+pytest.importorskip("jax")
+from opwright.backends.jax.run import Process
+
+SPEC = """opwright "0.1"
+op rounded @ 1.0 {
+  dims N
+  input x: f32[N], s: f32
+  output a: f32[N], b: f32[N], c: f32[N], d: f16[N], e: f8e4m3[N]
+  def {
+    a[i] = round.f16(x[i]) * 3
+    b[i] = round.f8e4m3(x[i] / s) * s
+    c[i] = x[i] - round.f8e5m2(x[i] * 2)
+    d[i] = round.bf16(x[i]) + 1
+    e[i] = x[i] * 2
+  }
+  requires small: all[i: N](-100 < x[i] < 100)
+  requires scale: 0.5 < s < 4
+}
+op counts @ 1.0 {
+  dims M, N, K
+  input a: i8[M, K], b: u8[K, N], ids: i64[M]
+  output y: i32[M, N], z: i64[M]
+  def {
+    y[i, j] = sum.i32[k: K](a[i, k] * b[k, j])
+    z[i] = sum.i64[k: K](a[i, k] * ids[i])
+  }
+  requires small: all[i: M](-1000 < ids[i] and ids[i] < 1000)
+}
+"""
+RNG = np.random.default_rng(3)
+INPUTS = {
+    "rounded": {"x": RNG.standard_normal(400) * np.exp(RNG.uniform(-12, 4, 400)), "s": 1.5},
+    "counts": {
+        "a": RNG.integers(-128, 128, (5, 7)),
+        "b": RNG.integers(0, 256, (7, 3)),
+        "ids": RNG.integers(-999, 1000, 5),
+    },
+}
+
+
+def operator(name: str) -> Operator:
+    return parse_spec(SPEC).operator(name, {})
+
+
+@pytest.mark.parametrize("name", list(INPUTS))
+def test_results_are_those_of_the_reference(name: str) -> None:
+    op = operator(name)
+    c = arrays_candidate(op)
+    stored = {
+        t.name: encode(np.clip(np.asarray(INPUTS[name][t.name]), -999, 999), t.dtype)
+        for t in op.inputs
+    }
+    wanted = reference(op, {t.name: decode(stored[t.name], t.dtype) for t in op.inputs}, {}, {})
+    with Process(c.source, c.plan, op) as process:
+        sizes = {s: 0 for s in op.free_sizes}
+        found = process.call(stored, {}, sizes)
+    for t in op.outputs:
+        value = encode(np.asarray(wanted[t.name]), t.dtype)
+        a, b = (decode(x, t.dtype) for x in (found[t.name], value))
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=t.name)
+
+
+@pytest.mark.parametrize("name", list(INPUTS))
+def test_the_text_reads_back_as_what_it_means(name: str) -> None:
+    op = operator(name)
+    found = static_gates(arrays_candidate(op), op)
+    assert {r.status for r in found.records} <= {"PROVED", "TESTED"}, found.records
+    if name == "rounded":
+        assert found.gate("G5") == "PROVED"
