@@ -112,7 +112,7 @@ def _composed(
     holes: Holes = {}
     starts: Starts = []
     for n, p in enumerate(parts):
-        own, further = _holes(p, persistent)
+        own, further = _holes(op, p, persistent)
         holes |= {f"{_label(parts, n)}{k}": v for k, v in own.items()}
         starts += [{f"{_label(parts, n)}{k}": v for k, v in s.items()} for s in further]
     if any(p.strategy != "scalar" for p in parts):
@@ -124,7 +124,7 @@ def _composed(
     return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
 
 
-def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
+def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
     """The decisions of one group, the better guesses first."""
     holes: Holes
     if p.strategy == "contraction":
@@ -141,9 +141,11 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
             {"tile": (32, 32, 32)},
         ]
     if p.strategy == "stream":
+        # tiles of f32 are multiplied in registers: smaller ones do not spill
+        narrow = all(t.dtype.bits < 32 for t in op.inputs if t.kind == "real")
         holes = {
-            "rows": (64, 128, 32, 16),
-            "block": (64, 32, 128, 16),
+            "rows": (64, 128, 32, 16) if narrow else (32, 64, 16, 128),
+            "block": (64, 32, 128, 16) if narrow else (32, 64, 16),
             "hold": _extents(p.form),
             "even": (True, False),
             "split": (1, 8, 32),
@@ -152,8 +154,8 @@ def _holes(p: Part, persistent: bool) -> tuple[Holes, Starts]:
         }
         return holes, [
             {"even": False},
-            {"rows": 128, "warps": 8},
-            {"rows": 32, "block": 32},
+            {"warps": 8},
+            {"rows": 128, "warps": 8} if narrow else {"rows": 64},
             {"rows": 16, "split": 8},
         ]
     if p.strategy == "scan":

@@ -284,7 +284,7 @@ def _at(plan: Plan, e: Sympy, old: str, to: str) -> Sympy:
     names = set(plan.accumulators) | set(plan.defs)
     sides = {symbol(k): symbol(f"{k}{old}") for k in names}
     sides |= {moved(symbol(k)): symbol(f"{k}{to}") for k in names}
-    return sympy.sympify(e).subs(sides, simultaneous=True)
+    return sympy.sympify(e).xreplace(sides)
 
 
 def _definitions(plan: Plan, t: Terms, side: str, needed: set[str]) -> list[Z3]:
