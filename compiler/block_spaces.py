@@ -65,14 +65,14 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         parts = partition(normal, _STRATEGIES)
     except ExprError:
         return out
-    if any(p.strategy != "scalar" for p in parts):
-        out.append(_composed(op, normal, parts))
-        if any(_is_row(p) for p in parts):
-            out.append(_composed(op, normal, parts, persistent=True))
     found = derivations(op) if any(p.strategy == "contraction" for p in parts) else []
     along = walked(normal, parts, found, "stream")
     if along is not None:
         out.append(_composed(op, normal, along))
+    if any(p.strategy != "scalar" for p in parts):
+        out.append(_composed(op, normal, parts))
+        if any(_is_row(p) for p in parts):
+            out.append(_composed(op, normal, parts, persistent=True))
     once = single_pass(op)
     if once is not None:
         once_normal = normalize(once)

@@ -1,5 +1,5 @@
-"""A pointwise operator over dense arrays as one over a single axis, where every access is the
-element itself."""
+"""An operator over dense arrays as one over a single axis, where every access is the element
+itself: pointwise definitions, and folds over all elements."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from opwright.ir.expr import (
     ZERO,
     Expr,
     ExprError,
+    Fold,
     free_vars,
     read,
     read_parts,
-    transform,
+    rebuild,
+    reduction,
     var,
     walk,
 )
 from opwright.ir.op import OpAxis, Operator, Tensor
+from opwright.ir.semantics import MONOIDS
 from opwright.ir.tile import element_count
 
 
 def flatten(op: Operator) -> Operator | None:
     """The flat operator, or None when some access is not the element itself or the rank is below
     2."""
-    first = op.outputs[0]
+    first = max((*op.inputs, *op.outputs), key=lambda t: len(t.axes))
     if len(first.axes) < 2:
         return None
-    extents = tuple(a.hi for a in first.axes)
-    axis = OpAxis("element", ZERO, element_count(extents))
+    flat = _Flat(op, tuple(a.hi for a in first.axes))
     try:
-        inputs = tuple(_flat_input(t, extents, axis) for t in op.inputs)
-        tensors = tuple(_flat_body(op, t, extents, axis) for t in op.tensors)
+        inputs = tuple(flat.tensor(t) for t in op.inputs)
+        tensors = tuple(flat.tensor(t) for t in op.tensors)
         return replace(op, inputs=inputs, tensors=tensors, clauses=())
     except (ExprError, _Shaped):
         return None
@@ -40,39 +42,54 @@ class _Shaped(Exception):
     """The operator's meaning depends on the separate axes."""
 
 
-def _full(t: Tensor, extents: tuple[Expr, ...]) -> bool:
-    return len(t.axes) == len(extents) and all(
-        a.lo is ZERO and a.hi is e for a, e in zip(t.axes, extents, strict=True)
-    )
+class _Flat:
+    def __init__(self, op: Operator, extents: tuple[Expr, ...]) -> None:
+        self.op, self.extents = op, extents
+        self.axis = OpAxis("element", ZERO, element_count(extents))
+        self.folds = 0
 
-
-def _flat_input(t: Tensor, extents: tuple[Expr, ...], axis: OpAxis) -> Tensor:
-    if not t.axes:
-        return t
-    if not _full(t, extents):
-        raise _Shaped
-    return replace(t, axes=(axis,))
-
-
-def _flat_body(op: Operator, t: Tensor, extents: tuple[Expr, ...], axis: OpAxis) -> Tensor:
-    assert t.body is not None
-    if t.recurrence is not None or any(x.op == "fold" for x in walk(t.body)):
-        raise _Shaped
-    if not t.axes:
-        return t
-    if not _full(t, extents):
-        raise _Shaped
-    own = tuple(var(a.name) for a in t.axes)
-
-    def rule(e: Expr) -> Expr | None:
-        if e.op != "read" or not op.tensor(e.attr[0]).axes:
-            return None
-        name, index, fill = read_parts(e)
-        if index != own or fill is not None:
+    def tensor(self, t: Tensor) -> Tensor:
+        if t.axes and not self.is_full([(a.lo, a.hi) for a in t.axes]):
             raise _Shaped
-        return read(name, (var(axis.name),), e.kind)
+        if t.recurrence is not None:
+            raise _Shaped
+        body = t.body
+        if body is not None:
+            own = tuple(var(a.name) for a in t.axes)
+            body = self.expr(body, own, var(self.axis.name) if own else None)
+            if free_vars(body) - {self.axis.name}:
+                raise _Shaped
+        return replace(t, axes=(self.axis,), body=body) if t.axes else replace(t, body=body)
 
-    body = transform(t.body, rule)
-    if free_vars(body) - {axis.name}:
-        raise _Shaped
-    return replace(t, axes=(axis,), body=body)
+    def is_full(self, ranges: list[tuple[Expr, Expr]]) -> bool:
+        return len(ranges) == len(self.extents) and all(
+            lo is ZERO and hi is e for (lo, hi), e in zip(ranges, self.extents, strict=True)
+        )
+
+    def expr(self, e: Expr, own: tuple[Expr, ...], at: Expr | None) -> Expr:
+        """An expression whose indices `own` are one element `at`."""
+        if e.op == "fold":
+            return self.fold(e, own, at)
+        args = tuple(self.expr(a, own, at) for a in e.args) if e.op != "read" else e.args
+        if e.op != "read" or not self.op.tensor(e.attr[0]).axes:
+            return rebuild(e, args)
+        name, index, fill = read_parts(e)
+        if index != own or fill is not None or at is None:
+            raise _Shaped
+        return read(name, (at,), e.kind)
+
+    def fold(self, e: Expr, own: tuple[Expr, ...], at: Expr | None) -> Expr:
+        """A fold over all elements, which no index around it changes."""
+        f = Fold(e)
+        if at is not None and any(x in own for x in walk(e) if x.op == "var"):
+            raise _Shaped
+        if f.kind not in MONOIDS or not self.is_full(list(f.ranges)):
+            raise _Shaped
+        self.folds += 1
+        binder = f"{self.axis.name}{self.folds}"
+        inner = tuple(var(b) for b in f.binders)
+        term, guard = (self.expr(x, inner, var(binder)) for x in (f.term, f.guard))
+        if (free_vars(term) | free_vars(guard)) - {binder}:
+            raise _Shaped
+        whole = ((self.axis.lo, self.axis.hi),)
+        return reduction(str(f.kind), (binder,), whole, term, guard, f.attr.acc)

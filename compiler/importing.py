@@ -16,6 +16,7 @@ from typing import Any
 from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.signatures import check_expressions, check_signatures
+from opwright.ir.delinearize import seen_flat
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
@@ -109,7 +110,10 @@ def _tile_gates(
 ) -> Static:
     subject = own_subject(c)
     begin = time.perf_counter()
-    program, why = read_back(c, bound)
+    views: dict[str, Any] = {}
+    if c.program is not None and (flat := seen_flat(c.program, bound.buffers)):
+        views = {"flat": flat} if c.plan.backend == "cpp" else {}
+    program, why = read_back(c, bound, **views)
     spent = time.perf_counter() - begin
     if program is None and c.program is None:
         records.append(Record("G1.import", "G1", "UNKNOWN", why, subject, seconds=spent))

@@ -16,7 +16,15 @@ from opwright.compiler.cascade.rewrite import Derivation, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
-from opwright.compiler.strategies import contraction, fallback, lanes, scan, streams, window
+from opwright.compiler.strategies import (
+    contraction,
+    fallback,
+    lanes,
+    scan,
+    shares,
+    streams,
+    window,
+)
 from opwright.compiler.strategies import walk as walk_
 from opwright.compiler.strategies.group import Group, is_fold, members
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
@@ -337,6 +345,9 @@ def _row_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
         if a.saveable:
             starts += [{"save": "scratch", "stream": True}]
     holes["threads"] = ("dynamic", "static")
+    if not a.shared and all(p < 0 for p in a.position.values()):
+        holes["split"] = (0, 65536, 16384)  # one row: programs of so many elements
+        starts.insert(0, {"split": 65536})
     return holes, [*starts, {"width": 2 * native}]
 
 
@@ -456,6 +467,8 @@ def _lower(
     if p.strategy == "lanes":
         known = {f.name for f in fields(lanes.LaneSchedule)}
         lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})
+        if own.get("split"):
+            return shares.lower(name, p.form, memory, lane, memory.real, own["split"]), []
         made = [lanes.lower(name, p.form, memory, lane, memory.real)]
         return made, _stream_facts(p.form) if lane.stream else []
     keep = {t.name for t in members(normal) if _kept(t)}

@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 from opwright.ir.expr import ONE, Expr, conjuncts, leaves, substitute
 from opwright.ir.polynomial import Polynomial, add, divide, expression, leading, polynomial
-from opwright.ir.tile import Buffer, element_count, row_major
+from opwright.ir.tile import Buffer, TileProgram, element_count, row_major
 
 _ORDER = {"stride": 0, "param": 1, "size": 2}
 
@@ -147,6 +147,14 @@ def flat_view(
     if not is_dense(buffer, facts, known):
         return None
     return replace(buffer, shape=(element_count(buffer.shape),), strides=None)
+
+
+def seen_flat(program: TileProgram, buffers: Mapping[str, Buffer]) -> frozenset[str]:
+    """Tensors of several axes that a program takes as one."""
+    own = {b.name: b for k in program.kernels for b in k.buffers}
+    return frozenset(
+        n for n, b in buffers.items() if n in own and len(own[n].shape) == 1 < len(b.shape)
+    )
 
 
 def views(

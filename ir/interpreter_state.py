@@ -151,6 +151,8 @@ class State:
             if b.name not in arrays:
                 raise ValueError(f"no array for the {b.role} buffer {b.name}")
             data = np.array(arrays[b.name]).astype(kind)
+            if len(shape) == 1 and data.size == shape[0]:
+                data = data.ravel()  # dense memory that the program sees as one axis
             if data.shape != shape:
                 raise ValueError(f"{b.name} has the shape {data.shape}, the program says {shape}")
         else:

@@ -7,7 +7,7 @@ line (`ImportRefusal`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType, Function, Unit, parse
@@ -36,9 +36,17 @@ from opwright.ir.tile import (
 PIDS = 3
 
 
-def import_program(source: str, bound: BoundPlan, file: str, *, joined: bool = True) -> TileProgram:
+def import_program(
+    source: str,
+    bound: BoundPlan,
+    file: str,
+    *,
+    joined: bool = True,
+    flat: Collection[str] = (),
+) -> TileProgram:
     """The program that a candidate's text is; ImportRefusal names what is not understood, and its
-    line. Without `joined` what the text unrolls stays in pieces."""
+    line. Without `joined` what the text unrolls stays in pieces. `flat` names tensors that are
+    dense and are to be read as one axis of all elements."""
     ours = trusted(source)
     text, stub = ours if ours is not None else (source, "")
     unit = parse(text, file, stub)
@@ -47,14 +55,15 @@ def import_program(source: str, bound: BoundPlan, file: str, *, joined: bool = T
     for name, b in buffers.items():
         if b.strides is not None and is_dense(b, (), known):
             buffers[name] = replace(b, strides=None)
+    buffers |= {n: v for n in flat if (v := flat_view(buffers[n], (), known)) is not None}
     while True:
         try:
             kernels = _kernels(unit, bound, buffers, known, file, ours is not None, joined)
         except NoIndex as e:
-            flat = flat_view(buffers[e.buffer], (), known)
-            if flat is None or flat == buffers[e.buffer]:
+            view = flat_view(buffers[e.buffer], (), known)
+            if view is None or view == buffers[e.buffer]:
                 raise e.refusal from None
-            buffers[e.buffer] = flat
+            buffers[e.buffer] = view
             continue
         still = _unmoved(kernels, known) if ours is None else []
         views = {n: flat_view(buffers[n], (), known) for n in still}

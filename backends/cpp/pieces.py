@@ -18,6 +18,7 @@ from opwright.backends.cpp.indexing import At, Indexing
 from opwright.backends.cpp.printer import known_leaves
 from opwright.backends.cpp.scalar import PrintError
 from opwright.backends.cpp.vocabulary import isa
+from opwright.ir.delinearize import seen_flat
 from opwright.ir.expr import Expr, const, leaf, leaves, substitute
 from opwright.ir.launch import BoundPlan
 from opwright.ir.normal import normal_form
@@ -217,5 +218,6 @@ def reads_back(source: str, bound: BoundPlan, file: str, program: TileProgram) -
     level = printed_for(source)
     if level is None:
         return False
-    found = import_program(source, bound, file, joined=False)
+    flat = seen_flat(program, bound.buffers)
+    found = import_program(source, bound, file, joined=False, flat=flat)
     return normal_form(found) == normal_form(in_pieces(program, level))

@@ -203,12 +203,14 @@ def lower(
     name: str, a: Analysis, memory: Memory, s: LaneSchedule, real: DType
 ) -> tuple[Kernel, Placement]:
     """One kernel with its placement; Unsupported when the schedule does not fit the group."""
-    emitter = _Emitter(name, a, memory, s, real)
+    emitter = Emitter(name, a, memory, s, real)
     kernel = emitter.kernel()
     return kernel, emitter.placement()
 
 
-class _Emitter:
+class Emitter:
+    """Emits one kernel over rows, columns or elements."""
+
     def __init__(
         self, name: str, a: Analysis, memory: Memory, s: LaneSchedule, real: DType
     ) -> None:
