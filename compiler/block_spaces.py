@@ -31,6 +31,7 @@ from opwright.compiler.strategies import (
 )
 from opwright.compiler.strategies.fallback import kept
 from opwright.compiler.strategies.group import is_fold
+from opwright.compiler.strategies.in_place import overwritten
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.tile import Kernel, Placement, TileProgram
@@ -220,7 +221,10 @@ def _build(
     except (Unsupported, ExprError) as e:
         raise IllegalSchedule(str(e)) from None
     every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
-    return TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
+    program = TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
+    if why := overwritten(op, program):
+        raise IllegalSchedule(why)
+    return program
 
 
 def _lower(

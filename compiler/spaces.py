@@ -27,6 +27,7 @@ from opwright.compiler.strategies import (
 )
 from opwright.compiler.strategies import walk as walk_
 from opwright.compiler.strategies.group import Group, is_fold, members
+from opwright.compiler.strategies.in_place import overwritten
 from opwright.ir.expr import Expr, ExprError, Fold, call, leaf, read_parts, var, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.tile import Kernel, Placement, TileProgram
@@ -413,7 +414,10 @@ def _build(
             facts += extra
     except (Unsupported, ExprError) as e:
         raise IllegalSchedule(str(e)) from None
-    return TileProgram(op.name, tuple(kernels), tuple(placements), tuple(dict.fromkeys(facts)))
+    program = TileProgram(op.name, tuple(kernels), tuple(placements), tuple(dict.fromkeys(facts)))
+    if why := overwritten(op, program):
+        raise IllegalSchedule(why)
+    return program
 
 
 def _read_names(p: Part) -> set[str]:

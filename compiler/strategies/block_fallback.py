@@ -18,6 +18,7 @@ from opwright.compiler.normalize import Normal
 from opwright.compiler.strategies.block_math import BlockBuilder
 from opwright.compiler.strategies.fallback import kept, scan_of
 from opwright.compiler.strategies.group import before_first
+from opwright.compiler.strategies.in_place import in_place_last
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
     ONE,
@@ -45,8 +46,8 @@ Point = dict[Expr, Expr]
 
 def lower(normal: Normal) -> TileProgram:
     """The whole operator, one launch per kept tensor (one per group of recurrences)."""
+    normal, keep = in_place_last(normal, kept(normal))
     memory = Memory(normal, True, F64)
-    keep = kept(normal)
     made: list[tuple[Kernel, Placement]] = []
     done: set[str] = set()
     for t in normal.tensors:

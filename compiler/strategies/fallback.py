@@ -9,13 +9,14 @@ runs its axis in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from opwright.compiler.buffers import Memory, offset
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.normalize import Normal
 from opwright.compiler.strategies.blocking import Tile, choose, in_order
 from opwright.compiler.strategies.group import Group, before_first, is_pointwise
+from opwright.compiler.strategies.in_place import in_place_last
 from opwright.compiler.strategies.scatter import Scatter, scatter_of, scattered
 from opwright.ir.dtypes import F64
 from opwright.ir.expr import (
@@ -29,7 +30,6 @@ from opwright.ir.expr import (
     free_vars,
     minimum,
     pid,
-    read,
     read_parts,
     substitute,
     var,
@@ -49,7 +49,7 @@ def kept(normal: Normal) -> set[str]:
 
 def lower(normal: Normal) -> TileProgram:
     """The whole operator, one launch per kept tensor (one per group of recurrences)."""
-    normal, keep = _in_place_last(normal, kept(normal))
+    normal, keep = in_place_last(normal, kept(normal))
     memory = Memory(normal, True, F64)
     kernels: list[tuple[Kernel, Placement]] = []
     done: set[str] = set()
@@ -63,49 +63,6 @@ def lower(normal: Normal) -> TileProgram:
             done |= {u.name for u in group}
             kernels.append(launch(f"k{len(kernels)}", normal, memory, group, keep))
     return TileProgram(normal.op.name, tuple(k for k, _ in kernels), tuple(p for _, p in kernels))
-
-
-def _in_place_last(normal: Normal, keep: set[str]) -> tuple[Normal, set[str]]:
-    """The tensors in order, but an output that may overwrite an input after all that read it; what
-    is kept. Where outputs read what others overwrite, or one what it overwrites at other places,
-    their values go through scratch."""
-    late = [t for t in normal.tensors if t.updates and not t.recurrence]
-    overwriting = {t.name for t in late}
-    needs: dict[str, set[str]] = {}
-    order: list[Tensor] = []
-    apart: list[Tensor] = []
-    for t in late:
-        assert t.body is not None
-        body = Group(normal, (t,), frozenset(keep)).expand(t.body)
-        found = [read_parts(x) for x in walk(body) if x.op == "read"]
-        needs[t.name] = {name for name, _, _ in found}
-        own = tuple(var(a.name) for a in t.axes)
-        if any(name == t.updates and index != own for name, index, _ in found):
-            apart.append(t)
-    while late:
-        free = [
-            t
-            for t in late
-            if not any(t.updates in needs[u.name] for u in late if u is not t and u not in apart)
-        ]
-        if free:
-            order.append(free[0])
-            late.remove(free[0])
-        else:
-            apart.append(next(t for t in late if t not in apart))
-    used = {t.name for t in (*normal.op.inputs, *normal.tensors)}
-    first: list[Tensor] = []
-    for t in normal.tensors:
-        if t not in apart:
-            first += [] if t.name in overwriting else [t]
-            continue
-        name = next(n for n in (f"{t.name}_next{'_' * k}" for k in range(99)) if n not in used)
-        used.add(name)
-        copy = read(name, tuple(var(a.name) for a in t.axes), t.kind)
-        order[order.index(t)] = replace(t, body=copy)
-        first.append(replace(t, name=name, role="local", updates=None))
-        keep = keep - {t.name} | {name}
-    return Normal(normal.op, (*first, *order)), keep
 
 
 def launch(

@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.shipped import SPECS  # type: ignore[import-not-found]
 
+from opwright.compiler.block_spaces import spaces as block_spaces
 from opwright.compiler.check import check
 from opwright.compiler.elaborate import Spec, load_spec
 from opwright.compiler.normalize import normalize
+from opwright.compiler.spaces import spaces
 from opwright.compiler.stored import stored_form
+from opwright.compiler.strategies import block_fallback
 from opwright.compiler.strategies.fallback import lower
+from opwright.compiler.strategies.in_place import overwritten
 from opwright.compiler.strategies.scatter import scatter_of
 from opwright.ir.binding import bind, prepare
 from opwright.ir.dtypes import DTYPES, decode, encode
@@ -28,6 +33,7 @@ from opwright.ir.philox import philox
 from opwright.ir.reference import reference
 from opwright.ir.scalar import evaluate_scalar
 from opwright.ir.tile import row_major
+from opwright.search.space import IllegalSchedule
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 
@@ -281,15 +287,15 @@ def test_keys_that_are_data_name_a_place() -> None:
 def test_nothing_is_overwritten_before_it_is_read() -> None:
     """In the order of the launches, with every result in the memory that it updates."""
     op = spec().operator("exchanged")
-    program = lower(normalize(op))
-    memory = {t.name: t.updates or t.name for t in op.outputs}
-    written: set[str] = set()
-    for k in program.kernels:
-        read = {b.name for b in k.buffers if b.role == "in"}
-        assert not read & written
-        stored = {memory[b.name] for b in k.buffers if b.role == "out"}
-        assert len(k.buffers) == 2 or not stored & read
-        written |= stored
+    normal = normalize(op)
+    assert not overwritten(op, lower(normal))
+    assert not overwritten(op, block_fallback.lower(normal))
+    for space in (*spaces(op, 16)[1:], *block_spaces(op)[1:]):
+        with pytest.raises(IllegalSchedule, match="overwritten"):
+            space.instantiate(space.preferred()[0])
+    step = load_spec(SPECS / "optim" / "sgd_momentum.op").operator("sgd_momentum", {})
+    for space in (*spaces(step, 16), *block_spaces(step)):
+        assert not overwritten(step, space.instantiate(space.preferred()[0]))
 
 
 @pytest.mark.parametrize("name", ["paths", "between", "exchanged"])
