@@ -17,16 +17,17 @@ ACCEPTED = ("omp simd", "GCC ivdep", "GCC unroll", "unroll", "clang loop", "STDC
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """`omp parallel for`: over how many nested loops, and variables that every trip has of its
-    own."""
+    """`omp parallel for`: over how many nested loops, variables that every trip has of its own, and
+    those that trips reduce into."""
 
     loops: int = 1
     private: tuple[str, ...] = ()
+    reduced: tuple[str, ...] = ()
 
     @property
     def inner(self) -> Parallel:
         """What it says to the loop inside."""
-        return Parallel(self.loops - 1, self.private)
+        return Parallel(self.loops - 1, self.private, self.reduced)
 
 
 def parallel_loops(source: str, refuse: Refuse) -> dict[int, Parallel]:
@@ -56,13 +57,17 @@ def parallel_loops(source: str, refuse: Refuse) -> dict[int, Parallel]:
 
 def _dealt(clauses: str, line: int, refuse: Refuse) -> Parallel:
     """What the clauses of a parallel loop say."""
-    loops, private = 1, []
+    loops = 1
+    private: list[str] = []
+    reduced: list[str] = []
     for m in re.finditer(r"(\w+)\s*(?:\(([^()]*)\))?", clauses):
         word, given = m[1], m[2] or ""
         if word == "collapse" and given.strip().isdigit():
             loops = int(given)
         elif word == "private":
             private += [x.strip() for x in given.split(",")]
+        elif word == "reduction":
+            reduced += [x.strip() for x in given.partition(":")[2].split(",")]
         elif word not in CLAUSES:
             raise refuse(f"the clause {m[0].strip()} of a parallel loop", line)
-    return Parallel(loops, tuple(private))
+    return Parallel(loops, tuple(private), tuple(reduced))

@@ -156,8 +156,10 @@ class Memory(Arithmetic):
         if c.what is None:
             raise self.refuse("a value that was never assigned is stored")
         if b.role == "program":
-            if self.dealing and b.name not in self.own:
+            if (self.dealing or self.reducing) and b.name not in self.own:
                 raise self.refuse(f"the trips of a parallel loop share {b.name}")
+        elif self.reducing:
+            raise self.refuse("a parallel loop that reduces and writes")
         else:
             self.written.add(b.name)
             self.written_outside |= not self.dealing
@@ -197,7 +199,7 @@ class Memory(Arithmetic):
         if t.kind not in ("int", "uint", "real", "bool"):
             raise self.refuse(f"an array of {t}")
         label = self.k.fresh(name)
-        self.own |= {label} if self.dealing else set()
+        self.own |= {label} if self.dealing or self.reducing else set()
         b = self.k.buffer(Buffer(label, "program", dtype_of(t), tuple(shape)))
         return Pointer(b, tuple(at), ZERO)
 

@@ -63,6 +63,25 @@ class ParallelLoops(Functions):
             if v in self.env and not isinstance(self.env[v].what, Place):
                 self.env[v] = C(self.env[v].type, None)
 
+    def reducing_loop(self, c: Counter, body: list[Node], s: Node) -> None:
+        """A loop whose trips only reduce: the order in which they run changes roundings alone."""
+        deal = s.attr
+        own = {v for v, title in self.titles.items() if title in deal.private}
+        into = {v for v, title in self.titles.items() if title in deal.reduced}
+        shared = [v for v in self.moves(*body) & set(self.env) if v not in own | into]
+        if shared or deal.loops > 1 or into & own:
+            name = self.titles.get(shared[0], "a variable") if shared else "what they reduce"
+            raise self.refuse(f"trips of a parallel loop share {name}, which they assign", s.line)
+        for v in own & set(self.env):
+            self.env[v] = C(self.env[v].type, None)
+        before, self.reducing = self.reducing, True
+        self.counted_loop(c, body, s.line)
+        self.reducing = before
+
+    @abstractmethod
+    def counted_loop(self, c: Counter, body: list[Node], line: int) -> None:
+        """A loop with a counter in closed form."""
+
     def parallel_loop(self, c: Counter, body: list[Node], s: Node) -> None:
         """A dimension of the grid in the place of a loop."""
         deal = s.attr
@@ -127,4 +146,4 @@ def _parts(body: Sequence[Node]) -> list[list[Node]]:
 
 
 def _dealt(s: Node) -> bool:
-    return s.op == "for" and s.attr is not None
+    return s.op == "for" and s.attr is not None and not s.attr.reduced

@@ -256,7 +256,8 @@ class Statements(ParallelLoops):
         if s.attr is not None:
             if counter is None or len(steps) != 1:
                 raise self.refuse("a parallel loop without a counter", s.line)
-            self.parallel_loop(counter, inner, s)
+            reduces = bool(s.attr.reduced)
+            (self.reducing_loop if reduces else self.parallel_loop)(counter, inner, s)
         elif counter is None:
             self.step_by_step(s, cond, steps, inner)
         else:

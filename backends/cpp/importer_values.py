@@ -94,6 +94,7 @@ class Values:
         self.fillers: dict[Value, Any] = {}  # what loads give where they do not read
         self.hint = ""
         self.dealing = False  # inside a loop whose trips are programs
+        self.reducing = False  # inside a loop whose trips run in any order
         self.muted = False  # what is written is left to another launch
         self.written: set[str] = set()
         self.written_outside = False  # of such a loop

@@ -102,7 +102,11 @@ def test_wrong_loops_are_refuted(body):
         ("float t[4];\n#pragma omp parallel for\nfor (int64_t i = 0; i < n; i++) { t[0] = x[i];"
          " y[i] = t[0]; }", "share t", 7),
         ("float t = 0;\n#pragma omp parallel for reduction(+ : t)\n"
-         "for (int64_t i = 0; i < n; i++) t += x[i]; y[0] = t;", "reduction", 6),
+         "for (int64_t i = 0; i < n; i++) { t += x[i]; y[i] = t; }", "reduces and writes", 7),
+        ("float t = 0, u = 0;\n#pragma omp parallel for reduction(+ : t)\n"
+         "for (int64_t i = 0; i < n; i++) { t += x[i]; u += t; }", "share u", 7),
+        ("#pragma omp parallel for ordered\nfor (int64_t i = 0; i < n; i++) y[i] = x[i];",
+         "clause ordered", 5),
         ("for (int64_t b = 0; b < n; b++)\n{\n#pragma omp parallel for\n"
          "for (int64_t i = b; i < n; i++) y[i] = x[i]; }", "inside another loop", 8),
         ("#pragma omp parallel for\ny[0] = x[0];", "something else", 6),
@@ -167,6 +171,19 @@ def test_a_missing_tail_names_the_lines_of_its_stores_and_an_element():
     example = found.counterexample
     assert example["line"] == f"kernel.cpp:{line}" and example["buffer"] == "y"
     assert example["sizes"]["N"] % 4 and example["index"][0] < example["sizes"]["N"]
+
+
+def test_reductions_of_parallel_loops():
+    spec = (
+        "op mean @ 1.0 { dims N where N >= 1 input x: f32[N] output y: f32"
+        " def { y = sum[i: 0..N](x[i]) } }"
+    )
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{ float t = 0, u;\n'
+    text += "#pragma omp parallel for reduction(+:t) private(u)\n"
+    text += "for (int64_t i = 0; i < n; i++) { u = x[i]; t += u; }\ny[0] = t; }"
+    op, program = imported(spec, text, ["1"], ["x", "y", "N"], ["stride(x, 0) == 1"])
+    assert statuses(op, program) == {}
+    assert float(run(program, {"N": 7}, {"x": np.arange(1.0, 8.0)})["y"]) == 28
 
 
 def test_templates_take_numbers():
