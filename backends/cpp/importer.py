@@ -72,7 +72,7 @@ def import_program(
         buffers |= {n: b for n, b in views.items() if b is not None}
     name = bound.plan.op.partition("@")[0]
     taken = {*buffers, *(k.name for k in kernels), *(b.name for k in kernels for b in k.buffers)}
-    kernels, places = settle(kernels, taken)
+    kernels, places = settle(kernels, taken, ours is not None)
     return TileProgram(name, tuple(kernels), tuple(places), bound.facts)
 
 

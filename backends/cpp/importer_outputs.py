@@ -1,8 +1,8 @@
 """Outputs that a text also uses as memory of its own.
 
-TileIR writes an element of an output once. Where a text keeps something in an output before the
-final value goes there, that something is scratch of the program, at home in the output; where it
-accumulates in place, the whole output is scratch of the plan, copied out by a last launch.
+TileIR writes an element of an output once. Where a text uses an output as memory, the whole output
+is scratch of the plan, copied out by a last launch. What the printer keeps in an output before the
+final value goes there is scratch of the program, at home in the output.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ class _Use:
         return isinstance(self.what, Store)
 
 
-def settle(kernels: list[Kernel], taken: Iterable[str]) -> tuple[list[Kernel], list[Placement]]:
-    """Kernels that write each element of an output once, and their placements."""
+def settle(
+    kernels: list[Kernel], taken: Iterable[str], ours: bool
+) -> tuple[list[Kernel], list[Placement]]:
+    """Kernels that write each element of an output once, and their placements; only in what is
+    printed (`ours`) outputs hold scratch that is over before they are written."""
     places = [Placement() for _ in kernels]
     names = set(taken)
     outs = [b for b in dict.fromkeys(b for k in kernels for b in k.buffers) if b.role == "out"]
@@ -55,7 +58,7 @@ def settle(kernels: list[Kernel], taken: Iterable[str]) -> tuple[list[Kernel], l
         touched = [n for n, u in enumerate(uses) if u]
         if not any(_again(u) for u in uses) and len(touched) < 2:
             continue
-        home = _home(uses[touched[0]], b) if len(touched) == 1 else None
+        home = _home(uses[touched[0]], b) if ours and len(touched) == 1 else None
         label = _fresh(f"{b.name}_part", names)
         if home is not None:
             n = touched[0]

@@ -199,3 +199,41 @@ def test_narrow_conditions_are_checked_for_wrap():
     op, program = copied("for (int64_t i = 0; (int)(i + 1000000000) < 1000000000 + n; i++)"
                          " y[i] = x[i];")  # fmt: skip
     assert any(r.startswith("G2.wrap") for r in statuses(op, program))
+
+
+def spread_out(x):
+    out = np.zeros(len(x))
+    for i in range(len(x)):
+        for j in range(0, 5, 2):
+            if i + j < len(x):
+                out[i + j] += x[i + j]
+    return out
+
+
+def some(x):
+    out = np.zeros(len(x))
+    out[::3] += x[::3]
+    return out
+
+
+MEMORY = [  # an output that is used as memory: written again, in part, where others read
+    ("for (int64_t i = 0; i < n; ++i) for (int j = 0; j <= 4; j += 2)"
+     " if (i + j < n) y[i + j] += x[i + j];", spread_out),
+    ("for (int64_t i = 0; i < n; i += 3) y[i] += x[i];", some),
+    ("for (int64_t i = 0; i < n; i++) y[i] = x[i];"
+     " for (int64_t i = 0; i < n; i++) y[i] *= 2; y[0] += 1;",
+     lambda x: np.concatenate([2 * x[:1] + 1, 2 * x[1:]])),
+    ("for (int64_t i = 0; i <= n; i++) y[0] += 1;",
+     lambda x: np.concatenate([[len(x) + 1.0], 0 * x[1:]])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body, wanted", MEMORY)
+def test_outputs_are_memory(body, wanted):
+    spec = COPY.replace("dims N", "dims N where N >= 1")
+    text = f'extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{\n'
+    text += f"for (int64_t z = 0; z < n; z++) y[z] = 0;\n{body} }}"
+    op, program = imported(spec, text, ["1"], ["x", "y", "N"], FLAT)
+    assert statuses(op, program) == {}
+    x = RNG.standard_normal(11)
+    np.testing.assert_allclose(run(program, {"N": 11}, {"x": x})["y"], wanted(x))
