@@ -116,7 +116,7 @@ def plan_of(folder: Path) -> dict[str, object]:
     """candidate.json as it is; what is wrong with it is for the gates to say."""
     try:
         found = json.loads((folder / "candidate.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

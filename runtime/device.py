@@ -105,8 +105,12 @@ class Launcher:
             grid = tuple(max(int(g(env)), 0) for g in launch.grid)
             args = [a if isinstance(a, str) else a(env) for a in launch.args]
             if all(grid):
-                kernel = getattr(self.module, launch.kernel)[grid]
-                launches.append((kernel, args, {**launch.const, **launch.options}))
+                kernel = getattr(self.module, launch.kernel)
+                if interpreting():
+                    from .interpreter import declared
+
+                    args = [declared(kernel, n, a) for n, a in enumerate(args)]
+                launches.append((kernel[grid], args, {**launch.const, **launch.options}))
         scratch = [
             (s.name, [max(int(n(env)), 0) for n in s.shape], s.element, s.zero)
             for s in self.variant.scratch

@@ -7,6 +7,23 @@ from typing import Any
 _DONE: list[bool] = []
 
 
+def declared(kernel: Any, position: int, value: Any) -> Any:
+    """A real number in the type that the kernel declares: devices convert what they are given, the
+    interpreter hands a Python number on, which has no methods of a scalar."""
+    if not isinstance(value, float):
+        return value
+    import numpy as np
+    import triton.language as module
+    from triton.runtime.interpreter import TensorHandle
+
+    tl: Any = module
+    handle: Any = TensorHandle
+    kind = kernel.fn.__annotations__.get(kernel.arg_names[position], tl.float32)
+    kind = getattr(tl, kind.rpartition(".")[2]) if isinstance(kind, str) else kind
+    stored = np.float64 if kind == tl.float64 else np.float32
+    return tl.tensor(handle(np.array([value], stored), kind), kind)
+
+
 def correct_the_interpreter() -> None:
     """It cuts floats to bf16, and reads the bits of one as an integer when it is widened to f64;
     devices round to the nearest and widen the value. It also spreads a truth value over a tile as

@@ -45,6 +45,7 @@ def run(
         library = engine.default_family()
     else:
         library = engine.family(library_name)
+    engine.dispatcher.levels()  # RuntimeError where nothing can run here
     results = []
     for case in load(engine.folder):
         inputs, given, binding = arguments(engine, library, case)

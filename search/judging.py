@@ -50,6 +50,7 @@ from opwright.verify.numeric import (
 from opwright.verify.policy import tested_instead
 from opwright.verify.sizes import WORKLOAD_LIMITS, Limits
 
+LARGEST_REST = 32  # of a block all of whose rests are tested
 APART = 8  # sizes of a program's own that are tested
 # said in every record of something that was executed
 CONFINED = "run in a killable process of the same user, which is no security boundary"
@@ -175,6 +176,8 @@ class Judge:
 
     def _numeric(self, job: Job, plan: Plan, built: Built, subject: str) -> Numeric:
         cases = [*self.cases, *self._own_sizes(job.program)]
+        if job.given is not None:
+            cases += self._remainders(job.program)
         watched = job.given is not None and any(r.status != "PROVED" for r in job.given.records)
         guarded = GUARDED if self.options.guarded or watched else ()
         layouts = ("rows", "gapped", *guarded)
@@ -223,6 +226,24 @@ class Judge:
                     ).cases
                 self._variants[key] = tuple(c for c in cases if self._has_reference(c))
             return self._variants[key]
+
+    def _remainders(self, program: TileProgram) -> list[Case]:
+        """Cases with every rest of a small block in every dim: a text that a person wrote may treat
+        each apart."""
+        blocks = [n for n in edges(program) or self.blocks if n <= LARGEST_REST]
+        rests = range(1, max(blocks, default=0) + 2)
+        facts = tuple(f for f in program.facts if not strided(f))
+        with self._lock:
+            made = generate(
+                self.op,
+                self.options.seed + 3,
+                0,
+                facts=facts,
+                families=("normal", "uniform"),
+                specials=False,
+                exactly=[(s, n) for n in rests for s in self.op.sizes],
+            )
+            return [c for c in made.cases if self._has_reference(c)]
 
     def bound(self, case: Case) -> Mapping[str, Bound]:
         """Reference values of a case, computed once."""

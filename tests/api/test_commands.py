@@ -302,6 +302,9 @@ def test_verify_bad_paths(spec: Path, candidate: Path, tmp_path: Path) -> None:
     done = opwright("verify", spec, candidate)
     assert done.returncode == 2
     assert "candidate.json:1:2" in done.stderr
+    (candidate / "candidate.json").write_text("[" * 100_000)
+    done = opwright("verify", spec, candidate)
+    assert done.returncode == 2 and "nested too deeply" in done.stderr
 
 
 def test_bench_a_package(compiled: dict[str, Any]) -> None:

@@ -107,6 +107,18 @@ def test_a_fault_is_refused_for_what_it_is(op: Operator, tmp_path: Path, name: s
     ]
 
 
+def test_every_rest_of_a_small_block_is_tried(op: Operator, tmp_path: Path) -> None:
+    whole = KERNEL[: KERNEL.rindex("  for (int64_t j")] + "  for (int64_t i = 0; i < N; i += 7) {\n"
+    for k in range(7):
+        inside = f"i + {k} < N{' - 1' if k == 5 else ''}"
+        at = f"pid0 * N + i + {k}"
+        whole += f"    if (i + {k} < N) y[{at}] = ({inside}) ? x[{at}] - s / (float)N : 0.0f;\n"
+    right = whole.replace(" - 1) ?", ") ?")
+    assert verified(op, tmp_path, right + "  }\n}\n", PLAN).gate("G6") == "TESTED"
+    verdict = verified(op, tmp_path, whole + "  }\n}\n", PLAN)
+    assert [verdict.gate(g) for g in ("G2", "G3", "G6")] == ["PROVED", "PROVED", "REFUTED"]
+
+
 @pytest.mark.parametrize(
     ("new", "words"),
     [
