@@ -20,7 +20,7 @@ from opwright.ir.delinearize import seen_flat
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
-from opwright.ir.tile import Atomic, Check, Store, TileProgram, statements
+from opwright.ir.tile import Atomic, Check, Def, Store, TileProgram, statements
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 from opwright.verify.policy import Breach, policy_records, precision_records
@@ -233,6 +233,7 @@ def _foreign(
     plain = _understood(_prove(program, context, subject), subject)
     if not _weak(plain) or c.plan.backend != "triton":
         return plain
+    plain = _flattened(c, bound, program, context, subject, plain)
     if not any(_about_poison(r) for r in plain if r.status != "PROVED"):
         return plain
     filled, _ = read_back(c, bound, zero_fill=True)
@@ -240,6 +241,32 @@ def _foreign(
         return plain
     assumed = assuming(_understood(_prove(filled, context, subject), subject), plain, filled)
     return assumed if _rank(assumed) > _rank(plain) else plain
+
+
+def _flattened(
+    c: Candidate,
+    bound: BoundPlan,
+    program: TileProgram,
+    context: Context,
+    subject: str,
+    plain: list[Record],
+) -> list[Record]:
+    """The same with dense buffers as one axis, where an index that was read out of addresses was
+    not shown to be in bounds: better, or what there was."""
+    open_ = {r.id.rpartition(".")[2] for r in plain if r.status == "UNKNOWN" and ".bounds." in r.id}
+    touched: set[str] = set()
+    for s in (s for k in program.kernels for s in statements(k.body)):
+        if isinstance(s, (Store, Atomic)) and s.name in open_:
+            touched.add(s.buffer.name)
+        elif isinstance(s, Def) and s.value.op == "load" and s.value.name in open_:
+            touched.add(s.value.attr.buffer.name)
+    if not touched or any(r.status == "REFUTED" for r in plain):
+        return plain
+    flat, _ = read_back(c, bound, flat=sorted(touched))
+    if flat is None or _same(flat, program):
+        return plain
+    found = _understood(_prove(flat, context, subject), subject)
+    return found if _rank(found) > _rank(plain) else plain
 
 
 def _about_poison(r: Record) -> bool:

@@ -7,7 +7,7 @@ rebuilt operation by operation. An operation that is not known refuses with its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from opwright.backends.triton.frontend import to_ttir_many
 from opwright.backends.triton.importer_axes import Axes, plain
@@ -24,7 +24,7 @@ from opwright.backends.triton.importer_values import (
     Tile,
 )
 from opwright.backends.triton.ttir import Function, Op, Type, is_text, parse
-from opwright.ir.delinearize import split_accesses, stated_values
+from opwright.ir.delinearize import flat_view, split_accesses, stated_values
 from opwright.ir.dtypes import BOOL, dtype
 from opwright.ir.expr import Expr, call, const, leaf, leaves, substitute, toreal
 from opwright.ir.launch import Argument, BoundLaunch, BoundPlan, ImportRefusal, Scalar
@@ -41,12 +41,18 @@ OPAQUE = ("arith.remf", "tt.mulhiui", "tt.bitcast", "arith.bitcast")
 
 
 def import_program(
-    source: str, bound: BoundPlan, file: str, *, zero_fill: bool = False
+    source: str,
+    bound: BoundPlan,
+    file: str,
+    *,
+    zero_fill: bool = False,
+    flat: Collection[str] = (),
 ) -> TileProgram:
     """The program of a Triton candidate; ImportRefusal names what is not understood, and where.
 
     With `zero_fill`, masked-off lanes of a load without `other` hold 0 and the program says that
-    it assumes so; without it they are poison.
+    it assumes so; without it they are poison. Dense buffers in `flat` are seen as one axis,
+    whatever their offsets look like.
     """
     functions = []
     if is_text(file):
@@ -59,27 +65,34 @@ def import_program(
         if not found:
             raise ImportRefusal(f"TTIR has no function {launch.kernel}", file)
         functions.append(found[0])
-    return import_functions(functions, bound, file, zero_fill=zero_fill)
+    return import_functions(functions, bound, file, zero_fill=zero_fill, flat=flat)
 
 
 def import_functions(
-    functions: list[Function], bound: BoundPlan, file: str, *, zero_fill: bool = False
+    functions: list[Function],
+    bound: BoundPlan,
+    file: str,
+    *,
+    zero_fill: bool = False,
+    flat: Collection[str] = (),
 ) -> TileProgram:
     """The same of functions that were read before, one for each launch."""
-    flat: dict[str, Buffer] = {}
     known = stated_values(bound.facts)
+    wanted = {n: flat_view(bound.buffers[n], (), known) for n in flat}
+    fixed = {n: b for n, b in wanted.items() if b is not None}
+    views = dict(fixed)
     while True:
         made = [
-            _Importer(file, launch, bound, known, flat, zero_fill).kernel(f, name)
+            _Importer(file, launch, bound, known, views, zero_fill).kernel(f, name)
             for f, launch, name in zip(functions, bound.launches, _names(bound), strict=True)
         ]
-        again = _views(bound, [m.offsets for m in made])
-        if again == flat:
+        again = _views(bound, [m.offsets for m in made]) | fixed
+        if again == views:
             break
-        if flat:
+        if views != fixed:
             raise ImportRefusal("offsets that split in no one way", file)
-        flat = again
-        if all(b == bound.buffers[n] for n, b in flat.items()):
+        views = again
+        if all(b == bound.buffers[n] for n, b in views.items()):
             break
     assumes = tuple(dict.fromkeys(a for m in made for a in m.assumes))
     kernels = tuple(m.made for m in made)

@@ -21,6 +21,8 @@ from opwright.ir.launch import bind_plan
 from opwright.ir.normal import normal_form
 from opwright.ir.op import Operator
 from opwright.ir.tile import Check, TileProgram, statements
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
 
 COUNT = int(os.environ.get("OPWRIGHT_RANDOM_PROGRAMS", "25"))
 BATCH = 25  # programs that one process compiles
@@ -79,6 +81,16 @@ def test_a_number_that_memory_narrows_needs_no_check():
         assert normal_form(found) == normal_form(program)
         checks = [s for k in found.kernels for s in statements(k.body) if isinstance(s, Check)]
         assert not any(leaves(s.cond, "value") for s in checks)
+
+
+def test_dense_buffers_are_seen_as_one_axis_on_request():
+    op = row_sum()
+    program = list(first_of_spaces(op))[1]
+    bound = bind_plan(make_plan(program, op, "sm_90"), op)
+    found = import_program(print_for(program, op), bound, "kernel.py", flat=["x"])
+    (x,) = (b for b in found.buffers() if b.name == "x")
+    assert len(x.shape) == 1
+    assert {r.status for r in safety(found, Context.of(op))} == {"PROVED"}
 
 
 def test_different_programs_read_back_as_different_ones():
