@@ -241,7 +241,8 @@ def _observed(
             found = call(case, views)
         except failures as e:
             return Observation(failure=str(e))
-        return Observation({t.name: np.ascontiguousarray(found[t.name]) for t in op.outputs})
+        # a number stays one: ascontiguousarray would make an axis
+        return Observation({t.name: np.array(found[t.name], order="C") for t in op.outputs})
 
     return run
 
