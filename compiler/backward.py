@@ -19,7 +19,7 @@ from opwright.compiler.elaborate import Spec, written_gradient
 from opwright.compiler.spec_text import spec_text
 from opwright.grammar import ast
 from opwright.ir.expr import ExprError
-from opwright.ir.op import Operator, show_operator
+from opwright.ir.op import Operator, Workload, show_operator
 from opwright.search.run import Budget
 
 PREFIX = "d_"  # of gradients, as the language names them
@@ -62,7 +62,17 @@ def backward_operator(
     except ValueError:
         text = show_operator(g)
     digest = "sha256:" + hashlib.sha256(f"{op.digest}\n{text}".encode()).hexdigest()
-    return replace(g, digest=digest), text
+    return replace(g, digest=digest, workloads=_workloads(g, op)), text
+
+
+def _workloads(g: Operator, op: Operator) -> tuple[Workload, ...]:
+    """The operator's own, with its distributions of what the gradient takes as well."""
+    if g.workloads or set(g.sizes) != set(op.sizes):
+        return g.workloads
+    names = {t.name for t in g.inputs}
+    return tuple(
+        replace(w, values={n: v for n, v in w.values.items() if n in names}) for w in op.workloads
+    )
 
 
 def roles(g: Operator, op: Operator) -> tuple[tuple[str, str], ...]:
