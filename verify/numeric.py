@@ -425,6 +425,7 @@ class _Gate:
     def __init__(self, op: Operator, subject: str) -> None:
         self.op, self.subject = op, subject
         self.done: list[tuple[Case, str]] = []
+        self.filled = False  # some output had an element
         self.error = {t.name: 0.0 for t in op.outputs}
         self.basis = {t.name: "" for t in op.outputs}
         self.unclear = 0
@@ -472,6 +473,7 @@ class _Gate:
                     {**where, "output": t.name},
                 )
         self.runs_twice += seen.again is not None
+        self.filled |= any(a.size for a in seen.outputs.values())
         self.done.append((case, layout))
 
     def records(self, notes: Sequence[str]) -> list[Record]:
@@ -503,8 +505,9 @@ class _Gate:
         found.append(("inputs", f"unchanged on {len(self.done)} calls"))
         if self.runs_twice:
             found.append(("determined", f"equal bits with other garbage, {self.runs_twice} cases"))
-        if not ordinary:
-            return [Record("G6.error", "G6", "UNKNOWN", "only corner values ran", self.subject)]
+        if not ordinary or not self.filled:
+            why = "only corner values ran" if self.filled else "only calls without elements ran"
+            return [Record("G6.error", "G6", "UNKNOWN", why, self.subject)]
         return [Record(f"G6.{n}", "G6", "TESTED", r, self.subject) for n, r in found]
 
 

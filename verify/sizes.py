@@ -326,7 +326,7 @@ class Sampler:
                 if len(found) < count:
                     v = 2 * n + n // 2 + 1 if far else n + 1
                     drawn = self.beside(s, v) or self.draw({s: v}, tries=40)
-                    if drawn is not None:
+                    if drawn is not None and 0 not in drawn[0].values():
                         found.append(drawn)
         return found
 
@@ -334,12 +334,19 @@ class Sampler:
         self, name: str, v: int, small: Sequence[int] = (1, 1, 1, 2, 3, 5, 8, 16)
     ) -> tuple[dict[str, int], Params] | None:
         """A draw with this extent and small ones beside it, none of them empty."""
+        few = {s: self._few(s, small) for s in self.op.sizes if s != name}
         for _ in range(40):
-            others = {s: self.rng.choice(small) for s in self.op.sizes if s != name}
+            others = {s: self.rng.choice(values) for s, values in few.items()}
             found = self._complete({**others, name: v})
             if found is not None and self.legal(*found) and self.fits(*found):
                 return found
         return None
+
+    def _few(self, size: str, small: Sequence[int]) -> Sequence[int]:
+        """Those of a few small extents that a dim's own facts allow, else its least ones."""
+        own = [f for f in self.facts if {x.attr for x in leaves(f, "size", "param")} == {size}]
+        allowed = [v for v in small if all(self._true(f, {size: v}) for f in own)]
+        return allowed or [v for v in self.pools[size] if v][:3] or [1]
 
 
 def _z3_constant(z3: Any, value: Number) -> Any:

@@ -349,3 +349,13 @@ def test_one_case_lies_far_below_zero():
         op = elaborate(parse(text + body, "s.op"), None, filename="s.op", source=text + body)
         low = [c for c in generate(op, 1, 4).cases if c.family == "low"]
         assert len(low) == found and all(c.inputs["x"].max() < -100 for c in low)
+
+
+def test_sizes_that_facts_fix_do_not_empty_the_others() -> None:
+    op = ops.row_sum()
+    rows, columns = op.sizes
+    facts = [call("eq", size(columns), 64)]
+    made = generate(op, 0, 8, (32,), Limits(elements=1 << 13), facts, beyond=(32,))
+    full = [c for c in made.cases if all(x.size for x in c.inputs.values())]
+    assert max(c.sizes[rows] for c in full) > 32
+    assert all(c.sizes[columns] == 64 for c in made.cases)

@@ -38,6 +38,18 @@ def test_an_honest_candidate_is_tested(of: str) -> None:
     assert 0 <= found.error <= 1
 
 
+def test_calls_without_elements_say_nothing() -> None:
+    op = ops.scaled("f32")
+    empty = [c for c in generate(op, 0, count=10).cases if not c.inputs["x"].size]
+    assert empty
+    found = numeric(
+        op, empty, runs.runner(op, runs.scaled), lambda c: bounds(op, c, runs.scaled_reference)
+    )
+    assert [(r.status, r.reason) for r in found.records] == [
+        ("UNKNOWN", "only calls without elements ran")
+    ]
+
+
 def _f32_sum(views: Mapping[str, Any], frame: Frame) -> None:
     total = np.zeros(views["x"].shape[0], np.float32)
     for column in decode(views["x"], frame.slot("x").dtype).astype(np.float32).T:
