@@ -7,7 +7,7 @@ place where the direct form would cancel; infinities and NaN give what the funct
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,11 +47,18 @@ class BlockBuilder(Builder):
 
     `ragged` are the conditions under which lanes lie in their range; a load keeps those of the
     axes that it varies over. `ranges` holds half-open ranges of loop variables and program indices;
-    `params` are those of the operator.
+    `params` are those of the operator, `bound` the indices of its folds: no loop takes their names.
     """
 
-    def __init__(self, name: str, grid: tuple[ExprLike, ...], params: Iterable[Param] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        grid: tuple[ExprLike, ...],
+        params: Iterable[Param] = (),
+        bound: Collection[str] = (),
+    ) -> None:
         super().__init__(name, grid, "lane")
+        self.bound = bound
         self.params = {p.name: p.dtype for p in params}
         self.ragged: set[Expr] = set()
         self.ranges: dict[Expr, tuple[Expr, Expr]] = {}
@@ -128,6 +135,8 @@ class BlockBuilder(Builder):
             self.ranges[v] = lift(lo), lift(hi)
             return body(v, *state)
 
+        while name in self.bound:
+            name = f"{name}_at"
         return super().loop(name, lo, hi, step, inits, known)
 
     def kernel(self) -> Kernel:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.strategies.block_math import BlockBuilder
-from opwright.compiler.strategies.group import Group, inline
+from opwright.compiler.strategies.group import Group, bound_names, inline
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
     ONE,
@@ -86,7 +86,9 @@ class Tiles:
         if len(dims) > 3:
             raise Unsupported("there are more axes than a grid has dimensions")
         self.facts += [call("le", d, SMALL_GRID) for d in dims[1:]]
-        self.b = BlockBuilder(self.name, tuple(dims) or (ONE,), self.group.normal.op.params)
+        normal = self.group.normal
+        bound = bound_names(normal)
+        self.b = BlockBuilder(self.name, tuple(dims) or (ONE,), normal.op.params, bound)
         self.e = Evaluator(self.b, self.group.normal.op, self.resolve, self.real)
         self.point: dict[str, Expr] = {}
         for a, i in points:

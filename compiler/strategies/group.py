@@ -118,11 +118,16 @@ def before_first(normal: Normal, names: Collection[str], u: Tensor, e: Expr) -> 
     return rebuild(e, tuple(before_first(normal, names, u, a) for a in e.args))
 
 
-def free_name(normal: Normal, name: str) -> str:
-    """A name for a loop that no fold binds: what is put into a fold may speak of the loop."""
+def bound_names(normal: Normal) -> frozenset[str]:
+    """The indices that some fold binds."""
     bodies = [t.body for t in normal.tensors if t.body is not None]
     folds = [Fold(x) for e in bodies for x in walk(e) if x.op == "fold"]
-    bound = {b for f in folds for b in f.binders}
+    return frozenset(b for f in folds for b in f.binders)
+
+
+def free_name(normal: Normal, name: str) -> str:
+    """A name for a loop that no fold binds: what is put into a fold may speak of the loop."""
+    bound = bound_names(normal)
     while name in bound:
         name = f"{name}_at"
     return name

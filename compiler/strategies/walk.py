@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
 from opwright.compiler.strategies import bounds
-from opwright.compiler.strategies.group import inline
+from opwright.compiler.strategies.group import free_name, inline
 from opwright.compiler.strategies.streams import Form, column_of, split
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
@@ -166,7 +166,7 @@ class _Emitter:
             self.e.leave()
             return out
 
-        return self.b.loop(hint, lo, hi, step, state, inner)
+        return self.b.loop(free_name(self.group.normal, hint), lo, hi, step, state, inner)
 
     def spread(self, v: Value, *axes: Axis) -> Value:
         missing = [a for a in axes if a not in v.axes]
@@ -188,7 +188,8 @@ class _Emitter:
                 self.e.leave()
                 return
             a = axes[len(at)]
-            self.b.loop(a.name, ZERO, a.hi, 1, (), lambda v: nest({**at, var(a.name): v}))
+            name = free_name(self.group.normal, a.name)
+            self.b.loop(name, ZERO, a.hi, 1, (), lambda v: nest({**at, var(a.name): v}))
 
         nest({var(a.name): pid(1 + k) for k, a in enumerate(axes[:2])})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from support.shipped import SPECS
 from opwright.compiler.autodiff import gradient
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.elaborate import elaborate, load_spec
+from opwright.compiler.spaces import spaces as cpu_spaces
 from opwright.grammar.parser import parse
 from opwright.ir.interpreter import run
 from opwright.ir.op import Operator
@@ -281,3 +283,21 @@ def test_rows_that_several_programs_share(name):
                 np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-12)
         ran += 1
     assert ran
+
+
+@pytest.mark.parametrize("names", [("start", "part"), ("n0", "depth"), ("row", "left")])
+def test_indices_may_have_names_of_loops(names):
+    text = HEAD % CASES["weighted"]
+    for old, new in zip(("j", "d"), names, strict=True):
+        text = re.sub(rf"\b{old}\b", new, text)
+    op = elaborate(parse(text, "streamed.op"), "streamed", filename="streamed.op", source=text)
+    given = {"bounded": True, "reach": 5}
+    along = [s for s in cpu_spaces(op, 8) if s.name == "walk"]
+    made = [*programs(op), *(s.instantiate(s.preferred()[0]) for s in along)]
+    assert len(made) > 2
+    for program in made:
+        for sizes in SIZES[:2]:
+            arrays = values(op, sizes)
+            got = run(program, sizes, arrays, given)
+            for n, want in reference(op, arrays, given, {}).items():
+                np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-9)
