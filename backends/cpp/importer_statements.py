@@ -30,6 +30,7 @@ from opwright.backends.cpp.importer_structure import (
 )
 from opwright.backends.cpp.importer_trips import Trip, stays
 from opwright.backends.cpp.importer_values import WIDE, C, Place, Pointer, dtype_of
+from opwright.backends.cpp.policy import FENCE
 from opwright.ir.dtypes import BOOL
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves
 from opwright.ir.tile import Value
@@ -67,7 +68,7 @@ class Statements(ParallelLoops):
         elif s.op == "do":
             self.do_loop(s)
         elif s.op == "asm":
-            if not s.attr.replace("volatile", "").startswith('asm("":'):
+            if not FENCE.fullmatch(s.attr.rstrip(";")):
                 raise self.refuse("inline assembly")
         elif s.op in ("block", "group"):
             self.block(statements(s))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from opwright.ir.launch import ImportRefusal
 
@@ -82,6 +83,8 @@ FORBIDDEN = {
     ),
     **dict.fromkeys("_Pragma __has_include import module co_await co_yield".split(), "directives"),
 }
+# an optimiser must keep such values in registers; nothing is executed
+FENCE = re.compile(r'asm(?:volatile)?\(""(?::"\+\w+"\(\w+\)(?:,"\+\w+"\(\w+\))*)\)')
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\f\v]+)|(?P<newline>\n)|(?P<comment>//[^\n]*|/\*.*?\*/)"
     r'|(?P<raw>(?:u8|[uUL])?R"[^ ()\\\n]*\()'
@@ -186,13 +189,21 @@ class _Reader:
 
     # -- rules ----------------------------------------------------------------------------------
 
+    def is_fence(self, n: int) -> bool:
+        """Whether tokens from n on are `asm("" : "+x"(v), ...);`: no instruction, and operands that
+        keep their values."""
+        rest = iter(self.tokens[n:])
+        said = "".join(t.text for t in takewhile(lambda t: t.text != ";", rest))
+        return FENCE.fullmatch(said) is not None
+
     def words(self) -> None:
         for n, t in enumerate(self.tokens):
             if t.kind != "word":
                 continue
             before = self.tokens[n - 1].text if n else ""
             if t.text in FORBIDDEN and before not in (".", "->"):
-                self.fault(t.line, f"{t.text}: {FORBIDDEN[t.text]}")
+                if not self.is_fence(n):
+                    self.fault(t.line, f"{t.text}: {FORBIDDEN[t.text]}")
             elif t.text == "extern":
                 after = self.tokens[n + 1] if n + 1 < len(self.tokens) else t
                 if after.text != '"C"':

@@ -35,6 +35,31 @@ def test_right_text() -> None:
     assert breaches(RIGHT) == []
 
 
+def fenced(text: str) -> list[tuple[int, str]]:
+    return breaches(
+        RIGHT.replace("const int64_t end", f"float a = 1, b = 2; {text} const int64_t end")
+    )
+
+
+def test_fences_that_keep_their_values() -> None:
+    assert fenced('asm("" : "+x"(a));') == fenced('asm volatile("" : "+x"(a), "+x"(b));') == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'asm("" : "=x"(a));',  # what it holds afterwards is anything
+        'asm("nop" : "+x"(a));',
+        'asm("" : "+x"(a) : : "memory");',
+        'asm("" : "+x"(a) : "x"(b));',
+        'asm("" "int3" : "+x"(a));',
+        'asm("" : "+x"(twice(a)));',
+    ],
+)
+def test_other_assembler(text: str) -> None:
+    assert [what for _, what in fenced(text)] == ["asm: assembler"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -8,7 +8,9 @@ from support.shipped import SPECS
 
 from opwright.backends.cpp.run import Library
 from opwright.compiler.autodiff import gradient
+from opwright.compiler.candidates import printed
 from opwright.compiler.elaborate import elaborate, load_spec
+from opwright.compiler.importing import static_gates
 from opwright.compiler.normalize import normalize
 from opwright.compiler.spaces import partition, spaces, walked
 from opwright.compiler.strategies import bounds
@@ -90,6 +92,15 @@ def test_rows_of_a_walk_mean_the_spec(bounded: bool) -> None:
     space = walk_space(op)
     for schedule in space.preferred()[:2]:
         outcome(op, schedule, space, bounded=bounded)
+
+
+def test_printed_text_that_pins_registers_is_proved() -> None:
+    op = operator("o: f32[B, M, D], t: f32[B, M]", WEIGHTED)
+    space = walk_space(op)
+    program = space.instantiate(space.preferred()[0].changed("pin", True))
+    candidate = printed(program, op, "x86-64-v3")
+    assert "asm(" in candidate.source
+    assert {r.status for r in static_gates(candidate, op).records} == {"PROVED"}
 
 
 def test_entries_without_a_bound() -> None:
