@@ -13,7 +13,7 @@ from opwright.compiler.elaborate import elaborate
 from opwright.grammar.parser import parse
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, dtype
-from opwright.ir.expr import call, const, evaluate, param, read, reduction, size, var
+from opwright.ir.expr import call, const, evaluate, param, read, reduction, size, toreal, var
 from opwright.ir.op import OpAxis, Operator, Param, Tensor, Workload
 from opwright.verify import memory
 from opwright.verify.draw import draw_inputs, holds
@@ -359,3 +359,23 @@ def test_sizes_that_facts_fix_do_not_empty_the_others() -> None:
     full = [c for c in made.cases if all(x.size for x in c.inputs.values())]
     assert max(c.sizes[rows] for c in full) > 32
     assert all(c.sizes[columns] == 64 for c in made.cases)
+
+
+def test_an_empty_result_of_a_large_definition_is_no_work() -> None:
+    """What does not depend on the extent that is 0 is not evaluated to see whether it overflows."""
+    i, j = (OpAxis(n, const(0), size(n.upper())) for n in "ij")
+    x = Tensor("x", dtype("f32"), (OpAxis("a", const(0), size("J")),), None, "input")
+    total = reduction(
+        "sum",
+        ("p", "q", "r"),
+        ((const(0), size("J")),) * 3,
+        read("x", (var("p"),), "real")
+        * read("x", (var("q"),), "real")
+        * read("x", (var("r"),), "real")
+        * toreal(var("i")),
+    )
+    y = Tensor("y", dtype("f32"), (i, j), total, "output")
+    facts = (call("eq", size("I"), 0), call("le", 1000, size("J")), call("le", size("J"), 1001))
+    op = Operator("none", "1.0", None, {}, ("I", "J"), {}, (), facts, (x,), (y,))
+    made = generate(op, 0, 2, (), Limits(4096), (), ("extreme",), specials=False)
+    assert {c.sizes["I"] for c in made.cases} == {0}
