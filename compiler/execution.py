@@ -158,7 +158,7 @@ class _Cases:
             beyond=near,
         )
         out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
-        for case in (*made.cases, *_turned(op, own.cases)):
+        for case in (*made.cases, *_small(op, made.cases), *_turned(op, own.cases)):
             try:
                 out.bound(case)
             except InputError as e:
@@ -220,6 +220,24 @@ def _turned(op: Operator, cases: Sequence[Case]) -> Iterator[Case]:
         inputs = {**case.inputs, **turned}
         if not holds(op, inputs, case.sizes, case.params):
             yield replace(case, name=f"{case.name}.turned", inputs=inputs)
+
+
+def _small(op: Operator, cases: Sequence[Case]) -> Iterator[Case]:
+    """A case with numbers of a thousandth: what is added to keep a divisor from zero shows."""
+    real = [t for t in op.inputs if t.dtype.kind == "real"]
+    wide = all(t.dtype.exponent >= 8 for t in (*real, *op.outputs) if t.dtype.kind == "real")
+    if not real or not wide:
+        return  # a product of such numbers may be below the least one of the type
+    for case in cases:
+        if case.family == "normal" and all(case.inputs[t.name].size for t in real):
+            scaled = {
+                t.name: encode(decode(case.inputs[t.name], t.dtype) * 2.0**-10, t.dtype)
+                for t in real
+            }
+            inputs = {**case.inputs, **scaled}
+            if not holds(op, inputs, case.sizes, case.params):
+                yield replace(case, name=f"{case.name}.small", inputs=inputs)
+            return
 
 
 Arrays = Mapping[str, NDArray[Any]]

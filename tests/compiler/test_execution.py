@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from support.operators import row_sum
 
-from opwright.compiler.execution import _Cases, _turned
+from opwright.compiler.execution import _Cases, _small, _turned
 from opwright.ir.tile import TileProgram
 from opwright.verify.inputs import generate
 
@@ -29,3 +29,11 @@ def test_one_sorted_row_is_tried_in_both_orders():
             assert np.array_equal(one.inputs["x"], other.inputs["x"][:, ::-1])
             seen += 1
     assert seen
+
+
+def test_small_numbers_are_tried_where_their_type_has_room_for_products():
+    op = row_sum()
+    made = generate(op, 0, 6).cases
+    (small,) = _small(op, made)
+    plain = next(c for c in made if c.family == "normal" and c.inputs["x"].size)
+    assert np.array_equal(small.inputs["x"] * 1024, plain.inputs["x"])
