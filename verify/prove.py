@@ -142,7 +142,12 @@ class Prover:
         t = self.terms
         if goal is YES or t.implied(facts, goal):
             return self._reached(facts, goal)
-        answer = self.asker.ask([*facts, t.no(goal)])
+        # with products one dimension is asked after the other: each is a smaller question
+        apart = goal.op == "and" and bool(self.asker.products([goal, *facts]))
+        for part in goal.args if apart else (goal,):
+            answer = self.asker.ask([*facts, t.no(part)])
+            if answer.result != "unsat":
+                break
         if answer.result == "unsat":
             return self._reached(facts, goal)
         o.answer = answer

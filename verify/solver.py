@@ -16,7 +16,7 @@ from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
 LEMMA_PAIRS = 60  # of products that share a factor, per question
 EXACT_QUESTION = 10.0  # seconds for a question with products as they are, on a busy machine
-EXACT_RESOURCES = 1_500_000  # its share of the resource limit, which does not depend on load
+EXACT_RESOURCES = 4_000_000  # its share of the resource limit, which does not depend on load
 EXACT_SECONDS = 6.0  # of processor time for all of them
 
 
