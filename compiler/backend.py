@@ -143,9 +143,11 @@ def ships(result: SearchResult) -> list[tuple[str, Choice]]:
 
 
 def refusal(op: Operator, result: SearchResult) -> Refused:
-    """Why nothing ships: the reasons of the first candidates."""
-    reasons = [f"{r['schedule']}: {r['status']}: {r['reason']}" for r in result.table]
-    message = f"{op.name}: no candidate passed the gates\n" + "\n".join(reasons[:8])
+    """Why nothing ships: the reasons of the first candidates that failed."""
+    bad = [r for r in result.table if r["status"] != "ok"]
+    reasons = [f"{r['schedule']}: {r['status']}: {r['reason']}" for r in bad]
+    missing = "no candidate" if result.baseline is None else "no candidate that takes every call"
+    message = f"{op.name}: {missing} passed the gates\n" + "\n".join(reasons[:8])
     return Refused(message, "read the reasons above; `opwright show` prints them")
 
 

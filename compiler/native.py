@@ -141,8 +141,8 @@ class Native:
             )
             if effort.searched is not None and not result.stopped:
                 effort.searched(result)
-            if result.baseline is None:
-                raise refusal(op, result)
+            if result.baseline is None or result.baseline.program.facts:
+                raise refusal(op, result)  # what takes every call is not among what passed
             chosen = ships(result)
             with _builds() as pool:
                 texts = [self._texts(op, c, pool) for _, c in chosen]

@@ -143,8 +143,10 @@ class Prover:
         if goal is YES or t.implied(facts, goal):
             return self._reached(facts, goal)
         # with products one dimension is asked after the other: each is a smaller question
-        apart = goal.op == "and" and bool(self.asker.products([goal, *facts]))
-        for part in goal.args if apart else (goal,):
+        parts = [x for x in goal.args if isinstance(x, Formula)] if goal.op == "and" else []
+        if not parts or not self.asker.products([goal, *facts]):
+            parts = [goal]
+        for part in parts:
             answer = self.asker.ask([*facts, t.no(part)])
             if answer.result != "unsat":
                 break

@@ -116,6 +116,12 @@ class Asker:
         answer = self._solve(everything, atoms, products, False)
         if rough:
             return answer
+        if products and answer.result != "unsat":
+            more_products = self.at_bounds(everything, products)
+            if more_products != products:
+                bounded = self._solve(everything, atoms, more_products, False)
+                if bounded.result == "unsat":
+                    return bounded
         if products and answer.result != "unsat" and self.exact_left > 0:
             start = time.process_time()
             exact = self._solve(everything, atoms, products, True)
@@ -126,6 +132,28 @@ class Asker:
         if products and answer.result == "sat":
             return Answer("unknown", answer.model, "products were not looked into", False)
         return answer
+
+    @staticmethod
+    def at_bounds(formulas: Iterable[Formula], products: list[Monomial]) -> list[Monomial]:
+        """The products, and those of two with a factor at what bounds it: i H beside P H where
+        i < P is known."""
+        above: dict[int, set[int]] = {}
+        for f in formulas:
+            known = f.args[0] if f.op == "ge0" else None
+            if not isinstance(known, Poly):
+                continue
+            single = [(m[0], c) for m, c in known.items if len(m) == 1]
+            low = [n for n, c in single if c == -1]
+            for n, c in single:
+                if c == 1:
+                    for below in low:
+                        above.setdefault(below, set()).add(n)
+        found = set(products)
+        for m in products:
+            if len(m) == 2:
+                for n, other in (m, m[::-1]):
+                    found |= {tuple(sorted((w, other))) for w in above.get(n, ())}
+        return sorted(found)
 
     def closure(
         self, wanted: Iterable[Formula], clauses: bool = True

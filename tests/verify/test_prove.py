@@ -531,3 +531,20 @@ def test_assumptions_are_listed():
     )
     assert "C % 32 == 0" in r.assumptions and "requires in_range" in r.assumptions
     assert any("at most" in a for a in r.assumptions)
+
+
+def test_parts_of_a_row_that_sizes_divide():
+    """Program i of P takes i N // P .. ((i + 1) N + P - 1) // P: in bounds, for all sizes."""
+    parts, whole = size("P"), size("N")
+    x, y = buf("X", "in", whole), buf("Y", "out", parts)
+    b = Builder("parts", (parts,))
+    lo, hi = p * whole // parts, ((p + 1) * whole + parts - 1) // parts
+
+    def step(v, acc):
+        return [b.ew("add", acc, b.load(x, v))]
+
+    (total,) = b.loop("j", lo, hi, 1, [b.full(0.0, F32)], step)
+    b.store(y, p, total)
+    program = TileProgram("parts", (b.kernel(),), (Placement(),), ())
+    facts = (call("le", 1, parts), call("le", 1, whole))
+    assert statuses(safety(program, Context(facts=facts))) == {}
