@@ -38,8 +38,15 @@ def line_of(traceback: Any, file: str) -> int:
     return found
 
 
-def trace(function: Any, request: dict[str, Any], file: str, numpy_type: Any) -> dict[str, Any]:
-    """The jaxpr of a function whose array arguments have the shapes of the request."""
+def trace(
+    function: Any,
+    request: dict[str, Any],
+    file: str,
+    numpy_type: Any,
+    own: dict[str, list[Any]],
+) -> dict[str, Any]:
+    """The jaxpr of a function whose array arguments have the shapes of the request; a call of what
+    traces like one of `own` is an equation of that name."""
     import jax
 
     scope = None
@@ -81,7 +88,7 @@ def trace(function: Any, request: dict[str, Any], file: str, numpy_type: Any) ->
 
     with _decided(file):
         closed = jax.make_jaxpr(call)(*traced)
-    return _Writer(file).closed(closed)
+    return _Writer(file, own).closed(closed)
 
 
 @contextlib.contextmanager
@@ -146,8 +153,8 @@ def _understood(constraint: str, names: str) -> bool:
 
 
 class _Writer:
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, own: dict[str, list[Any]]) -> None:
+        self.file, self.own = file, own
         self.count = 0
 
     def closed(self, closed: Any) -> dict[str, Any]:
@@ -198,7 +205,7 @@ class _Writer:
             here = self.line(eqn) or line
             name = eqn.primitive.name
             inner = _called(eqn) if name in INLINED else None
-            known = _library(eqn, inner) if inner is not None else None
+            known = _library(eqn, inner, self.own) if inner is not None else None
             if known is not None or inner is None:
                 self.equation(known or name, eqn, env, eqns, here, known is None)
                 continue
@@ -275,27 +282,30 @@ def _called(eqn: Any) -> tuple[Any, list[Any]] | None:
     return None
 
 
-def _library(eqn: Any, inner: tuple[Any, list[Any]] | None) -> str | None:
-    """A call whose body is what JAX's own function of that name traces to."""
+def _library(eqn: Any, inner: tuple[Any, list[Any]], own: dict[str, list[Any]]) -> str | None:
+    """A call whose body is what a known function of that name traces to: JAX's own, or one of
+    `own`."""
     import jax
     import jax.numpy as jnp
 
     name = eqn.params.get("name")
-    functions = {"floor_divide": jnp.floor_divide, "remainder": jnp.remainder}
-    if name not in functions or inner is None or inner[1]:
+    library = {"floor_divide": [jnp.floor_divide], "remainder": [jnp.remainder]}
+    functions = library.get(name) or own.get(name)
+    if not functions or inner[1]:
         return None
     avals = [v.aval for v in eqn.invars]
     if any(a.dtype.kind not in "iu" for a in avals):
         return None
     struct: Any = jax.ShapeDtypeStruct
     types = [struct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
-    try:
-        own = jax.make_jaxpr(functions[name])(*types)
-        (call,) = own.jaxpr.eqns
-        same = str(call.params["jaxpr"].jaxpr) == str(inner[0])
-    except Exception:
-        return None
-    return f"jnp.{name}" if same else None
+    for f in functions:
+        try:
+            (call,) = jax.make_jaxpr(f)(*types).jaxpr.eqns
+            if str(call.params["jaxpr"].jaxpr) == str(inner[0]):
+                return f"jnp.{name}" if name in library else str(name)
+        except Exception:
+            continue
+    return None
 
 
 def _live(eqns: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

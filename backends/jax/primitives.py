@@ -43,7 +43,7 @@ _PLAIN = {
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asin": "asin", "acos": "acos",
     "atan": "atan", "erf": "erf", "logistic": "sigmoid", "pow": "pow",
     "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "lt_to": "lt", "le_to": "le",
-    "jnp.floor_divide": "floordiv", "jnp.remainder": "mod",
+    "jnp.floor_divide": "floordiv", "jnp.remainder": "mod", "rand": "rand", "randn": "randn",
 }  # fmt: skip
 _IDENTITY = {"copy", "copy_p", "stop_gradient", "reduce_precision_none", "pvary",
              "sharding_constraint", "mesh_cast", "device_put"}  # fmt: skip

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from opwright.backends.jax.policy import check_policy
 from opwright.backends.jax.printer import needs_x64
-from opwright.backends.jax.scalar import identifier
+from opwright.backends.jax.scalar import identifier, random_texts
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.plan import Plan
 
@@ -138,6 +138,7 @@ class Process:
             request = {
                 "do": "load", "source": self.source, "file": self.plan.source,
                 "function": identifier(kernel), "x64": needs_x64(self.op),
+                "own": random_texts(),
             }  # fmt: skip
             reply, _ = self._ask(request, [], START)
             self.parameters = tuple(reply["parameters"])

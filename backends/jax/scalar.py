@@ -144,12 +144,15 @@ _MATH = {
     "isinf": "math.isinf", "exp2": "math.exp2",
 }  # fmt: skip
 
+REALS = ("jnp.float32", "jnp.float64")  # what real numbers are computed in
 RANDOM = {
     "rand": """\
+@jax.jit
 def rand(seed, position, stream):
     return (philox(seed, position, stream)[0] >> 8).astype(REAL) * 2.0**-24
 """,
     "randn": """\
+@jax.jit
 def randn(seed, position, stream):
     a, b = philox(seed, position, stream)
     u = ((a >> 8).astype(float) + 1.0) * 2.0**-24
@@ -179,6 +182,15 @@ def philox(seed, position, stream):
         k0, k1 = k0 + jnp.uint32(0x9E3779B9), k1 + jnp.uint32(0xBB67AE85)
     return a, b
 '''
+
+
+def random_texts() -> dict[str, list[str]]:
+    """What printed functions of random numbers are, with all that they need, by name."""
+    head = "import math\n\nimport jax\nimport jax.numpy as jnp\n\n\n"
+    return {
+        name: [f"{head}{PHILOX}\n\n{text.replace('REAL', real)}" for real in REALS]
+        for name, text in RANDOM.items()
+    }
 
 
 def operation(name: str, args: Sequence[Term], axes: tuple[str, ...], kind: str) -> Term:

@@ -61,6 +61,7 @@ class Candidate:
     def __init__(self) -> None:
         self.function: Any = None
         self.file = ""
+        self.own: dict[str, list[Any]] = {}  # functions that a call may stand for
 
     def load(self, request: dict[str, Any], _: list[bytes]) -> Reply:
         import jax
@@ -73,6 +74,11 @@ class Candidate:
         self.function = names.get(request["function"])
         if not callable(self.function):
             return {"error": f"{self.file} defines no function {request['function']}"}, []
+        for name, texts in request["own"].items():
+            found: list[dict[str, Any]] = [{} for _ in texts]
+            for text, module in zip(texts, found, strict=True):
+                exec(text, module)
+            self.own[name] = [module[name] for module in found]
         parameters = inspect.signature(self.function).parameters
         return {"parameters": list(parameters), "jax": jax.__version__}, []
 
@@ -117,7 +123,9 @@ class Candidate:
 
     def trace(self, request: dict[str, Any], _: list[bytes]) -> Reply:
         """The jaxpr at the given shapes, whose entries are numbers or formulas in sizes."""
-        return {"jaxpr": jaxpr_json.trace(self.function, request, self.file, numpy_type)}, []
+        return {
+            "jaxpr": jaxpr_json.trace(self.function, request, self.file, numpy_type, self.own)
+        }, []
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
