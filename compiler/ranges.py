@@ -35,7 +35,7 @@ from opwright.ir.extents import digit_range
 class Bound:
     """An index in scope: an axis of a definition, or a binder with its range."""
 
-    placeholder: str
+    symbol: str
     axis: tuple[str, int] | None = None
     binder: ast.Binder | None = None
     scope: tuple[tuple[str, Bound], ...] = ()
@@ -148,8 +148,8 @@ class Ranges:
     def _scope(self, env: tuple[tuple[str, Bound], ...]) -> Scope:
         inner = self.root.inner()
         for name, b in env:
-            inner.names[name] = Index(var(b.placeholder))
-            self.terms.ranges[b.placeholder] = self._box(b)
+            inner.names[name] = Index(var(b.symbol))
+            self.terms.ranges[b.symbol] = self._box(b)
         return inner
 
     def _box(self, b: Bound) -> Interval | None:
@@ -175,7 +175,7 @@ class Ranges:
         assert isinstance(site.part, ast.Expr)
         e = self.terms.scalar(site.part, self._scope(site.scope))
         form = affine(e) if e is not None and e.kind == "int" else None
-        index = var(site.index.placeholder)
+        index = var(site.index.symbol)
         if e is None or form is None or form.get(index) != -1 or r[0] is not ZERO:
             return None
         return r if same_extent(e + index + 1, r[1]) else None
@@ -252,7 +252,7 @@ class Ranges:
             e = self.terms.scalar(site.part, self._scope(site.scope))
             if e is None or e.kind != "int":
                 continue
-            name = site.index.placeholder
+            name = site.index.symbol
             hi = digit_range(e, name, r[1], self.terms.ranges, self.facts)
             if hi is not None and not free_vars(hi):
                 found.append((ZERO, hi))

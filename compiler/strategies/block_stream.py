@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from opwright.compiler.buffers import Memory
 from opwright.compiler.cascade.streams import NEW, Entry, state
 from opwright.compiler.evaluate import Resolved, Unsupported
-from opwright.compiler.strategies import bounds, contraction
+from opwright.compiler.strategies import contraction
 from opwright.compiler.strategies.block_rows import Made
 from opwright.compiler.strategies.block_tiles import Tiles, alignment
 from opwright.compiler.strategies.streams import Form, column_of, split
@@ -348,24 +348,13 @@ class _Stream(Tiles):
 
     def ends(self) -> tuple[Expr, Expr]:
         """The part of the walk in which some row of the tile has elements that count."""
-        walked, rows = self.f.walked, self.f.rows
+        rows = self.f.rows
         if self.f.reach is not None:
             lo, hi = self.asked()
             return lo // self.n.extent * self.n.extent, hi
         first = self.index_of_tile() * self.m.extent
         last = minimum(first + self.m.extent, rows.hi) - 1
-        his, los = [], []
-        for e in self.f.entries:
-            under = list(conjuncts(e.guard)) if e.guard is not TRUE else []
-            if e.monoid == "sum":
-                under += bounds.nonzero(e.share)
-            los.append(bounds.begin(walked, under, rows.name, first))
-            his.append(bounds.end(walked, under, rows.name, last))
-        lo, hi = los[0], his[0]
-        for x in los[1:]:
-            lo = lo if x is lo else ZERO if ZERO in (lo, x) else minimum(lo, x)
-        for x in his[1:]:
-            hi = hi if x is hi else maximum(hi, x)
+        lo, hi = self.f.span(first, last)
         here = {k: v for k, v in self.here.items() if k != var(rows.name)}
         lo, hi = substitute(lo, here), substitute(hi, here)
         return (lo if lo is ZERO else lo // self.n.extent * self.n.extent), hi

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Unsupported
 from opwright.compiler.strategies.emitter import Emitter
-from opwright.compiler.strategies.group import Group, fold_axis, is_fold, same_range
+from opwright.compiler.strategies.group import Group, fold_axis, free_name, is_fold, same_range
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
     TRUE,
@@ -202,7 +202,8 @@ class _Emitter(Emitter):
                 return
             n = which[len(at)]
             axis = t.axes[n]
-            self.b.loop(axis.name, ZERO, axis.hi, 1, (), lambda v: nest({**at, n: v}))
+            name = free_name(self.group.normal, axis.name)
+            self.b.loop(name, ZERO, axis.hi, 1, (), lambda v: nest({**at, n: v}))
 
         nest({} if first is None or not which else {which[0]: first})
 

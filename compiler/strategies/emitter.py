@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Evaluator, Resolved
-from opwright.compiler.strategies.group import Group, inline
+from opwright.compiler.strategies.group import Group, free_name, inline
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import ONE, ZERO, Expr, read, var
 from opwright.ir.op import OpAxis
@@ -48,6 +48,7 @@ class Emitter:
             self.e.leave()
             return
         a = axes[0]
+        name = free_name(self.group.normal, a.name)
         self.b.loop(
-            a.name, ZERO, a.hi, 1, (), lambda v: self.over(axes[1:], {**at, var(a.name): v}, body)
+            name, ZERO, a.hi, 1, (), lambda v: self.over(axes[1:], {**at, var(a.name): v}, body)
         )

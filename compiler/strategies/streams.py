@@ -15,7 +15,7 @@ from opwright.compiler.cascade.rewrite import Derivation
 from opwright.compiler.cascade.streams import NEW, Entry, state, stream
 from opwright.compiler.evaluate import Unsupported
 from opwright.compiler.finite import finite_inputs
-from opwright.compiler.strategies import contraction
+from opwright.compiler.strategies import bounds, contraction
 from opwright.compiler.strategies.contraction import factors_of, product_of
 from opwright.compiler.strategies.group import Group, is_fold, is_pointwise, same_range
 from opwright.ir.expr import (
@@ -24,7 +24,10 @@ from opwright.ir.expr import (
     Expr,
     Fold,
     call,
+    conjuncts,
     free_vars,
+    maximum,
+    minimum,
     read_parts,
     rebuild,
     substitute,
@@ -60,6 +63,22 @@ class Form:
     def entry(self, name: str) -> Entry:
         """The entry that a fold was recognised as."""
         return next(e for e in self.entries if e.name == name)
+
+    def span(self, first: Expr, last: Expr) -> tuple[Expr, Expr]:
+        """The part of the walk in which some of the rows from `first` to `last` has elements that
+        count, by the guards; over the first member's axes."""
+        spans = []
+        for e in self.entries:
+            under = list(conjuncts(e.guard)) if e.guard is not TRUE else []
+            if e.monoid == "sum":
+                under += bounds.nonzero(e.share)
+            begin = bounds.begin(self.walked, under, self.rows.name, first)
+            spans.append((begin, bounds.end(self.walked, under, self.rows.name, last)))
+        lo, hi = spans[0]
+        for begin, end in spans[1:]:
+            lo = lo if begin is lo else ZERO if ZERO in (lo, begin) else minimum(lo, begin)
+            hi = hi if end is hi else maximum(hi, end)
+        return lo, hi
 
     def index_of(self, name: str) -> tuple[Expr, ...]:
         """Where entries of a contraction are read, over the first member's axes."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opwright.compiler.buffers import Memory
-from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
-from opwright.compiler.strategies import bounds
-from opwright.compiler.strategies.group import free_name, inline
+from opwright.compiler.evaluate import Resolved, Unsupported
+from opwright.compiler.strategies.emitter import Emitter
+from opwright.compiler.strategies.group import free_name
 from opwright.compiler.strategies.streams import Form, column_of, split
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import (
@@ -23,19 +23,16 @@ from opwright.ir.expr import (
     Fold,
     call,
     cdiv,
-    conjuncts,
     const,
     free_vars,
-    maximum,
     minimum,
     pid,
-    read,
     substitute,
     var,
     walk,
 )
 from opwright.ir.op import OpAxis, Tensor
-from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Kernel, Placement, Value
 
 Made = list[tuple[Kernel, Placement]]
 
@@ -86,10 +83,10 @@ class _Entries:
         self.tile = Buffer(f"{name}_rows", "program", real, (groups * s.up, width))
 
 
-class _Emitter:
+class _Emitter(Emitter):
     def __init__(self, name: str, form: Form, memory: Memory, s: WalkSchedule, real: DType) -> None:
-        self.name, self.f, self.memory, self.s, self.real = name, form, memory, s, real
-        self.group = form.group
+        super().__init__(form.group, memory, real)
+        self.name, self.f, self.s = name, form, s
         self.entries = {n: _Entries(n, form, s, real) for n in form.inner}
         self.batch = [a for a in form.shared if a is not form.rows]
         self.n, self.m = form.walked.hi, form.rows.hi
@@ -129,10 +126,6 @@ class _Emitter:
 
     # -- what strategies share ---------------------------------------------------------------------
 
-    def open(self, name: str, grid: Sequence[Expr]) -> None:
-        self.b = Builder(name, tuple(grid))
-        self.e = Evaluator(self.b, self.group.normal.op, self.resolve, self.real)
-
     def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
         if name in self.entries:
             if name not in self.at_hand:
@@ -146,10 +139,7 @@ class _Emitter:
             return self.scalars[name]
         if name in self.kept and self.row is not None:
             return self.b.load(self.kept[name], self.row + self.r.lane)
-        t = self.group.normal.tensor(name)
-        if t.role == "input" or name in self.group.earlier:
-            return self.memory.of(name)
-        return inline(t, read(name, index, t.kind))
+        return super().resolve(name, index, mask)
 
     def loop(
         self,
@@ -181,17 +171,8 @@ class _Emitter:
     def batches(self, axes: Sequence[OpAxis], body: Callable[[dict[Expr, Expr]], None]) -> None:
         """The first two batch axes are program ids, further ones are loops."""
 
-        def nest(at: dict[Expr, Expr]) -> None:
-            if len(at) == len(axes):
-                self.e.enter()
-                body(at)
-                self.e.leave()
-                return
-            a = axes[len(at)]
-            name = free_name(self.group.normal, a.name)
-            self.b.loop(name, ZERO, a.hi, 1, (), lambda v: nest({**at, var(a.name): v}))
-
-        nest({var(a.name): pid(1 + k) for k, a in enumerate(axes[:2])})
+        at: dict[Expr, Expr] = {var(a.name): pid(1 + k) for k, a in enumerate(axes[:2])}
+        self.over(axes[2:], at, body)
 
     # -- the factor that the walk varies -----------------------------------------------------------
 
@@ -260,18 +241,7 @@ class _Emitter:
     def ends(self) -> tuple[Expr, Expr]:
         """The part of the walk that some row of the program needs."""
         last = minimum(self.top + self.s.width, self.m) - 1
-        los, his = [], []
-        for e in self.f.entries:
-            under = list(conjuncts(e.guard)) if e.guard is not TRUE else []
-            if e.monoid == "sum":
-                under += bounds.nonzero(e.share)
-            los.append(bounds.begin(self.f.walked, under, self.f.rows.name, self.top))
-            his.append(bounds.end(self.f.walked, under, self.f.rows.name, last))
-        lo, hi = los[0], his[0]
-        for x in los[1:]:
-            lo = lo if x is lo else ZERO if ZERO in (lo, x) else minimum(lo, x)
-        for x in his[1:]:
-            hi = hi if x is hi else maximum(hi, x)
+        lo, hi = self.f.span(self.top, last)
         return substitute(lo, self.batch_at), substitute(hi, self.batch_at)
 
     def pack_rows(self, own: _Entries) -> None:
