@@ -54,6 +54,7 @@ READ = "what was read of the text was run over the reals"
 # an interpreter takes milliseconds for every operation of every program
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
+FULL_CASES = 3  # with elements: fewer are too few
 RISING = ("normal", "sorted", "uniform")  # what one block hands to the next differs in these
 MOST_STEPS = 4000  # of statements that a case runs there, over all programs
 
@@ -159,13 +160,37 @@ class _Cases:
         )
         out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
         for case in (*made.cases, *_small(op, made.cases), *_turned(op, own.cases)):
-            try:
-                out.bound(case)
-            except InputError as e:
-                out.notes.append(f"{case} left out: {e}")
-                continue
-            out.cases.append(case)
+            if out.has_bound(case):
+                out.cases.append(case)
         return out
+
+    def has_bound(self, case: Case) -> bool:
+        """Whether a case has reference values; a note where it has none."""
+        try:
+            self.bound(case)
+        except InputError as e:
+            self.notes.append(f"{case} left out: {e}")
+            return False
+        return True
+
+    def keep(self, program: TileProgram, seed: int, steps: Callable[[Case], float]) -> None:
+        """Those that take few steps; smaller ones beside them until some have elements, and the
+        cheapest one at any cost: a test of nothing tells nothing."""
+        every = self.cases
+        self.cases = [x for x in every if steps(x) <= MOST_STEPS]
+        facts = [f for f in program.facts if not strided(f)]
+        for size in (10, 8, 6):
+            if sum(map(_full, self.cases)) >= FULL_CASES:
+                return
+            limits = Limits(elements=1 << size)
+            made = generate(
+                self.op, seed + size, SLOW_CASES, (), limits, facts, RISING, specials=False
+            )
+            self.cases += [
+                x for x in made.cases if _full(x) and steps(x) <= MOST_STEPS and self.has_bound(x)
+            ]
+        if not any(map(_full, self.cases)):
+            self.cases += sorted(filter(_full, every), key=steps)[:1]
 
     def again(self, program: TileProgram, seed: int, bearable: Callable[[Case], bool]) -> None:
         """Cases in which loops run again that no case so far runs more than once."""
@@ -188,11 +213,7 @@ class _Cases:
             made = generate(self.op, seed + n, count, (), limits, facts, RISING, False, near)
             for case in _turned(self.op, made.cases):
                 found = idle & _repeated(program, {**case.params, **case.sizes})
-                if not found or not bearable(case):
-                    continue
-                try:
-                    self.bound(case)
-                except InputError:
+                if not found or not bearable(case) or not self.has_bound(case):
                     continue
                 self.cases.append(case)
                 idle -= found
@@ -201,6 +222,11 @@ class _Cases:
         if id(case) not in self.known:
             self.known[id(case)] = case, bounds(self.op, case, self.tools.tools.reference)
         return self.known[id(case)][1]
+
+
+def _full(case: Case) -> bool:
+    """Whether every input has elements."""
+    return all(x.size for x in case.inputs.values())
 
 
 def _turned(op: Operator, cases: Sequence[Case]) -> Iterator[Case]:
@@ -274,7 +300,7 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     program = program_of(c, static, op)
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
-    cases.cases = [x for x in cases.cases if _steps(static, x) <= MOST_STEPS]
+    cases.keep(program, seed, lambda x: _steps(static, x))
     cases.again(program, seed, lambda x: _steps(static, x) <= MOST_STEPS)
     unable: list[str] = []
     with run.Interpreter(c.source, static.bound) as interpreter:
@@ -303,7 +329,7 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
         why = f"nothing here executes {c.plan.source}"
         return [Record("G6.runs", "G6", "UNKNOWN", f"{why}, nor all that was read of it")]
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
-    cases.cases = [x for x in cases.cases if _steps(static, x) <= MOST_STEPS]
+    cases.keep(program, seed, lambda x: _steps(static, x))
     buffers = {b.name: b for b in program.buffers()}
     aligned = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
 

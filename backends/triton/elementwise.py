@@ -108,7 +108,10 @@ class Values:
         if e.op == "const":
             return literal(e.attr, d)
         if e.op == "toreal":
-            return self.convert(self.ints.text(e.args[0]), I64, d)
+            t = self.ints.text(e.args[0])
+            if t.literal or t.text.isdigit():  # a size that a fact fixes is a number of Python
+                return Text(f"tl.cast({t.text}, {type_name(d)})", t.axes)
+            return self.convert(t, I64, d)
         if e.op == "param":
             t = self.ints.leaf(e)
             return t if t.literal or self.params.get(e.attr) == d else self.convert(t, BOOL, d)

@@ -228,7 +228,8 @@ class _Recogniser:
             if f.kind not in some or (self.found is not None and t.kind != "real"):
                 raise Unsupported(f"{t.name} is no fold of single numbers")
             at = {**self._here(t), var(f.binders[0]): var(self.walked.name)}
-            share, guard = (substitute(e, at) for e in (term, f.guard))
+            guard = self.group.expand(f.guard, self.inner)
+            share, guard = (substitute(e, at) for e in (term, guard))
             while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
                 guard, share = call("and", guard, share.args[0]), share.args[1]
             if any(
@@ -265,7 +266,7 @@ class _Recogniser:
                 for mark in ("", NEW):
                     names[state(e.name + mark)] = state(carried.attr + mark)
                 continue
-            share, guard = self.group.expand(e.share, self.inner), e.guard
+            share, guard = (self.group.expand(x, self.inner) for x in (e.share, e.guard))
             moved = Entry(
                 e.name,
                 e.monoid,

@@ -12,13 +12,16 @@ from support.shipped import SPECS
 
 from opwright.compiler.autodiff import gradient
 from opwright.compiler.block_spaces import spaces
+from opwright.compiler.blocks import printed
 from opwright.compiler.elaborate import elaborate, load_spec
+from opwright.compiler.importing import static_gates
 from opwright.compiler.spaces import spaces as cpu_spaces
 from opwright.grammar.parser import parse
+from opwright.ir.expr import show
 from opwright.ir.interpreter import run
 from opwright.ir.op import Operator
 from opwright.ir.reference import reference
-from opwright.ir.tile import Store, TileProgram, statements
+from opwright.ir.tile import For, Store, TileProgram, statements
 from opwright.search.space import Decision, Space
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
@@ -301,3 +304,21 @@ def test_indices_may_have_names_of_loops(names):
             got = run(program, sizes, arrays, given)
             for n, want in reference(op, arrays, given, {}).items():
                 np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-9)
+
+
+def test_a_size_that_a_fact_fixes_is_printed_as_a_number():
+    body = """
+    c[b, i, j] = s[b, i, j] * rsqrt(f32(K))
+    near[i, j] = j <= i and i - j <= reach
+    m[b, i] = max[j: N | near[i, j]](c[b, i, j])
+    p[b, i, j] = if near[i, j] then exp(c[b, i, j] - m[b, i]) else 0
+    o[b, i, d] = sum.f32[j: N](p[b, i, j] * v[b, j, d]) / sum.f32[j: N](p[b, i, j])
+"""
+    text = HEAD % ("o: f32[B, M, D]", body)
+    op = elaborate(parse(text, "streamed.op"), "streamed", filename="streamed.op", source=text)
+    program = next(programs(op, even=True, hold=16))
+    (loop,) = [s for s in program.kernels[0].body if isinstance(s, For)]
+    assert "reach" in show(loop.lo) and loop.hi.op != "size"  # both ends follow the guard
+    candidate = printed(program, op, "sm_90")
+    assert "tl.cast(16, tl.float32)" in candidate.source
+    assert {r.status for r in static_gates(candidate, op).records} == {"PROVED"}
