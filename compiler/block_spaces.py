@@ -21,6 +21,7 @@ from opwright.compiler.spaces import Part, Strategies, _read_names, partition, w
 from opwright.compiler.strategies import (
     block_dot,
     block_fallback,
+    block_join,
     block_rows,
     block_scan,
     block_split,
@@ -95,6 +96,12 @@ def _is_row(p: Part) -> bool:
     return p.strategy == "lanes" and p.form.row is not None
 
 
+def _apart(p: Part, q: Part) -> bool:
+    """Whether a group reads nothing that the one before it makes."""
+    own = {t.name for t in p.group.members}
+    return "scalar" not in (p.strategy, q.strategy) and not own & _read_names(q)
+
+
 def _kind(p: Part, persistent: bool) -> str:
     if p.strategy != "lanes":
         return {"contraction": "dot"}.get(p.strategy, p.strategy)
@@ -119,6 +126,9 @@ def _composed(
     if any(p.strategy != "scalar" for p in parts):
         holes["aligned"] = (True, False)
         starts.insert(0, {"aligned": False})
+    if any(map(_apart, parts, parts[1:])):
+        holes["joined"] = (True, False)
+        starts.append({"joined": False})
     kinds = [_kind(p, persistent) for p in parts]
     name = "_".join([*([prefix] if prefix else []), *kinds])
     build = partial(_build, op, normal, parts, persistent)
@@ -220,6 +230,8 @@ def _build(
             facts += extra
     except (Unsupported, ExprError) as e:
         raise IllegalSchedule(str(e)) from None
+    if decisions.get("joined"):
+        made = block_join.joined(made)
     every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
     program = TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
     if why := overwritten(op, program):

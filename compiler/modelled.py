@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from opwright.compiler.devices import DEVICES, Device
-from opwright.ir.expr import TRUE, Expr, ExprError, evaluate
+from opwright.ir.expr import TRUE, Expr, ExprError, evaluate, pid
 from opwright.ir.op import Operator
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
@@ -140,13 +140,32 @@ def occupancy(device: Device, own: Mapping[str, Any]) -> tuple[int, float]:
 
 def counted(k: Kernel, env: Mapping[Any, Any], grid: Sequence[int]) -> Counts:
     """What all programs of a grid ask for, from a few of them."""
-    spots = [sorted({0, n // 2, n - 1})[:SAMPLES] for n in grid]
-    found = list(itertools.product(*spots))
     total = Counts()
-    for at in found:
-        here = {**env, **dict(enumerate(at))}
-        total.add(_Counter(here).body(k.body), math.prod(grid) / len(found))
+    for first, last in itertools.pairwise([0, *parts(k, env, grid[0] if grid else 1)]):
+        spots = [_spots(0, n) for n in grid]
+        spots[:1] = [_spots(first, last)] * bool(grid)
+        found = list(itertools.product(*spots))
+        programs = (last - first) * math.prod(grid[1:])
+        for at in found:
+            here = {**env, **dict(enumerate(at))}
+            total.add(_Counter(here).body(k.body), programs / len(found))
     return total
+
+
+def _spots(lo: int, hi: int) -> list[int]:
+    return sorted({lo, (lo + hi) // 2, hi - 1})[:SAMPLES]
+
+
+def parts(k: Kernel, env: Mapping[Any, Any], count: int) -> list[int]:
+    """Where the programs along the first dimension end that run one of several bodies."""
+    ends: set[int] = set()
+    body = k.body
+    while len(body) == 1 and isinstance(body[0], If):
+        cond = body[0].cond
+        if cond.op == "lt" and cond.args[0] is pid(0):
+            ends.add(int(evaluate(cond.args[1], env)))
+        body = body[0].other
+    return sorted(n for n in {*ends, count} if 0 < n <= count)
 
 
 class _Counter:

@@ -200,6 +200,9 @@ def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
     (path,) = SPECS.rglob(f"{name}.op")
     op = gradient(load_spec(path).operator(), ["q", "k", "v"])
     program = next(programs(op, rows=16, block=16, hold=32))
+    # the walks for several results are one launch
+    last = {s.buffer.name for s in statements(program.kernels[-1].body) if isinstance(s, Store)}
+    assert last == {"d_q", "d_k", "d_v"}
     assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
     walked = {a.hi.attr for t in op.inputs for a in t.axes if t.name in ("q", "k")} & {
         "S",
@@ -221,6 +224,41 @@ def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
             np.testing.assert_allclose(got[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
         ran += 1
     assert ran
+
+
+APART = """
+opwright "0.1"
+op apart @ 1.0 {
+  dims M, N, K
+  input x: f32[M, K], y: f32[K, N]
+  output a: f32[M, M], b: f32[N, N], c: f32[M, N]
+  def {
+    a[i, j] = sum.f32[d: K](x[i, d] * x[j, d])
+    b[n, l] = sum.f32[d: K](y[d, n] * y[d, l])
+    c[i, n] = sum.f32[d: M](a[i, d] * i32(n))
+  }
+}
+"""
+
+
+def test_kernels_between_which_no_data_flows_are_one_launch():
+    op = elaborate(parse(APART, "apart.op"), "apart", filename="apart.op", source=APART)
+    space = next(s for s in spaces(op) if "joined" in s.holes)
+    schedule = space.preferred()[0]
+    one, several = (space.instantiate(schedule.changed("joined", x)) for x in (True, False))
+    assert len(one.kernels) < len(several.kernels)
+    for program in (one, several):
+        gates = static_gates(printed(program, op, "sm_90"), op)
+        records = [*safety(program, Context.of(op)), *gates.records]
+        assert {r.status for r in records} == {"PROVED"}
+    for m, n, k in ((37, 50, 5), (1, 130, 3), (0, 4, 4), (70, 0, 2)):
+        rng = np.random.default_rng(3)
+        arrays = {"x": rng.standard_normal((m, k)), "y": rng.standard_normal((k, n))}
+        sizes = {"M": m, "N": n, "K": k}
+        for program in (one, several):
+            got = run(program, sizes, arrays)
+            for name, want in reference(op, arrays, {}, sizes).items():
+                np.testing.assert_allclose(got[name], want, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["weighted", "spread", "across"])

@@ -1,0 +1,186 @@
+"""Kernels between which no data flows as one launch: the program index selects whose part runs.
+
+The first dimension of the grid is the sum of theirs; the others are as long as the longest, and
+programs that a part does not have do nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from functools import reduce
+from typing import Any
+
+from opwright.ir.expr import ZERO, Expr, call, conjunction, leaf, maximum, pid, substitute, var
+from opwright.ir.tile import (
+    Atomic,
+    Axis,
+    Check,
+    Def,
+    Dot,
+    For,
+    If,
+    Kernel,
+    Load,
+    Placement,
+    Scan,
+    Stmt,
+    Store,
+    Value,
+    lanes,
+    statements,
+)
+
+Made = tuple[Kernel, Placement]
+
+
+def joined(made: Sequence[Made]) -> list[Made]:
+    """The launches with neighbours that are independent of each other as one."""
+    out: list[list[Made]] = []
+    for one in made:
+        if out and all(_together(other, one) for other in out[-1]):
+            out[-1].append(one)
+        else:
+            out.append([one])
+    return [_one(group) if len(group) > 1 else group[0] for group in out]
+
+
+def independent(a: Kernel, b: Kernel) -> bool:
+    """Whether neither writes what the other one touches."""
+    mine, theirs = (_written(k) for k in (a, b))
+    return not (mine & {x.name for x in b.buffers} or theirs & {x.name for x in a.buffers})
+
+
+def _written(k: Kernel) -> set[str]:
+    return {s.buffer.name for s in statements(k.body) if isinstance(s, (Store, Atomic))}
+
+
+def _together(a: Made, b: Made) -> bool:
+    same = len(a[0].grid) == len(b[0].grid) and a[0].order == b[0].order
+    return same and independent(a[0], b[0]) and all(_bare(p) for _, p in (a, b))
+
+
+def _bare(p: Placement) -> bool:
+    """Whether a placement speaks of the launch alone."""
+    empty = Placement()
+    names = [f.name for f in fields(p) if f.name != "launch"]
+    return all(getattr(p, n) == getattr(empty, n) for n in names)
+
+
+def _one(parts: Sequence[Made]) -> Made:
+    kernels = [k for k, _ in parts]
+    rank = len(kernels[0].grid)
+    others = [reduce(_longer, (k.grid[d] for k in kernels)) for d in range(1, rank)]
+    count: Expr = ZERO
+    begins = []
+    for k in kernels:
+        begins.append(count)
+        count = count + k.grid[0]
+    copy = _Copy()
+    bodies = [copy.of(k, begin) for k, begin in zip(kernels, begins, strict=True)]
+    body: tuple[Stmt, ...] = ()
+    for k, own, begin in reversed(list(zip(kernels, bodies, begins, strict=True))):
+        inside = [
+            call("lt", pid(d), n)
+            for d, (n, most) in enumerate(zip(k.grid[1:], others, strict=True), 1)
+            if n is not most
+        ]
+        own = (If(conjunction(inside), own, ()),) if inside else own
+        body = (If(call("lt", pid(0), begin + k.grid[0]), own, body),) if body else own
+    buffers = {b.name: b for k in kernels for b in k.buffers}
+    launch: dict[str, int] = {}
+    for _, p in parts:
+        launch |= {n: max(v, launch.get(n, 0)) for n, v in p.launch.items()}
+    first = kernels[0]
+    grid = (count, *others)
+    whole = Kernel(first.name, grid, tuple(buffers.values()), body, {}, first.order)
+    return whole, Placement(launch=launch)
+
+
+def _longer(a: Expr, b: Expr) -> Expr:
+    return a if a is b else maximum(a, b)
+
+
+class _Copy:
+    """Bodies with names of their own in one kernel."""
+
+    def __init__(self) -> None:
+        self.axes: dict[str, Axis] = {}
+        self.used: set[str] = set()
+
+    def of(self, k: Kernel, begin: Expr) -> tuple[Stmt, ...]:
+        """The body with its programs along the first dimension from `begin`."""
+        self.own: dict[Axis, Axis] = {}
+        self.values: dict[Value, Value] = {}
+        self.known: dict[Expr, Expr] = {pid(0): pid(0) - begin} if begin is not ZERO else {}
+        return self.body(k.body)
+
+    def fresh(self, name: str) -> str:
+        new, n = name, 1
+        stem = re.sub(r"_\d+$", "", name)
+        while new in self.used:
+            n += 1
+            new = f"{stem}_{n}"
+        self.used.add(new)
+        return new
+
+    def axis(self, a: Axis) -> Axis:
+        """The axis itself, or one of another name where another extent has the name."""
+        if a not in self.own:
+            name, n = a.name, 0
+            while name in self.axes and self.axes[name] != replace(a, name=name):
+                n += 1
+                name = f"{a.name}{n}"
+            self.own[a] = self.axes[name] = replace(a, name=name)
+            self.known[a.lane] = self.own[a].lane
+        return self.own[a]
+
+    def expr(self, e: Expr) -> Expr:
+        for a in lanes(e):
+            self.axis(a)
+        return substitute(e, self.known)
+
+    def value(self, v: Value) -> Value:
+        if v not in self.values:
+            axes = tuple(self.axis(a) for a in v.axes)
+            args = tuple(self.value(a) for a in v.args)
+            new = Value(self.fresh(v.name), v.op, args, axes, v.dtype, self.attr(v.attr))
+            self.values[v] = new
+            self.known[leaf("value", v, v.dtype.kind)] = leaf("value", new, v.dtype.kind)
+        return self.values[v]
+
+    def attr(self, x: Any) -> Any:
+        if isinstance(x, Expr):
+            return self.expr(x)
+        if isinstance(x, Axis):
+            return self.axis(x)
+        if isinstance(x, Load):
+            index = tuple(map(self.expr, x.index))
+            return Load(x.buffer, index, self.expr(x.mask), x.other)
+        if isinstance(x, (Dot, Scan)):
+            return replace(x, axis=self.axis(x.axis))
+        return tuple(map(self.attr, x)) if isinstance(x, tuple) else x
+
+    def body(self, body: Iterable[Stmt]) -> tuple[Stmt, ...]:
+        return tuple(map(self.statement, body))
+
+    def statement(self, s: Stmt) -> Stmt:
+        if isinstance(s, Def):
+            return Def(self.value(s.value))
+        if isinstance(s, If):
+            return If(self.expr(s.cond), self.body(s.then), self.body(s.other))
+        if isinstance(s, Check):
+            return replace(s, name=self.fresh(s.name), cond=self.expr(s.cond))
+        if isinstance(s, (Store, Atomic)):
+            index = tuple(map(self.expr, s.index))
+            at = {"index": index, "mask": self.expr(s.mask), "value": self.value(s.value)}
+            return replace(s, name=self.fresh(s.name), **at)
+        variable = self.fresh(s.variable)
+        lo, hi, inits = self.expr(s.lo), self.expr(s.hi), tuple(map(self.value, s.inits))
+        self.known[var(s.variable)] = var(variable)
+        params = tuple(map(self.value, s.params))
+        inner = self.body(s.body)
+        yields = tuple(map(self.value, s.yields))
+        results = tuple(map(self.value, s.results))
+        return For(variable, lo, hi, s.step, inits, params, inner, yields, results)
