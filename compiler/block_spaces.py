@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from opwright.compiler.apart import apart
 from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.cascade.rewrite import derivations, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
@@ -67,10 +68,13 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         parts = partition(normal, _STRATEGIES)
     except ExprError:
         return out
-    found = derivations(op) if any(p.strategy == "contraction" for p in parts) else []
-    along = walked(normal, parts, found, "stream")
+    found = derivations(op, True) if any(p.strategy == "contraction" for p in parts) else []
+    whole, along = normal, walked(normal, parts, found, "stream")
+    if along is None and (other := apart(op)) is not None:
+        whole = normalize(other)
+        along = walked(whole, partition(whole, _STRATEGIES), derivations(other, True), "stream")
     if along is not None:
-        out.append(_composed(op, normal, along))
+        out.append(_composed(op, whole, along))
     if any(p.strategy != "scalar" for p in parts):
         out.append(_composed(op, normal, parts))
         if any(_is_row(p) for p in parts):

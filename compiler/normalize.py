@@ -87,7 +87,7 @@ def _separate_outputs(op: Operator, used: set[str]) -> list[Tensor]:
         assert t.body is not None
         folds = t.recurrence is not None or any(x.op == "fold" for x in walk(t.body))
         if t.role == "output" and folds and t.name in read_by_others:
-            renamed[t.name] = _unused(f"{t.name}_exact", used)
+            renamed[t.name] = unused(f"{t.name}_exact", used)
     for t in op.tensors:
         moved = _rename_reads(t, renamed)
         if t.name in renamed:
@@ -148,7 +148,8 @@ def _rename_reads(t: Tensor, names: dict[str, str]) -> Tensor:
     return replace(t, body=transform(t.body, rule), recurrence=recurrence)
 
 
-def _unused(hint: str, used: set[str]) -> str:
+def unused(hint: str, used: set[str]) -> str:
+    """A name that is not used yet, and is from now on."""
     name, n = hint, 0
     while name in used:
         n += 1
@@ -218,7 +219,7 @@ class _Extractor:
         return read(name, tuple(var(a.name) for a in axes), e.kind)
 
     def fresh(self, hint: str) -> str:
-        return _unused(hint, self.used)
+        return unused(hint, self.used)
 
 
 def _own_states(e: Expr) -> set[Expr]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from opwright.compiler.apart import apart
 from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.cascade.rewrite import Derivation, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
@@ -146,6 +147,8 @@ def _walks(
                 form = streams.recognise(group, inner, found)
             except Unsupported:
                 continue
+            if q and len(form.owner) > sum(t.name in form.columns for t in form.folds):
+                continue  # one walk more costs less than one more sum with columns
             if q:
                 out.pop()
             out.append(Part(group, strategy, form))
@@ -183,13 +186,17 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         parts = partition(normal)
     except ExprError:
         return out
-    along = walked(normal, parts)
+    whole, along = normal, walked(normal, parts)
+    if along is None and (other := apart(op)) is not None:
+        normal = normalize(other)
+        along = walked(normal, partition(normal))
     if along is not None and any(p.strategy == "walk" and p.form.owner for p in along):
         parts, along = along, None  # what is walked over twice had better not be in memory
+        whole = normal
     if any(p.strategy != "scalar" for p in parts):
-        out.append(_composed(op, normal, parts, lanes_native))
+        out.append(_composed(op, whole, parts, lanes_native))
         if len(parts) == 1 and parts[0].strategy == "lanes" and len(_modes(parts[0].form)) > 1:
-            out.append(_composed(op, normal, parts, lanes_native, mode=1))
+            out.append(_composed(op, whole, parts, lanes_native, mode=1))
     if along is not None:
         out.append(_composed(op, normal, along, lanes_native))
     flat = flatten(op)

@@ -99,9 +99,10 @@ def symbol(name: str, **assumptions: bool) -> Sympy:
     return sympy.Symbol(name, **({"real": True} | assumptions))
 
 
-def chains(op: Operator) -> Iterator[Chain | NotAChain]:
-    """The chains of an operator that end in a reduction no other chain reads over its index, in
-    the order of the text; a NotAChain where one is broken by what the pass has to read."""
+def chains(op: Operator, every: bool = False) -> Iterator[Chain | NotAChain]:
+    """The chains of an operator that end in a reduction no other chain reads over its index (with
+    `every`, in any), in the order of the text; a NotAChain where one is broken by what the pass has
+    to read."""
     made = extract_folds(op)
     found: list[Chain | NotAChain] = []
     for t in made:
@@ -122,7 +123,7 @@ def chains(op: Operator) -> Iterator[Chain | NotAChain]:
         if key != c.name
     }
     for c in found:
-        if isinstance(c, NotAChain) or c.name not in inner:
+        if every or isinstance(c, NotAChain) or c.name not in inner:
             yield c
 
 

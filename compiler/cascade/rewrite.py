@@ -55,10 +55,11 @@ class Derivation:
         )
 
 
-def derivations(op: Operator) -> list[Derivation]:
-    """Every chain of an operator, derived and proved, or refused with a reason."""
+def derivations(op: Operator, every: bool = False) -> list[Derivation]:
+    """The chains of an operator (with `every`, also those within others), derived and proved, or
+    refused with a reason."""
     out = []
-    for c in chains(op):
+    for c in chains(op, every):
         if isinstance(c, NotAChain):
             out.append(Derivation(str(c).partition(":")[0], None, None, (), str(c)))
             continue

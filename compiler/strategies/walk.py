@@ -65,7 +65,7 @@ def lower(name: str, form: Form, memory: Memory, s: WalkSchedule, real: DType) -
 class _Entries:
     """One kind of entry: a contraction, which of its factors the walk varies, and its scratch."""
 
-    def __init__(self, name: str, f: Form, s: WalkSchedule, real: DType) -> None:
+    def __init__(self, kernel: str, name: str, f: Form, s: WalkSchedule, real: DType) -> None:
         c = self.c = f.inner[name]
         index = f.index_of(name)
         at = {var(a.name): i for a, i in zip(c.result.axes, index, strict=True)}
@@ -78,16 +78,16 @@ class _Entries:
         lead = tuple(a.hi for a in self.lead)
         up, width = const(s.up), const(s.width)
         depth = c.depth.hi
-        self.packed = Buffer(f"{name}_pb", "plan", real, (*lead, groups, depth, up))
-        self.row = Buffer(f"{name}_pa", "program", real, (depth, width))
-        self.tile = Buffer(f"{name}_rows", "program", real, (groups * s.up, width))
+        self.packed = Buffer(f"{kernel}_{name}_pb", "plan", real, (*lead, groups, depth, up))
+        self.row = Buffer(f"{kernel}_{name}_pa", "program", real, (depth, width))
+        self.tile = Buffer(f"{kernel}_{name}_rows", "program", real, (groups * s.up, width))
 
 
 class _Emitter(Emitter):
     def __init__(self, name: str, form: Form, memory: Memory, s: WalkSchedule, real: DType) -> None:
         super().__init__(form.group, memory, real)
         self.name, self.f, self.s = name, form, s
-        self.entries = {n: _Entries(n, form, s, real) for n in form.inner}
+        self.entries = {n: _Entries(name, n, form, s, real) for n in form.inner}
         self.batch = [a for a in form.shared if a is not form.rows]
         self.n, self.m = form.walked.hi, form.rows.hi
         self.x, self.u = Axis("x", s.width), Axis("u", s.up)
@@ -122,7 +122,7 @@ class _Emitter(Emitter):
         if alone and self.phase[t.name] == last:
             return next(iter(self.entries.values())).tile
         shape = (cdiv(self.n, self.s.up) * self.s.up, const(self.s.width))
-        return Buffer(f"{t.name}_factor", "program", self.real, shape)
+        return Buffer(f"{self.name}_{t.name}_factor", "program", self.real, shape)
 
     # -- what strategies share ---------------------------------------------------------------------
 
@@ -341,7 +341,9 @@ class _Emitter(Emitter):
                 wanted |= dict.fromkeys(x.attr[0] for x in reads if x.attr[0] in self.scalars)
         for name in wanted:
             held = self.scalars[name]
-            buffer = Buffer(f"{name}_kept", "program", held.dtype, (const(self.s.width),))
+            buffer = Buffer(
+                f"{self.name}_{name}_kept", "program", held.dtype, (const(self.s.width),)
+            )
             self.kept[name] = buffer
             self.b.store(buffer, self.x.lane, self.e.spread(held, (self.x,)))
         self.scalars = {}
