@@ -76,6 +76,8 @@ CASES = [
     row("loss/triplet_margin", each(F.triplet_margin_loss, eps=TINY), "5x9 5x9 5x9", "1x1 1x1 1x1"),
     row("loss/nll", F.nll_loss, "9x5 9<5 5+", "1x1 1<1 1+"),
     row("loss/cross_entropy", each(F.cross_entropy), "9x41 9<41", "1x1 1<1"),
+    row("fused/linear_cross_entropy", lambda x, w, t: F.cross_entropy(x @ w.T, t, reduction="none"),
+        "9x5 41x5 9<41", "1x1 1x1 1<1"),
     row("loss/label_smoothing", each(F.cross_entropy, label_smoothing=TENTH), "9x41 9<41",
         "1x1 1<1"),
     row("loss/bce", F.binary_cross_entropy, "33+ 33+", "1+ 1+", certain),
