@@ -173,9 +173,9 @@ class _Copy:
         if isinstance(s, Check):
             return replace(s, name=self.fresh(s.name), cond=self.expr(s.cond))
         if isinstance(s, (Store, Atomic)):
-            index = tuple(map(self.expr, s.index))
-            at = {"index": index, "mask": self.expr(s.mask), "value": self.value(s.value)}
-            return replace(s, name=self.fresh(s.name), **at)
+            index, mask = tuple(map(self.expr, s.index)), self.expr(s.mask)
+            name, value = self.fresh(s.name), self.value(s.value)
+            return replace(s, name=name, index=index, mask=mask, value=value)
         variable = self.fresh(s.variable)
         lo, hi, inits = self.expr(s.lo), self.expr(s.hi), tuple(map(self.value, s.inits))
         self.known[var(s.variable)] = var(variable)
