@@ -45,18 +45,15 @@ class Stream:
     """The entries of one pass in the order in which they can be made, and the results that they
     read out, over the indices of the chain's last definition."""
 
-    binder: str
+    binders: tuple[str, ...]
     entries: tuple[Entry, ...]
     results: Mapping[str, Expr]
 
 
 def stream(plan: Plan) -> Stream:
-    """The pass of a plan over blocks of its one index; NotFusable where it has several, or keeps
-    an index."""
-    if len(plan.chain.binders) != 1:
-        raise NotFusable(f"{plan.chain.name}: a block has one index")
+    """The pass of a plan over blocks of elements; NotFusable where it keeps an index."""
     made = _Blocks(plan)
-    return Stream(plan.chain.binders[0], made.entries(), made.results())
+    return Stream(plan.chain.binders, made.entries(), made.results())
 
 
 class _Blocks(Pass):

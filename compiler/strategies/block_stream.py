@@ -6,7 +6,7 @@ contracted where they are used and are never in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opwright.compiler.buffers import Memory
@@ -37,7 +37,7 @@ from opwright.ir.expr import (
 )
 from opwright.ir.op import OpAxis, Tensor
 from opwright.ir.semantics import MONOIDS
-from opwright.ir.tile import Axis, Buffer, Dot, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Dot, Kernel, Placement, Value, lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,46 @@ class _Stream(Tiles):
 
     def walk(self) -> tuple[Value, ...]:
         """The final state of the rows."""
-        for name, inner in self.f.inner.items():
-            self.fixed[name] = self.row_factor(name, inner)
-        self.shares = {e.name: self.settled(e.share) for e in self.f.entries}
+        self.fixed = {}
+        self.shares = {e.name: e.share for e in self.f.entries}
         self.reach = self.reached()
-        self.guards = {
-            e.name: call("and", self.reach, self.settled(e.guard)) for e in self.f.entries
-        }
+        self.guards = {e.name: call("and", self.reach, e.guard) for e in self.f.entries}
         starts = [self.b.full(e.start, F32, *self.axes(e), name="acc") for e in self.f.entries]
+        return self.walks(self.f.outer, starts)
+
+    def walks(self, outer: Sequence[OpAxis], starts: Sequence[Value]) -> tuple[Value, ...]:
+        """The state after a walk for every index of the outer axes."""
+        self.settle([a.name for a in outer])
+        if not outer:
+            return self.one_walk(starts)
+        axis, *rest = outer
+        kept = self.fixed, self.shares, self.guards
+        lo, hi = (self.e.index(substitute(x, self.here), TRUE) for x in (axis.lo, axis.hi))
+        if lanes(lo, hi):
+            raise Unsupported("a range differs from lane to lane")
+
+        def body(v: Expr, *carried: Value) -> tuple[Value, ...]:
+            self.e.enter()
+            self.here[var(axis.name)] = v
+            self.fixed, self.shares, self.guards = (dict(kept[0]), dict(kept[1]), dict(kept[2]))
+            out = self.walks(rest, carried)
+            self.e.leave()
+            return out
+
+        return self.b.loop(axis.name, lo, hi, 1, starts, body)
+
+    def settle(self, later: Sequence[str]) -> None:
+        """Evaluate what the walks ahead do not change; `later` are indices that are still open."""
+        for name, inner in self.f.inner.items():
+            over = {n for i in self.f.index_of(name) for n in free_vars(i)}
+            if name not in self.fixed and not over & set(later):
+                self.fixed[name] = self.row_factor(name, inner)
+        moving = {self.f.walked.name, *later}
+        self.shares = {n: self.settled(e, moving) for n, e in self.shares.items()}
+        self.guards = {n: self.settled(e, moving) for n, e in self.guards.items()}
+
+    def one_walk(self, starts: Sequence[Value]) -> tuple[Value, ...]:
+        """The state after the blocks of one walk."""
         lo, hi = self.ends()
         step = self.n.extent
         if self.s.split > 1:
@@ -280,13 +312,13 @@ class _Stream(Tiles):
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def settled(self, e: Expr) -> Expr:
-        """An element's share with what no element changes evaluated before the walk."""
+    def settled(self, e: Expr, over: Collection[str]) -> Expr:
+        """An expression with what no index of `over` changes evaluated here."""
         known: dict[Expr, Expr] = {}
 
         def still(x: Expr) -> bool:
             reads = [y for y in walk(x) if y.op == "read"]
-            moving = any(y.op == "state" for y in walk(x)) or self.f.walked.name in free_vars(x)
+            moving = any(y.op == "state" for y in walk(x)) or set(over) & free_vars(x)
             if not reads or moving or _columned(free_vars(x)):
                 return False
             return (x.kind == "real" or x.op == "read") and all(map(self.is_plain, reads))
@@ -319,17 +351,18 @@ class _Stream(Tiles):
     def is_plain(self, x: Expr) -> bool:
         """Whether a read is in range wherever the program is."""
         name, index, fill = read_parts(x)
-        ends = {a.name: a.hi for a in (*self.f.shared, self.f.walked)}
+        known = {(var(a.name), a.hi) for a in (*self.f.shared, self.f.walked)}
+        for n, c in self.f.inner.items():  # entries are made under no condition
+            ends = (a.hi for a in c.result.axes)
+            known |= set(zip(self.f.index_of(n), ends, strict=True))
         axes = self.group.normal.tensor(name).axes
-        return fill is None and all(
-            i.op == "var" and ends.get(i.attr) is a.hi for i, a in zip(index, axes, strict=True)
-        )
+        return fill is None and all((i, a.hi) in known for i, a in zip(index, axes, strict=True))
 
     def reached(self) -> Expr:
         """The condition that an element is in the range that its row asks for."""
         if self.f.reach is None:
             return TRUE
-        lo, hi = (self.settled(e) for e in self.f.reach)
+        lo, hi = (self.settled(e, {self.f.walked.name}) for e in self.f.reach)
         at = var(self.f.walked.name)
         return call("and", call("le", lo, at), call("lt", at, hi))
 
@@ -338,7 +371,7 @@ class _Stream(Tiles):
         assert self.f.reach is not None
         b, found = self.b, []
         for e, kind in zip(self.f.reach, ("min", "max"), strict=True):
-            v = self.placed(self.settled(e), self.here, self.rows)
+            v = self.placed(self.settled(e, {self.f.walked.name}), self.here, self.rows)
             v = self.e.spread(v, (self.m,))
             if self.rows is not TRUE:
                 outside = b.full(neutral(kind, "int").attr, v.dtype)

@@ -51,18 +51,30 @@ def begin(axis: OpAxis, under: Sequence[Expr], row: str, first: Expr) -> Expr:
     where nothing is known."""
     out: Expr = ZERO
     for c in under:
-        if c.op not in ("le", "lt") or c.args[0].kind != "int":
-            continue
-        low, high = c.args
-        form = affine(high - low)
-        if form is None or form.get(var(axis.name)) != 1 or form.get(var(row), 0) > 0:
-            continue
-        if not all(_known(x) for x in form if x not in (None, var(axis.name), var(row))):
-            continue
-        # axis + a row's part >= 0 (or > 0): the first row of a tile asks for the least
-        rest = substitute(low - high, {var(axis.name): ZERO, var(row): first})
-        out = maximum(out, rest if c.op == "le" else rest + 1)
+        found = _above(c, axis, row, first)
+        if found is not None:
+            out = maximum(out, found)
     return out
+
+
+def _above(c: Expr, axis: OpAxis, row: str, first: Expr) -> Expr | None:
+    if c.op == "or":
+        for free, rest in (c.args, c.args[::-1]):
+            if _known(free):
+                found = _above(rest, axis, row, first)
+                return None if found is None else call("select", free, ZERO, found)
+        return None
+    if c.op not in ("le", "lt") or c.args[0].kind != "int":
+        return None
+    low, high = c.args
+    form = affine(high - low)
+    if form is None or form.get(var(axis.name)) != 1 or form.get(var(row), 0) > 0:
+        return None
+    if not all(_known(x) for x in form if x not in (None, var(axis.name), var(row))):
+        return None
+    # axis + a row's part >= 0 (or > 0): the first row of a tile asks for the least
+    rest = substitute(low - high, {var(axis.name): ZERO, var(row): first})
+    return rest if c.op == "le" else rest + 1
 
 
 def _below(c: Expr, axis: OpAxis, row: str, last: Expr) -> Expr | None:

@@ -44,8 +44,9 @@ STEPS = frozenset(MONOIDS)
 class Form:
     """`inner` are contractions that every block makes anew. Members share `shared` axes, one of
     which is the rows'; a member may have one axis more, its columns. `entries` is the carried state
-    over the first member's axes and the walked one, `reach` the part of this that a row asks for
-    where data says so; `read` says how a fold's result is made of the state."""
+    over the first member's axes and the walked ones, `reach` the part of `walked` that a row asks
+    for where data says so; `read` says how a fold's result is made of the state. Every index of the
+    `outer` axes, the same for all rows of a tile, has a walk of its own."""
 
     group: Group
     inner: Mapping[str, contraction.Form]
@@ -53,6 +54,7 @@ class Form:
     rows: OpAxis
     columns: Mapping[str, OpAxis]  # member -> its own axis
     walked: OpAxis
+    outer: tuple[OpAxis, ...]
     reach: tuple[Expr, Expr] | None
     entries: tuple[Entry, ...]
     owner: Mapping[str, str]  # entry -> the member whose columns it has
@@ -133,6 +135,7 @@ class _Recogniser:
             self.rows,
             columns,
             self.walked,
+            self.outer,
             self.reach,
             tuple(self.entries.values()),
             self.owner,
@@ -147,23 +150,20 @@ class _Recogniser:
         """The axes of the first fold but for columns, by the entries that it reads."""
         t = self.folds[0]
         f = Fold(t.body)  # type: ignore[arg-type]
-        if len(f.binders) != 1:
-            raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
         own = {a.name: a for a in t.axes}
         used: set[str] = set()
         places: set[tuple[str, OpAxis]] = set()
         for x in walk(self.group.expand(f.term, self.inner)):
             if x.op == "read" and x.attr[0] in self.inner:
                 index = read_parts(x)[1]
-                if any(i.op != "var" for i in index):
-                    raise Unsupported(f"{t.name} reads {x.attr[0]} at computed places")
-                names = [i.attr for i in index]
-                used |= set(names)
+                used |= {n for i in index for n in free_vars(i)}
                 c = self.inner[x.attr[0]]
                 for one, two in ((c.rows, c.columns), (c.columns, c.rows)):
-                    if names[two] == f.binders[0]:
-                        axis = c.result.axes[two]
-                        places.add((names[one], OpAxis(f.binders[0], axis.lo, axis.hi)))
+                    if all(index[n].op == "var" for n in (one, two)):
+                        rows, along = index[one].attr, index[two].attr
+                        if along in f.binders and rows not in f.binders:
+                            axis = c.result.axes[two]
+                            places.add((rows, OpAxis(along, axis.lo, axis.hi)))
         if len(places) != 1:
             raise Unsupported(f"{t.name} does not walk over entries along one axis")
         ((rows, self.walked),) = places
@@ -173,24 +173,44 @@ class _Recogniser:
         if any(a.lo is not ZERO or _dependent(a.hi) for a in t.axes):
             raise Unsupported(f"{t.name} has an axis that depends on another")
         self.rows = own[rows]
-        self.reach = self._reach(t)
+        self.at = f.binders.index(self.walked.name)
+        self.reach, self.outer = self._ranges(t)
+        if self.outer and self.found is None:
+            raise Unsupported(f"{t.name} walks along several axes")
+        for a in self.outer:
+            if any(x.op == "fold" for e in (a.lo, a.hi) for x in walk(e)):
+                raise Unsupported(f"{t.name} has a range that is reduced")
+            if {rows, self.walked.name} & (free_vars(a.lo) | free_vars(a.hi)):
+                raise Unsupported(f"{t.name} has a range that differs from row to row")
         return out
 
-    def _reach(self, t: Tensor) -> tuple[Expr, Expr] | None:
-        """The range of a fold over the first one's axes; None for the whole axis."""
+    def _ranges(self, t: Tensor) -> tuple[tuple[Expr, Expr] | None, tuple[OpAxis, ...]]:
+        """The range along what is walked (None for the whole axis) and the outer axes of a fold,
+        over the first one's axes."""
         assert t.body is not None
-        f = Fold(t.body)
-        if len(f.binders) != 1:
+        f, first = Fold(t.body), Fold(self.folds[0].body)  # type: ignore[arg-type]
+        if len(f.binders) != len(first.binders):
             raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
-        lo, hi = f.ranges[0]
+        shared = t.axes if t is self.folds[0] else t.axes[: len(self.shared)]
+        at = {
+            var(a.name): var(b.name) for a, b in zip(shared, self.folds[0].axes, strict=False)
+        } | self._binders(f)
+        ranges = [(substitute(lo, at), substitute(hi, at)) for lo, hi in f.ranges]
+        lo, hi = ranges.pop(self.at)
+        names = [b for n, b in enumerate(first.binders) if n != self.at]
+        outer = tuple(OpAxis(n, *r) for n, r in zip(names, ranges, strict=True))
         if (lo, hi) == (self.walked.lo, self.walked.hi):
-            return None
+            return None, outer
         if any(x.op == "fold" for e in (lo, hi) for x in walk(e)):
             raise Unsupported(f"{t.name} has a range that is reduced")
-        shared = t.axes if t is self.folds[0] else t.axes[: len(self.shared)]
-        first = self.folds[0].axes
-        at = {var(a.name): var(b.name) for a, b in zip(shared, first, strict=False)}
-        return substitute(lo, at), substitute(hi, at)
+        if (free_vars(lo) | free_vars(hi)) & set(first.binders):
+            raise Unsupported(f"{t.name} has a range that depends on another index")
+        return (lo, hi), outer
+
+    def _binders(self, f: Fold) -> dict[Expr, Expr]:
+        """The indices of a fold as the first one's."""
+        first = Fold(self.folds[0].body)  # type: ignore[arg-type]
+        return {var(a): var(b) for a, b in zip(f.binders, first.binders, strict=True)}
 
     def _own(self, t: Tensor) -> OpAxis | None:
         """The columns of a member; Unsupported for other axes than the shared ones."""
@@ -215,7 +235,7 @@ class _Recogniser:
 
     def _fold(self, t: Tensor) -> None:
         assert t.body is not None
-        if self._reach(t) != self.reach:
+        if self._ranges(t) != (self.reach, self.outer):
             raise Unsupported(f"{t.name} folds over another range")
         f = Fold(t.body)
         term = self.group.expand(f.term, self.inner)
@@ -227,7 +247,7 @@ class _Recogniser:
             some = STEPS if self.found is not None else STEPS | set(ARG_FOLDS)
             if f.kind not in some or (self.found is not None and t.kind != "real"):
                 raise Unsupported(f"{t.name} is no fold of single numbers")
-            at = {**self._here(t), var(f.binders[0]): var(self.walked.name)}
+            at = {**self._here(t), **self._binders(f)}
             guard = self.group.expand(f.guard, self.inner)
             share, guard = (substitute(e, at) for e in (term, guard))
             while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
@@ -254,7 +274,11 @@ class _Recogniser:
         except NotFusable as refusal:
             raise Unsupported(str(refusal)) from None
         last = self.group.normal.tensor(chain.tensors[chain.name][0])
-        at = {**self._here(last), var(made.binder): var(self.walked.name)}
+        first = Fold(self.folds[0].body)  # type: ignore[arg-type]
+        if len(made.binders) != len(first.binders):
+            raise Unsupported(f"{t.name} reduces over {len(made.binders)} axes")
+        names_of = zip(made.binders, first.binders, strict=True)
+        at = {**self._here(last), **{var(a): var(b) for a, b in names_of}}
         names: dict[Expr, Expr] = {}
         f = Fold(last.body)  # type: ignore[arg-type]
         # in a product that is 0 by a factor, infinite others give what the definition gives

@@ -159,6 +159,7 @@ def test_it_is_one_kernel_that_keeps_no_entries_and_is_proved(name):
         "window_attention",
         "causal_attention",
         "varlen_attention",
+        "block_sparse_attention",
     ],
 )
 def test_shipped_operators_of_this_form_are_one_kernel(name):
@@ -195,7 +196,7 @@ def test_what_has_no_single_pass_keeps_its_entries():
     assert not [s for s in streams(op) if s.name == "stream"]
 
 
-@pytest.mark.parametrize("name", ["causal_attention", "alibi_attention"])
+@pytest.mark.parametrize("name", ["attention", "causal_attention", "alibi_attention"])
 def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
     (path,) = SPECS.rglob(f"{name}.op")
     op = gradient(load_spec(path).operator(), ["q", "k", "v"])
