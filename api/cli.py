@@ -98,6 +98,7 @@ class Stage(StrEnum):
     op = "op"
     grad = "grad"
     folds = "folds"
+    bounds = "bounds"
     schedules = "schedules"
     tile = "tile"
     source = "source"

@@ -73,6 +73,8 @@ def text_of(view: View) -> str:
     if stage == "folds":
         return folds_of(op)
     op = stored_form(op)
+    if stage == "bounds":
+        return bounds_of(op)
     if stage in COMPILED and view.backend != "triton":
         raise Problem(
             f"{view.backend} texts have no stage {stage}", "add --backend triton, or --stage source"
@@ -102,6 +104,18 @@ def folds_of(op: Operator) -> str:
 
     found = [derivation_text(d) for d in derivations(op)]
     return "\n\n".join(found) or f"{op.name}: no reduction reads another one's result"
+
+
+def bounds_of(op: Operator) -> str:
+    """The operator with the error bounds that follow from it, as further outputs."""
+    from opwright.ir.op import show_operator
+    from opwright.verify.bounds import error_operator
+    from opwright.verify.bounds_rules import NotDerivable
+
+    try:
+        return show_operator(error_operator(op))
+    except NotDerivable as error:
+        raise Problem(f"no bound is derived: {error}", "G6 falls back to a default", NO) from None
 
 
 def plan_text(c: Candidate) -> str:
