@@ -328,6 +328,10 @@ class _Builder:
                 return 1 / sympy.sqrt(a[0])
             case "abs":
                 return sympy.Abs(a[0])
+            case "sin":
+                return sympy.sin(a[0])
+            case "cos":
+                return sympy.cos(a[0])
             case "pow" if a[1].is_Integer:
                 return a[0] ** a[1]
             case "cast":

@@ -1,8 +1,9 @@
 """What a derived pass rests on, proved by z3 over the reals.
 
 An obligation is PROVED only where the negation has no model and its hypotheses have one. exp(u) is
-a positive real for every distinct u, with exp(a - b) = exp(a) / exp(b); denominators are assumed
-not to be zero; any other function is a real for every distinct argument. Stability is apart from
+a positive real for every distinct u, with exp(a - b) = exp(a) / exp(b); sin(u) and cos(u) are the
+sides of a unit triangle, with what holds of sums of angles; denominators are assumed not to be
+zero; any other function is a real for every distinct argument. Stability is apart from
 equality: over the reals the anchor of an exponential is irrelevant.
 """
 
@@ -17,6 +18,7 @@ from opwright.compiler.cascade.derive import Accumulator, Plan, moved
 from opwright.ir.expr import conjuncts
 from opwright.ir.record import Record
 
+MULTIPLES = 4  # of an angle that are written out
 RLIMIT, TIMEOUT = 50_000_000, 5_000  # z3's own measure of work; milliseconds of one question
 Z3 = Any
 
@@ -58,6 +60,8 @@ class Terms:
             return z3.Product([n] * k), z3.Product([d] * k)
         if e.func == sympy.exp:
             return self._exp(e)
+        if e.func in (sympy.sin, sympy.cos):
+            return self._angle(e)
         if isinstance(e, sympy.Piecewise):
             out = self(e.args[-1][0])
             for v, c in reversed(e.args[:-1]):
@@ -79,6 +83,22 @@ class Terms:
             self.hypotheses.append(atom > 0)
             (up if c > 0 else down).extend([atom] * abs(int(c)))
         return z3.Product(up), z3.Product(down)
+
+    def _angle(self, e: Sympy) -> tuple[Z3, Z3]:
+        import sympy
+        import z3
+
+        terms = [t.as_coeff_Mul() for t in sympy.Add.make_args(sympy.expand(e.args[0]))]
+        cosine, sine = z3.RealVal(1), z3.RealVal(0)  # of the sum of the terms so far
+        for c, u in terms:
+            whole = c.is_Integer and abs(c) <= MULTIPLES
+            c, u = (c, u) if whole else (sympy.sign(c), abs(c) * u)
+            co, si = z3.Real(f"cos[{u}]"), z3.Real(f"sin[{u}]")
+            self.hypotheses.append(co * co + si * si == 1)
+            turn = si if c > 0 else -si
+            for _ in range(abs(int(c))):
+                cosine, sine = cosine * co - sine * turn, sine * co + cosine * turn
+        return (cosine if e.func == sympy.cos else sine), z3.RealVal(1)
 
     def compare(self, op: str, left: Sympy, right: Sympy) -> Z3:
         (a, b), (c, d) = self(left), self(right)
@@ -190,7 +210,43 @@ def redundant(plan: Plan, x: Accumulator) -> tuple[str, str]:
 
 
 def associative(plan: Plan, x: Accumulator) -> tuple[str, str]:
-    """Merging three states gives the same either way."""
+    """Merging three states gives the same either way: as it stands, or, where sums turn by angles,
+    since moving them twice is moving them once, which suffices for moves that are linear."""
+    import sympy
+
+    if x.row.has(sympy.sin, sympy.cos) and x.raw == x.row and _linear(plan, x):
+        found = _moved_twice(plan, x)
+        if found[0] == "PROVED":
+            return found
+    return _merged_either_way(plan, x)
+
+
+def _moving(plan: Plan, x: Accumulator) -> list[Accumulator]:
+    """The sums that move with an accumulator."""
+    return [y for y in plan.accumulators.values() if y.anchors == x.anchors and y.guard is x.guard]
+
+
+def _linear(plan: Plan, x: Accumulator) -> bool:
+    import sympy
+
+    sums = [symbol(y.name) for y in _moving(plan, x)]
+    row = sympy.expand(x.raw)
+    rest = row - sum(sympy.diff(row, s) * s for s in sums)
+    foreign = {str(s) for s in row.free_symbols} & set(plan.accumulators) - set(map(str, sums))
+    return sympy.simplify(rest) == 0 and not foreign - set(x.anchors)
+
+
+def _moved_twice(plan: Plan, x: Accumulator) -> tuple[str, str]:
+    t = Terms()
+    first = {symbol(y.name): y.raw for y in _moving(plan, x)}
+    between = {symbol(a): moved(symbol(a)) for a in x.anchors}
+    last = {moved(symbol(a)): symbol(f"{a}''") for a in x.anchors}
+    once = x.raw.xreplace(last)
+    twice = x.raw.xreplace(between | last).subs(first, simultaneous=True)
+    return check(t, [], [t.equal(twice, once)])
+
+
+def _merged_either_way(plan: Plan, x: Accumulator) -> tuple[str, str]:
     import z3
 
     t, needed = Terms(), _closure(plan, x)

@@ -40,6 +40,7 @@ REFUSED = {  # what the refusal names, with the rank of the sample
 FUSED = (
     "temperature", "weighted_variance", "skewness", "pearson", "entropy", "divergence", "backward",
     "likeliest", "deviation", "normal_dot", "smooth_max", "masked", "bilinear", "covariance",
+    "turned",
 )  # fmt: skip
 
 
