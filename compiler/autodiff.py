@@ -63,11 +63,12 @@ class _Names:
         return name
 
 
-def gradient(op: Operator, wanted: Sequence[str] = ()) -> Operator:
+def gradient(op: Operator, wanted: Sequence[str] = (), saved: Sequence[str] = ()) -> Operator:
     """The operator that maps inputs, outputs and output gradients `d_y` to gradients `d_x`.
 
-    `wanted` names real inputs (default: all). Inputs that nothing reads are left out. Raises
-    NotDifferentiable for an input that is not real or a definition without a derivative.
+    `wanted` names real inputs (default: all), `saved` definitions that are read as inputs, not made
+    again. Inputs that nothing reads are left out. Raises NotDifferentiable for an input that is not
+    real or a definition without a derivative.
     """
     real = [t.name for t in op.inputs if t.kind == "real"]
     wanted = tuple(wanted) or tuple(real)
@@ -76,13 +77,14 @@ def gradient(op: Operator, wanted: Sequence[str] = ()) -> Operator:
     for name in wanted:
         if name not in real:
             raise NotDifferentiable(f"{name} is no real input of {op.name}")
-    return Reverse(op, wanted).run()
+    return Reverse(op, wanted, tuple(saved)).run()
 
 
 @dataclass(slots=True)
 class Reverse:
     op: Operator
     wanted: tuple[str, ...]
+    saved: tuple[str, ...] = ()
     names: _Names = field(init=False)
     forward: tuple[Tensor, ...] = field(init=False)
     active: set[str] = field(init=False)
@@ -347,7 +349,7 @@ class Reverse:
 
     def _assemble(self, results: list[Tensor]) -> Operator:
         op = self.op
-        outputs = {t.name for t in op.outputs}
+        outputs = {t.name for t in op.outputs} | set(self.saved)
         forward = [t if t.name in outputs else self._resumed(t, outputs) for t in self.forward]
         made = {t.name: t for t in (*forward, *self.adjoints)}
         live: set[str] = set()
@@ -364,7 +366,7 @@ class Reverse:
         inputs = [t for t in op.inputs if t.name in live]
         inputs += [
             replace(t, body=None, role="input", recurrence=None, updates=None)
-            for t in op.outputs
+            for t in (*op.outputs, *(t for t in self.forward if t.name in self.saved))
             if t.name in live
         ]
         inputs += [

@@ -8,12 +8,13 @@ says so and refuses tensors that require grad.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from opwright.backends.cpp.build import BuildError
 from opwright.compiler.autodiff import gradient
 from opwright.compiler.autodiff_rules import NotDifferentiable
+from opwright.compiler.autodiff_saved import saved_for, saving
 from opwright.compiler.backend import Backend, CompileError, Effort, Found, Refused, carry
 from opwright.compiler.elaborate import Spec, written_gradient
 from opwright.compiler.spec_text import spec_text
@@ -38,11 +39,29 @@ def wanted(spec: Spec, name: str) -> list[tuple[tuple[str, ...], bool]]:
     return [*written, *([(derived, False)] if derived else [])]
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """An operator at all bindings, with its text."""
+
+    found: list[Found]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """A compiled gradient. What it reads of the forward pass beside inputs and outputs is `saved`:
+    further outputs of `saving`, the operator that then takes the place of the forward pass."""
+
+    own: Compiled
+    saved: tuple[str, ...] = ()
+    saving: Compiled | None = None
+
+
 def backward_operator(
-    spec: Spec, op: Operator, names: Sequence[str], written: bool
+    spec: Spec, op: Operator, names: Sequence[str], written: bool, saved: Sequence[str] = ()
 ) -> tuple[Operator, str]:
     """(the gradient at one binding of the types, its text); NotDifferentiable where there is
-    none."""
+    none. `saved`: what it reads of the forward pass beside inputs and outputs."""
     if written:
         own = f"{op.name}_grad_{'_'.join(names)}"
         found = [g for g in written_gradient(spec.module, op.name, op.types) if g.name == own]
@@ -50,19 +69,33 @@ def backward_operator(
             raise NotDifferentiable(f"{own} has no definition at {dict(op.types)}")
         g = found[0]
     else:
-        g = gradient(op, names)
-    known = {t.name for t in (*op.inputs, *op.outputs)}
+        g = gradient(op, names, saved)
+    known = {t.name for t in (*op.inputs, *op.outputs)} | set(saved)
     grads = {f"{PREFIX}{t.name}" for t in op.outputs}
     strange = [t.name for t in g.inputs if t.name not in known | grads]
     strange += [t.name for t in g.outputs if t.name not in {f"{PREFIX}{n}" for n in names}]
     if strange:
         raise NotDifferentiable(f"{strange[0]} is no gradient by name")
+    text = _text(g)
+    return replace(g, digest=_digest(op, text), workloads=_workloads(g, op)), text
+
+
+def saving_operator(op: Operator, saved: Sequence[str]) -> tuple[Operator, str]:
+    """(the operator with what a gradient reads besides as further outputs, its text)."""
+    s = saving(op, saved)
+    text = _text(s)
+    return replace(s, digest=_digest(op, text)), text
+
+
+def _text(op: Operator) -> str:
     try:
-        text = spec_text(g)
+        return spec_text(op)
     except ValueError:
-        text = show_operator(g)
-    digest = "sha256:" + hashlib.sha256(f"{op.digest}\n{text}".encode()).hexdigest()
-    return replace(g, digest=digest, workloads=_workloads(g, op)), text
+        return show_operator(op)
+
+
+def _digest(op: Operator, text: str) -> str:
+    return "sha256:" + hashlib.sha256(f"{op.digest}\n{text}".encode()).hexdigest()
 
 
 def _workloads(g: Operator, op: Operator) -> tuple[Workload, ...]:
@@ -76,42 +109,64 @@ def _workloads(g: Operator, op: Operator) -> tuple[Workload, ...]:
 
 
 def roles(g: Operator, op: Operator) -> tuple[tuple[str, str], ...]:
-    """(what it is, name) of every input of a gradient: input, output or grad of the operator."""
+    """(what it is, name) of every input of a gradient: input, output, grad of an output, or what is
+    saved beside them."""
     inputs = {t.name for t in op.inputs}
     outputs = {t.name for t in op.outputs}
+    grads = {f"{PREFIX}{n}" for n in outputs}
     out = []
     for t in g.inputs:
         if t.name in inputs:
             out.append(("input", t.name))
         elif t.name in outputs:
             out.append(("output", t.name))
-        else:
+        elif t.name in grads:
             out.append(("grad", t.name.removeprefix(PREFIX)))
+        else:
+            out.append(("saved", t.name))
     return tuple(out)
 
 
 def compile_backward(
     spec: Spec, name: str, found: Sequence[Found], backend: Backend, effort: Effort
-) -> tuple[list[tuple[list[Found], str]], list[str]]:
-    """(each gradient at all bindings with its text, notes on those that there are none of)."""
-    out: list[tuple[list[Found], str]] = []
+) -> tuple[list[Gradient], list[str]]:
+    """(each gradient at all bindings, notes on those that there are none of)."""
+    out: list[Gradient] = []
     notes: list[str] = []
-    for names, written in wanted(spec, name):
+    own = replace(effort, budget=Budget(effort.budget.evaluations), primary=False)
+
+    def bindings(make: Callable[[Operator], tuple[Operator, str]]) -> Compiled:
         made: list[Found] = []
         first = ""
-        own = replace(effort, budget=Budget(effort.budget.evaluations), primary=False)
-        try:
-            for f in found:
-                g, text = backward_operator(spec, f.op, names, written)
-                first = first or text
-                made.append(_compiled(g, f.op, backend, carry(made[0], own) if made else own))
-        except FAILURES as e:
-            lines = str(e).splitlines() or [type(e).__name__]
-            reason = "; ".join(lines[:2])[:300]
-            notes.append(f"no backward with respect to {', '.join(names)}: {reason}")
-            continue
-        out.append((made, first))
+        for f in found:
+            g, text = make(f.op)
+            first = first or text
+            made.append(_compiled(g, f.op, backend, carry(made[0], own) if made else own))
+        return Compiled(made, first)
+
+    for names, written in wanted(spec, name):
+        for saved in dict.fromkeys((() if written else _saved(found, names), ())):
+            try:
+                g = bindings(lambda op: backward_operator(spec, op, names, written, saved))  # noqa: B023
+                extra = bindings(lambda op: saving_operator(op, saved)) if saved else None  # noqa: B023
+            except FAILURES as e:
+                lines = str(e).splitlines() or [type(e).__name__]
+                reason = "; ".join(lines[:2])[:300]
+                what = f"that reads {', '.join(saved)} " if saved else ""
+                notes.append(f"no backward {what}with respect to {', '.join(names)}: {reason}")
+                continue
+            out.append(Gradient(g, saved, extra))
+            break
     return out, notes
+
+
+def _saved(found: Sequence[Found], names: Sequence[str]) -> tuple[str, ...]:
+    """What the gradient reads beside inputs and outputs, the same at all bindings."""
+    try:
+        each = {saved_for(f.op, names) for f in found}
+    except (NotDifferentiable, ExprError):
+        return ()
+    return each.pop() if len(each) == 1 else ()
 
 
 def _compiled(g: Operator, op: Operator, backend: Backend, effort: Effort) -> Found:

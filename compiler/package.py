@@ -32,6 +32,7 @@ from opwright.compiler.package_spec import (
     backward_module,
     kernels_module,
     library_path,
+    saving_module,
     source_path,
     types_label,
 )
@@ -123,6 +124,8 @@ def check(spec: PackageSpec) -> None:
             )
     for b in spec.backward:
         check(b.spec)
+        if b.saving is not None:
+            check(b.saving)
     seen: set[tuple[tuple[str, str], ...]] = set()
     for packaged in spec.operators:
         op = packaged.operator
@@ -193,8 +196,9 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     files["README.md"] = docs.readme(spec).encode()
     files |= _python_files(spec)
     for n, b in enumerate(spec.backward):
-        inner = package_files(b.spec)
-        files |= {f"{backward_module(n)}/{name}": data for name, data in inner.items()}
+        for module, own in ((backward_module(n), b.spec), (saving_module(n), b.saving)):
+            inner = package_files(own) if own is not None else {}
+            files |= {f"{module}/{name}": data for name, data in inner.items()}
     for name, data in files.items():
         if name.endswith(".py"):
             ast.parse(data, name, feature_version=OLDEST_PYTHON)
@@ -315,7 +319,8 @@ def _tables(spec: PackageSpec) -> dict[str, Any]:
         "bindings": [_binding_tables(p, spec.backend) for p in spec.operators],
         "backward": code.tuple_text(
             (
-                f"Backward({backward_module(n)!r}, {b.inputs!r}, {b.outputs!r})"
+                f"Backward({backward_module(n)!r}, {b.inputs!r}, {b.outputs!r}"
+                + (f", {saving_module(n)!r}, {b.saved!r})" if b.saving else ")")
                 for n, b in enumerate(spec.backward)
             ),
             indent,

@@ -18,6 +18,7 @@ from opwright.compiler.package_spec import (
     PackageSpec,
     backward_module,
     library_path,
+    saving_module,
     source_path,
 )
 from opwright.ir.op import Tensor
@@ -118,6 +119,7 @@ def package_metadata(spec: PackageSpec, files: Mapping[str, bytes]) -> dict[str,
                 "package": backward_module(n),
                 "operator": b.spec.operator.name,
                 "gradients": list(b.outputs),
+                **({"saved": list(b.saved), "saving": saving_module(n)} if b.saving else {}),
             }
             for n, b in enumerate(spec.backward)
         ],

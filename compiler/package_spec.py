@@ -131,16 +131,24 @@ class PackageSpec:
 @dataclass(frozen=True, slots=True)
 class PackagedBackward:
     """A gradient as a package inside the package: what its inputs are to the operator (input,
-    output or grad, and a name), and the inputs that its outputs are gradients of."""
+    output, grad or saved, and a name), and the inputs that its outputs are gradients of. `saving`
+    is the operator whose further outputs, in the order of `saved`, are the saved inputs."""
 
     spec: PackageSpec
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[str, ...]
+    saved: tuple[str, ...] = ()
+    saving: PackageSpec | None = None
 
 
 def backward_module(n: int) -> str:
     """The package of the n-th gradient, relative to the package."""
     return f"_backward{n}" if n else "_backward"
+
+
+def saving_module(n: int) -> str:
+    """The package of the operator that saves what the n-th gradient reads."""
+    return f"_saving{n}" if n else "_saving"
 
 
 @dataclass(frozen=True, slots=True)

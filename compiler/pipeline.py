@@ -262,19 +262,29 @@ def _with_backward(
     effort = Effort(Budget(min(budget, BACKWARD_BUDGET)), seed, require, primary=False)
     made, notes = compile_backward(spec, name, found, backend, effort)
     inner = []
-    for results, text in made:
+    for one in made:
+        results = one.own.found
         g = results[0].op
-        own = _package(spec, g.name, text, results, backend)
+        own = _package(spec, g.name, one.own.text, results, backend)
         outputs = tuple(t.name.removeprefix("d_") for t in g.outputs)
-        one = PackagedBackward(own, roles(g, found[0].op), outputs)
+        extra = None
+        if one.saving is not None:
+            kept = one.saving
+            extra = _package(spec, kept.found[0].op.name, kept.text, kept.found, backend)
         try:
-            check_package(own)
+            for p in (own, extra):
+                if p is not None:
+                    check_package(p)
         except (EmitError, ValueError) as e:
             notes.append(f"no backward with respect to {', '.join(outputs)}: {e}")
             continue
-        inner.append(one)
+        known = roles(g, found[0].op)
+        inner.append(PackagedBackward(own, known, outputs, one.saved, extra))
         evaluated = len(results[0].result.table)
         notes.append(f"backward: {g.name} in {several(evaluated)} tried, on its own gates")
+        if extra is not None:
+            what = ", ".join(one.saved)
+            notes.append(f"backward: reads {what}, which {extra.operator.name} saves")
     return replace(package, backward=tuple(inner)), notes
 
 

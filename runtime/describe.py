@@ -243,15 +243,22 @@ class Binding:
 
 class Backward:
     """A gradient of the operator: the package inside this one that computes it, what its inputs are
-    ("input" | "output" | "grad" and a name of the operator's), and of which inputs its outputs are
-    gradients."""
+    ("input" | "output" | "grad" and a name of the operator's, or "saved" and one of `saved`), and
+    of which inputs its outputs are gradients. `saving` is the package whose operator gives the
+    outputs, then what is saved."""
 
-    __slots__ = ("inputs", "module", "outputs")
+    __slots__ = ("inputs", "module", "outputs", "saved", "saving")
 
     def __init__(
-        self, module: str, inputs: tuple[tuple[str, str], ...], outputs: tuple[str, ...]
+        self,
+        module: str,
+        inputs: tuple[tuple[str, str], ...],
+        outputs: tuple[str, ...],
+        saving: str = "",
+        saved: tuple[str, ...] = (),
     ) -> None:
         self.module, self.inputs, self.outputs = module, inputs, outputs
+        self.saving, self.saved = saving, saved
 
 
 class Spec:

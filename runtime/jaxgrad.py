@@ -23,13 +23,26 @@ class Gradients:
     def __init__(self, operator: JaxOperator) -> None:
         self.operator, self.jax, self.spec = operator, operator.jax, operator.spec
         self.carried: list[tuple[Backward, JaxOperator]] = []
+        self.saving: list[tuple[Backward, JaxOperator]] = []
         for b in self.spec.backward:
-            home = f"{operator.package}.{b.module}"
-            spec = importlib.import_module(f"{home}._op").SPEC
-            if all(binding.jax for binding in spec.bindings):
-                self.carried.append((b, importlib.import_module(f"{home}.jax").OPERATOR))
+            own = self._operator(b.module)
+            extra = self._operator(b.saving) if b.saving else None
+            if own is None or (b.saving and extra is None):
+                continue
+            self.carried.append((b, own))
+            if extra is not None:
+                self.saving.append((b, extra))
         names = [t.name for t in self.spec.inputs]
         self.covered = frozenset(names.index(x) for b, _ in self.carried for x in b.outputs)
+
+    def _operator(self, module: str) -> JaxOperator | None:
+        """The operator of a package inside this one, where it has array code."""
+        home = f"{self.operator.package}.{module}"
+        spec = importlib.import_module(f"{home}._op").SPEC
+        if not all(binding.jax for binding in spec.bindings):
+            return None
+        found: JaxOperator = importlib.import_module(f"{home}.jax").OPERATOR
+        return found
 
     def __bool__(self) -> bool:
         return bool(self.carried)
@@ -53,8 +66,11 @@ class Gradients:
         def whole(*leaves: Any) -> tuple[Any, ...]:
             return self.operator.results_of(leaves[:count], numbers(leaves))
 
+        def saving(*leaves: Any) -> tuple[Any, dict[str, Any]]:
+            return self._saving(leaves[:count], numbers(leaves), whole, leaves)
+
         def forward(*leaves: Any) -> tuple[Any, Any]:
-            return self._forward(whole, leaves)
+            return self._forward(whole, saving, leaves)
 
         def backward(kept: Any, cotangents: Any) -> Any:
             return self._backward(kept, cotangents, numbers)
@@ -64,7 +80,23 @@ class Gradients:
         found: tuple[Any, ...] = f(*arrays, *[given[n] for n in traced])
         return found
 
-    def _forward(self, whole: Callable[..., Any], leaves: Sequence[Any]) -> tuple[Any, Any]:
+    def _saving(
+        self, arrays: Sequence[Any], given: Sequence[Any], whole: Callable[..., Any], leaves: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """(results, what is saved beside them for the gradients)."""
+        results: Any = None
+        saved: dict[str, Any] = {}
+        named = dict(zip(self.spec.given_names(), given))
+        for b, operator in self.saving:
+            own = [named.get(name) for name in operator.spec.given_names()]
+            found = operator.results_of(operator.admit(arrays), own)
+            end = len(found) - len(b.saved)
+            results, saved = found[:end], {**saved, **dict(zip(b.saved, found[end:]))}
+        return (whole(*leaves) if results is None else results), saved
+
+    def _forward(
+        self, whole: Callable[..., Any], saving: Callable[..., Any], leaves: Sequence[Any]
+    ) -> tuple[Any, Any]:
         """(results, what the way back reads). Which arguments need a gradient is static, so it
         stands in keys of the second."""
         values = [leaf.value for leaf in leaves]
@@ -78,18 +110,20 @@ class Gradients:
                 full[n] = value
             return whole(*full)
 
-        pull = None
+        pull, saved = None, {}
         if others:
             results, pull = self.jax.vjp(of, *[values[n] for n in others])
+            if wanted and self.saving:
+                saved = saving(*values)[1]
         else:
-            results = whole(*values)
-        return results, {(wanted, others): (values, results if wanted else None, pull)}
+            results, saved = saving(*values)
+        return results, {(wanted, others): (values, results if wanted else None, saved, pull)}
 
     def _backward(
         self, kept: Any, cotangents: Any, numbers: Callable[[Sequence[Any]], list[Any]]
     ) -> tuple[Any, ...]:
         """A cotangent for every argument, None for zero."""
-        (((wanted, others), (values, results, pull)),) = kept.items()
+        (((wanted, others), (values, results, saved, pull)),) = kept.items()
         # constants may come back as numbers
         values = [x if hasattr(x, "shape") else self.jax.numpy.asarray(x) for x in values]
         out: list[Any] = [None] * len(values)
@@ -104,6 +138,7 @@ class Gradients:
         held = {("input", t.name): x for t, x in zip(spec.inputs, values)}
         held.update({("output", t.name): y for t, y in zip(spec.outputs, results)})
         held.update({("grad", t.name): ct for t, ct in zip(spec.outputs, full)})
+        held.update({("saved", name): x for name, x in saved.items()})
         named = dict(zip(spec.given_names(), numbers(values)))
         for b, gradient in self.carried:
             if not any(place[name] in wanted for name in b.outputs):

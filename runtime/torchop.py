@@ -54,7 +54,7 @@ class TorchOperator:
         torch.library.register_fake(f"{qualified}.out", self._fake_out, lib=self.library)
         packet = getattr(getattr(torch.ops, spec.package), name)
         self.functional, self.out = packet.default, packet.out
-        self._gradients: dict[str, TorchOperator] = {}
+        self._inners: dict[str, TorchOperator] = {}
         self._recorded = self._make_function() if spec.backward else None
         self.library.impl(name, self._autograd, "Autograd", with_keyset=True)
         self.library.impl(f"{name}.out", self._autograd_out, "Autograd", with_keyset=True)
@@ -150,8 +150,8 @@ class TorchOperator:
 
         def forward(ctx: Any, below: Any, keywords: dict[str, Any], *inputs: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
-                output = operator.functional.redispatch(below, *inputs, **keywords)
-            operator._keep(ctx, inputs, keywords, output)
+                output, saved = operator._forward(below, inputs, keywords)
+            operator._keep(ctx, inputs, keywords, output, saved)
             return output
 
         def backward(ctx: Any, *grads: Any) -> Any:
@@ -160,12 +160,31 @@ class TorchOperator:
         members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         return type(f"{self.spec.name}_gradient", (torch.autograd.Function,), members)
 
-    def _keep(self, ctx: Any, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
-        """Save what the gradients read: inputs, and outputs that need not be computed again."""
+    def _forward(self, below: Any, inputs: Any, keywords: dict[str, Any]) -> tuple[Any, Any]:
+        """(the result, what is saved beside it for the gradients)."""
+        saved: dict[str, Any] = {}
+        output = None
+        for b in self.spec.backward:
+            if b.saving:
+                operator = self._inner(b.saving, True)
+                given = {n: keywords.get(n) for n in operator.names}
+                found = operator.functional(*inputs, **given)
+                count = len(found) - len(b.saved)
+                saved.update(zip(b.saved, found[count:]))
+                output = found[0] if count == 1 else tuple(found[:count])
+        if output is None or keywords.get("implementation") is not None:
+            output = self.functional.redispatch(below, *inputs, **keywords)
+        return output, saved
+
+    def _keep(
+        self, ctx: Any, inputs: Any, keywords: dict[str, Any], output: Any, saved: Any
+    ) -> None:
+        """Save what the gradients read: inputs, outputs, and what was made on the way to them."""
         spec = self.spec
         outputs = (output,) if len(spec.outputs) == 1 else tuple(output)
         held = {("input", t.name): x for t, x in zip(spec.inputs, inputs)}
         held.update({("output", t.name): x for t, x in zip(spec.outputs, outputs)})
+        held.update({("saved", name): x for name, x in saved.items()})
         read = {key for b in spec.backward for key in b.inputs if key[0] != "grad"}
         ctx.keys = [key for key in held if key in read]
         ctx.given = dict(keywords)
@@ -182,7 +201,7 @@ class TorchOperator:
         for b in spec.backward:
             if not needed.intersection(b.outputs):
                 continue
-            operator = self._gradient(b.module)
+            operator = self._inner(b.module, False)
             keywords = {n: ctx.given.get(n) for n in operator.names}
             keywords.update(self._lacking(operator.spec, ctx))
             result = operator.functional(*[held[key] for key in b.inputs], **keywords)
@@ -199,16 +218,17 @@ class TorchOperator:
         env = spec.resolve(flat, self._split(ctx.given))
         return {argument(n): env[n] for n in lacking if n in env}
 
-    def _gradient(self, module: str) -> TorchOperator:
-        """The operator of a gradient, registered at its first use."""
-        if module not in self._gradients:
+    def _inner(self, module: str, checking: bool) -> TorchOperator:
+        """The operator of a package inside this one, registered at its first use."""
+        if module not in self._inners:
             home = __name__.rpartition(".")[0].rpartition(".")[0]
             package = importlib.import_module(f"{home}.{module}")
             engine = package._ENGINE
-            engine.checking = False  # what holds of the inputs was checked by the forward call
+            if not checking:
+                engine.checking = False  # what holds of the inputs was checked by the forward call
             own = importlib.import_module(f"{home}.{module}._runtime.torchop")
-            self._gradients[module] = own.register(engine)
-        return self._gradients[module]
+            self._inners[module] = own.register(engine)
+        return self._inners[module]
 
     def _autograd(self, keyset: Any, *inputs: Any, **keywords: Any) -> Any:
         below = keyset & self.torch._C._after_autograd_keyset

@@ -58,6 +58,23 @@ op normed @ 1.0 {
   grad x, gamma auto
 }
 
+op mixed @ 1.0 {
+  dims  B, S, D
+  where S >= 1
+  param scale: f32 = 0.5
+  input q: f32[B, S, D], k: f32[B, S, D], v: f32[B, S, D]
+  output o: f32[B, S, D]
+  def {
+    s[b, i, j] = scale * sum[d: D](q[b, i, d] * k[b, j, d])
+    m[b, i] = max[j: S | j <= i](s[b, i, j])
+    p[b, i, j] = if j <= i then exp(s[b, i, j] - m[b, i]) else 0
+    z[b, i] = sum[j: S](p[b, i, j])
+    o[b, i, d] = sum[j: S](p[b, i, j] * v[b, j, d]) / z[b, i]
+  }
+  tolerance versus f64 { f32: abs 1e-4 rel 1e-3 }
+  grad q, k, v auto
+}
+
 op taken @ 1.0 "Rows by number: no input of the gradient shows how many there are." {
   dims  V, D, N
   input table: f32[V, D], ids: i64[N]
@@ -134,6 +151,28 @@ found = torch.autograd.grad((f(x, gamma) * w).sum(), (x, gamma))
 plain = torch.nn.functional.layer_norm(x, (16,), gamma)
 for one, other in zip(found, torch.autograd.grad((plain * w).sum(), (x, gamma))):
     assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), (one, other)
+""",
+    "mixed": """
+import json, pathlib
+data = json.loads((pathlib.Path(mixed_k.__file__).parent / "metadata.json").read_text())
+assert data["backward"][0]["saved"] == ["m", "z"], data["backward"]
+q, k, v = (torch.randn(2, 9, 4, requires_grad=True) for _ in range(3))
+w = torch.randn(2, 9, 4)
+plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+wanted = torch.autograd.grad((plain * w).sum(), (q, k, v))
+step = torch.compile(lambda *x: f(*x, scale=0.3), fullgraph=True, backend="aot_eager")
+for g in (lambda *x: f(*x, scale=0.3), step):
+    assert torch.allclose(g(q, k, v), plain, rtol=1e-3, atol=1e-4)
+    found = torch.autograd.grad((g(q, k, v) * w).sum(), (q, k, v))
+    for one, other in zip(found, wanted):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), (one, other)
+only = torch.autograd.grad((f(q, k.detach(), v.detach(), scale=0.3) * w).sum(), q)
+assert torch.allclose(only[0], wanted[0], rtol=1e-3, atol=1e-4)
+import jax
+own = __import__("mixed_k.jax").jax
+loss = lambda *x: (own.mixed(*x, scale=0.3) * w.numpy()).sum()
+for n, g in enumerate(jax.grad(loss, (0, 1, 2))(*(x.detach().numpy() for x in (q, k, v)))):
+    assert torch.allclose(torch.tensor(g.tolist()), wanted[n], rtol=1e-3, atol=1e-4)
 """,
     "taken": """
 table, ids, w = torch.randn(7, 3, requires_grad=True), torch.tensor([6, 0, 6]), torch.randn(3, 3)
