@@ -250,6 +250,55 @@ def verify(
 
 @app.command()
 @guarded
+def mutate(
+    spec: Spec,
+    op: OperatorName = None,
+    types: Types = None,
+    candidate: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with candidate.json, or a .tile file; else a program of ours.",
+            show_default=False,
+        ),
+    ] = None,
+    implementation: Annotated[
+        str,
+        typer.Option(
+            help="A right function of numpy, torch or JAX arrays.",
+            show_default=False,
+            metavar="MODULE:FUNCTION",
+        ),
+    ] = "",
+    suite: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tests to be scored, ours or anyone's; else the gates, or the spec's cases.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Mutants to try, of every class some.")] = 60,
+    require: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Percent to be killed; else exit 1.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of test inputs.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one run of a suite.")] = 120,
+    as_json: Json = False,
+) -> int:
+    """Seed faults into what is right, and say how many are found, and by what."""
+    from opwright.mutating import Request
+    from opwright.mutating import mutate as run_mutants
+    from opwright.spec_files import parse_types
+
+    chosen = parse_types(types or [])
+    wanted = Request(
+        spec, op, chosen, candidate, implementation, suite, limit, require, seed, timeout
+    )
+    return run_mutants(wanted, as_json)
+
+
+@app.command()
+@guarded
 def bench(
     subject: Annotated[
         Path, typer.Argument(metavar="SPEC|PACKAGE", help="A spec, or a folder that compile wrote.")
