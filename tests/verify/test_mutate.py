@@ -131,7 +131,7 @@ def test_what_wrappers_do() -> None:
     assert np.array_equal(_seen("y: the last one is the one before", x), [*y[:2], y[1]])
     assert 0 < np.abs(_seen("y: rounded to f16", x) - y).max() < 0.07
     assert np.array_equal(_seen("numbers beyond 8", x), _right(np.minimum(x, 8)))
-    assert not np.array_equal(_seen("x: not rescaled where x is largest after 16", x), y)
+    assert not np.array_equal(_seen("y: not rescaled where x is largest after 16", x), y)
     turned = np.ascontiguousarray(x.T).T
     assert np.array_equal(_seen("memory read as if it were dense", x), y)
     assert not np.array_equal(_seen("memory read as if it were dense", turned), y)
