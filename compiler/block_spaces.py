@@ -68,11 +68,15 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         parts = partition(normal, _STRATEGIES)
     except ExprError:
         return out
-    found = derivations(op, True) if any(p.strategy == "contraction" for p in parts) else []
+    found = []
+    if any(p.strategy == "contraction" for p in parts):
+        # under the names that groups have
+        found = derivations(replace(op, tensors=normal.tensors), True)
     whole, along = normal, walked(normal, parts, found, "stream")
     if along is None and (other := apart(op)) is not None:
         whole = normalize(other)
-        along = walked(whole, partition(whole, _STRATEGIES), derivations(other, True), "stream")
+        found = derivations(replace(other, tensors=whole.tensors), True)
+        along = walked(whole, partition(whole, _STRATEGIES), found, "stream")
     if along is not None:
         out.append(_composed(op, whole, along))
     if any(p.strategy != "scalar" for p in parts):

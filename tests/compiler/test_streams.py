@@ -11,6 +11,7 @@ import pytest
 from support.shipped import SPECS
 
 from opwright.compiler.autodiff import gradient
+from opwright.compiler.autodiff_saved import saved_for, saving
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.blocks import printed
 from opwright.compiler.elaborate import elaborate, load_spec
@@ -221,6 +222,46 @@ def test_a_gradient_of_this_form_is_made_of_walks_and_keeps_no_entries(name):
         arrays = {t.name: case.inputs[t.name] for t in op.inputs}
         want = reference(op, arrays, case.params, case.sizes)
         got = run(program, case.sizes, arrays, case.params)
+        for n, a in want.items():
+            np.testing.assert_allclose(got[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
+        ran += 1
+    assert ran
+
+
+@pytest.mark.parametrize("name", ["attention", "alibi_attention"])
+def test_with_what_is_saved_there_is_one_kernel_each_way_and_a_reduction(name):
+    (path,) = SPECS.rglob(f"{name}.op")
+    op = load_spec(path).operator()
+    wanted = ["q", "k", "v"]
+    saved = saved_for(op, wanted)
+    assert saved == ("m", "z")
+    forward, back = saving(op, saved), gradient(op, wanted, saved)
+    assert {"m", "z"} <= {t.name for t in back.inputs}
+    for whole, kernels in ((forward, 1), (back, 2)):
+        program = next(programs(whole, rows=16, block=16, hold=32))
+        assert len(program.kernels) == kernels
+        assert {r.status for r in safety(program, Context.of(whole))} == {"PROVED"}
+        for b in program.buffers():  # nothing is kept that grows with the square of a sequence
+            if b.role == "plan":
+                assert sum(e.attr in ("S", "Sq", "Skv") for e in b.shape) <= 1
+    program, other = (next(programs(x, rows=16, block=16, hold=32)) for x in (forward, back))
+    ran = 0
+    for case in generate(op, 3, 6).cases:
+        if ran == 2 or max(case.sizes.values()) > 32:
+            continue
+        arrays = {t.name: case.inputs[t.name] for t in op.inputs}
+        given = reference(forward, arrays, case.params, case.sizes)
+        made = run(program, case.sizes, arrays, case.params)
+        for n, a in given.items():
+            np.testing.assert_allclose(made[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
+        rng = np.random.default_rng(4)
+        back_of = {f"d_{t.name}": rng.standard_normal(given[t.name].shape) for t in op.outputs}
+        plain = gradient(op, wanted)
+        every = {**arrays, **given, **back_of}
+        taken = {t.name: every[t.name] for t in plain.inputs}
+        want = reference(plain, taken, case.params, case.sizes)
+        every |= made
+        got = run(other, case.sizes, {t.name: every[t.name] for t in back.inputs}, case.params)
         for n, a in want.items():
             np.testing.assert_allclose(got[n], a, rtol=1e-6, atol=1e-6, err_msg=str(case))
         ran += 1
