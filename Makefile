@@ -11,13 +11,17 @@ GPU_PYTHON ?= python3
 SETUP = .venv/.stamp
 BIN = .venv/bin
 
-.PHONY: help setup compile test test-all lint format gallery bench gpu examples clean distclean
+SUPPORT = PYTHONPATH=$(CURDIR)/.types:$(CURDIR)/tests $(BIN)/python -m
+
+.PHONY: help setup compile test test-all agreement fuzz lint format gallery bench gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
 	@echo "make compile SPEC=... BACKEND=triton     Triton kernels or array code (jax) instead of C++"
 	@echo "make test                               the test suite (TESTS=tests/ir for a part)"
 	@echo "make test-all                           the same with every operator where make test samples"
+	@echo "make agreement                          300 random specs on every backend (ARGS=--count 50)"
+	@echo "make fuzz                               10,000 strange texts, plans and command lines"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo "make gallery                            docs/gallery.md anew from specs/"
 	@echo 'make bench                              operators against torch, torch.compile and JAX'
@@ -38,6 +42,12 @@ test: $(SETUP)
 
 test-all: export OPWRIGHT_TEST_ALL = 1
 test-all: test
+
+agreement: $(SETUP)
+	$(SUPPORT) support.agreement $(ARGS)
+
+fuzz: $(SETUP)
+	$(SUPPORT) support.fuzz $(ARGS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

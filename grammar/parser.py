@@ -36,8 +36,8 @@ def analyse(text: str, filename: str = "<string>") -> tuple[ast.Module | None, l
     found = list(run.diagnostics)
     if isinstance(module, ast.Module):
         found.extend(check(module, run.builder, filename))
-        if module.version not in errors.VERSIONS:
-            span = version_span(run)
+        span = version_span(run)
+        if module.version not in errors.VERSIONS and span is not NO_SPAN:
             found.append(diagnose(errors.UNKNOWN_VERSION, span, filename, version=module.version))
         comments = tuple(comments_of(text, run))
         module = replace(module, comments=comments, filename=filename, span=module.span)
@@ -102,8 +102,8 @@ def too_deep(root: ast.Node) -> Span | None:
 
 
 def version_span(run: Run) -> Span:
-    """Return the place of the text of the version line."""
-    for _, token in run.history:
+    """Return the place of the text of the version line; `NO_SPAN` where it had to be repaired."""
+    for _, token in run.history[:2]:
         if token.type == "STRING":
             return run.span(token.start, token.end)
     return NO_SPAN

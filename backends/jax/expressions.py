@@ -27,7 +27,7 @@ from opwright.backends.jax.scalar import (
     operation,
     wrapped,
 )
-from opwright.ir.dtypes import F64, I32, I64, DType
+from opwright.ir.dtypes import F32, F64, I32, I64, DType
 from opwright.ir.expr import (
     TRUE,
     ZERO,
@@ -216,9 +216,10 @@ class Expressions:
         raise PrintError(f"no array code for {show(e)}")
 
     def lift(self, t: Term, compared: bool = False) -> Term:
-        """The value in the type that arithmetic is done in: f32 at least, integers wide."""
-        if half(t.dtype):
-            return self._convert(t, "jnp.float32")
+        """The value in the type that arithmetic is done in: f32 at least, f64 where a result or
+        another operand is, integers wide."""
+        if half(t.dtype) or (self.f64 and t.dtype == F32 and not compared):
+            return self._convert(t, self.real)
         if t.dtype is None or t.dtype.kind != "int" or t.dtype == I64:
             return t
         return t if compared and t.dtype == I32 else self._convert(t, "int")

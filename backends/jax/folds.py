@@ -176,7 +176,7 @@ class Folds(Windows):
         options = [] if not rest else [f"axis={places[0] if len(places) == 1 else tuple(places)}"]
         dtype = None
         if f.kind in ("sum", "prod"):
-            if f.attr.acc == F64 or value.dtype == F64:
+            if f.attr.acc == F64 or value.dtype == F64 or (self.f64 and value.kind == "real"):
                 options.append("dtype=float")
                 dtype = F64
             elif half(value.dtype):
@@ -247,7 +247,7 @@ class Folds(Windows):
         spec = ",".join("".join(letters[a] for a in t.axes) for t in arrays)
         spec += "->" + "".join(letters[a] for a in rest)
         kind = f.term.kind
-        wide = f.attr.acc == F64 or any(t.dtype == F64 for t in arrays)
+        wide = self.f64 or f.attr.acc == F64 or any(t.dtype == F64 for t in arrays)
         if kind == "int":
             to, options = "int", ["preferred_element_type=int"]
         else:

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -182,7 +183,20 @@ def load(path: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if "range" not in vars(module):
+        vars(module)["range"] = counted
     return module
+
+
+def counted(*bounds: Any) -> Iterator[Any]:
+    """What a loop counts, as tensors: devices know no other numbers, and convert them."""
+    import triton.language as tl
+    from triton.runtime.interpreter import TensorHandle
+
+    wide = any(getattr(b, "dtype", tl.int32) == tl.int64 for b in bounds)
+    kind, own = (tl.int64, np.int64) if wide else (tl.int32, np.int32)
+    for i in range(*(int(b) for b in bounds)):
+        yield tl.tensor(TensorHandle(np.array([i], own), kind), kind)
 
 
 def reason(e: BaseException, path: str) -> str:

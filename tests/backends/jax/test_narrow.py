@@ -81,3 +81,31 @@ def test_the_text_reads_back_as_what_it_means(name: str) -> None:
     assert {r.status for r in found.records} <= {"PROVED", "TESTED"}, found.records
     if name == "rounded":
         assert found.gate("G5") == "PROVED"
+
+
+WIDE = """opwright "0.1"
+op wide @ 1.0 {
+  dims M, N
+  input x: f32[M, N], z: f32[N], w: f64[M]
+  output p: f64[M, N], s: f64[M], d: f64[M], q: f32[M, N]
+  def {
+    p[i, j] = x[i, j] * z[j]
+    s[i] = sum[j: N](x[i, j])
+    d[i] = sum[j: N](x[i, j] * z[j])
+    q[i, j] = -(2 + x[i, j]) * 0.5 + w[i]
+  }
+}
+"""
+
+
+def test_operands_of_32_bits_are_widened_where_a_result_has_64() -> None:
+    op = parse_spec(WIDE).operator()
+    x, z = RNG.standard_normal((5, 33)).astype(np.float32), RNG.standard_normal(33)
+    inputs = {"x": x, "z": z.astype(np.float32), "w": RNG.standard_normal(5)}
+    want = reference(op, inputs)
+    c = arrays_candidate(op)
+    with Process(c.source, c.plan, op) as process:
+        got = process.call(inputs, {}, {"M": 5, "N": 33})
+    for name in "psd":
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(got["q"], want["q"].astype(np.float32))
