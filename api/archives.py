@@ -81,6 +81,8 @@ def best(path: Path | None, count: int, metric: str, as_json: bool) -> int:
 
 def export(path: Path | None, target: Path) -> int:
     """Write JSON lines and say how many."""
+    if not target.name or target.is_dir():
+        raise Problem(f"{target} is a folder, not a file", "name the file of JSON lines to write")
     with open_archive(path) as archive:
         lines = archive.export(target)
     print(f"{target}: {several(lines, 'line')}")

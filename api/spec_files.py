@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,11 +23,20 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise Problem(f"{path}: no such file", suggestion(path)) from None
     except IsADirectoryError:
-        inside = sorted(path.rglob("*.op"))
-        cure = f"name a spec in it, for example {inside[0]}" if inside else "name a file in it"
+        inside = _first_spec(path)
+        cure = f"name a spec in it, for example {inside}" if inside else "name a file in it"
         raise Problem(f"{path} is a folder, not a spec", cure) from None
     except OSError as error:
         raise file_problem(error, path) from None
+
+
+def _first_spec(folder: Path) -> Path | None:
+    """A spec of a folder or of those just below it; a whole disk is not searched."""
+    for pattern in ("*.op", "*/*.op"):
+        found = list(islice(folder.glob(pattern), 100))
+        if found:
+            return min(found)
+    return None
 
 
 def suggestion(path: Path) -> str:
