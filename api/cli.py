@@ -248,6 +248,39 @@ def verify(
     return run_gates(spec, candidate, op, chosen, require.value, seed, as_json)
 
 
+@app.command("test")
+@guarded
+def test_(
+    spec: Spec,
+    op: OperatorName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where the tests go.", show_default=False, metavar="DIR"),
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="A function to run them on.", show_default=False, metavar="MODULE:FUNCTION"
+        ),
+    ] = "",
+    framework: Annotated[
+        str,
+        typer.Option(help="torch, jax or numpy; guessed from the function.", show_default=False),
+    ] = "",
+    types: Annotated[
+        str,
+        typer.Option(help="Types to run with, as T=f32, or all.", show_default=False),
+    ] = "",
+    deep: Annotated[bool, typer.Option("--deep", help="Run more examples, all types.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run a few seconds' worth.")] = False,
+    seed: Annotated[int, typer.Option(help="Of sizes.")] = 0,
+) -> int:
+    """Write pytest and Hypothesis tests from a spec, and run them on a function."""
+    from opwright.testing import Asked, test_command
+
+    return test_command(Asked(spec, op, out, against, framework, types, deep, smoke, seed))
+
+
 @app.command()
 @guarded
 def mutate(
