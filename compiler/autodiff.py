@@ -10,6 +10,7 @@ stored per element.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ from opwright.compiler.autodiff_rules import (
     time_axis,
     total,
 )
+from opwright.compiler.finite import finite_inputs
 from opwright.compiler.normalize import extract_folds, reads_of
 from opwright.compiler.solve import Equations, Index
 from opwright.ir.dtypes import DTYPES, F32, F64, DType
@@ -33,7 +35,9 @@ from opwright.ir.expr import (
     call,
     cast,
     conjunction,
+    conjuncts,
     const,
+    free_vars,
     leaves,
     read,
     read_parts,
@@ -91,6 +95,7 @@ class Reverse:
     anchors: set[str] = field(init=False)  # no gradient flows through reads of these
     adjoints: list[Tensor] = field(default_factory=list)
     found: dict[str, list[Contribution]] = field(default_factory=dict)
+    light: dict[str, Tensor] = field(default_factory=dict)  # adjoints that are written out
     compute: DType = F32
     earlier: tuple[Tensor, ...] = ()  # the recurrence being walked
     _own: dict[Expr, Expr] = field(default_factory=dict)
@@ -141,6 +146,10 @@ class Reverse:
     # -- adjoints
 
     def read_adjoint(self, name: str, at: tuple[Expr, ...]) -> Expr:
+        if name in self.light:
+            t = self.light[name]
+            assert t.body is not None
+            return substitute(t.body, {var(a.name): i for a, i in zip(t.axes, at, strict=True)})
         e = read(name, at, "real")
         return cast(e, self.compute) if name.startswith("d_") else e
 
@@ -156,7 +165,11 @@ class Reverse:
         axes, values = self.gather(t, parts)
         if given:
             values = [self.read_adjoint(f"d_{t.name}", tuple(var(a.name) for a in axes)), *values]
-        self.adjoints.append(Tensor(name, self.compute, axes, total(values)))
+        made = Tensor(name, self.compute, axes, total(values))
+        if all(_is_light(x) for x in _product_of(total(values))):
+            self.light[name] = made  # readers see its factors, which they may take out of sums
+        else:
+            self.adjoints.append(made)
         return name
 
     def gather(
@@ -174,7 +187,7 @@ class Reverse:
         for same in merged.values():
             one = replace(same[0], value=total([c.value for c in same]))
             values.append(self.collect(fresh, self.apart(one)))
-        return fresh, values
+        return fresh, _under_one(values)
 
     def apart(self, c: Contribution) -> Contribution:
         """The contribution with index variables of its own."""
@@ -195,11 +208,15 @@ class Reverse:
         if not solved.scope:
             guard = solved.guard
             return value if guard is TRUE else call("select", guard, value, 0.0)
-        inner, outer = _factors(value, {i.name for i in solved.scope})
         binders = tuple(i.name for i in solved.scope)
+        inner, outer = _factors(value, set(binders))
         ranges = tuple((i.lo, i.hi) for i in solved.scope)
-        summed = reduction("sum", binders, ranges, product(inner), solved.guard, self.compute)
-        return product([*outer, summed])
+        conditions = conjuncts(solved.guard)
+        within = [c for c in conditions if free_vars(c) & set(binders)]
+        about = conjunction([c for c in conditions if c not in within])
+        term, guard = product(inner), conjunction(within)
+        summed = product([*outer, reduction("sum", binders, ranges, term, guard, self.compute)])
+        return summed if about is TRUE else call("select", about, summed, 0.0)
 
     def _result(self, t: Tensor) -> Tensor:
         axes, values = self.gather(t, self.found.pop(t.name, []))
@@ -391,10 +408,30 @@ class Reverse:
             facts=op.facts,
             inputs=tuple(inputs),
             tensors=(*tensors, *results),
-            clauses=tuple(c for c in op.requires if _speaks_of(c) <= known),
+            clauses=(
+                *(c for c in op.requires if _speaks_of(c) <= known),
+                *(self._finite(t) for t in op.outputs if f"d_{t.name}" in live and self._tame()),
+            ),
             targets=op.targets,
             variadic=op.variadic,
         )
+
+    def _tame(self) -> bool:
+        """Whether the operator takes nothing that is not finite."""
+        return {t.name for t in self.op.inputs} <= finite_inputs(self.op)
+
+    def _finite(self, t: Tensor) -> Clause:
+        """Where no input may be infinite, no gradient that comes back may be, either."""
+        index = tuple(var(a.name) for a in t.axes)
+        e = read(f"d_{t.name}", index, "real")
+        inside = call("and", call("lt", -math.inf, e), call("lt", e, math.inf))
+        binders, ranges = tuple(a.name for a in t.axes), tuple((a.lo, a.hi) for a in t.axes)
+        whole = reduction("all", binders, ranges, inside) if binders else inside
+        used = {c.name for c in self.op.clauses}
+        name = f"d_{t.name}_finite"
+        while name in used:
+            name += "_"
+        return Clause(name, "requires", whole)
 
 
 def _speaks_of(c: Clause) -> set[str]:
@@ -438,6 +475,28 @@ def _level(e: Expr) -> list[Expr]:
     return out[::-1]
 
 
+def _under_one(values: Sequence[Expr]) -> list[Expr]:
+    """The terms of a sum, those under the same condition as one."""
+    under: dict[Expr, list[Expr]] = {}
+    out: list[Expr] = []
+    for e in values:
+        zero = e.op == "select" and e.args[2].op == "const" and e.args[2].attr == 0
+        if zero and e.args[0] not in under:
+            out.append(e.args[0])  # its place
+        if zero:
+            under.setdefault(e.args[0], []).append(e.args[1])
+        else:
+            out.append(e)
+    return [call("select", e, total(under[e]), 0.0) if e in under else e for e in out]
+
+
+def _is_light(e: Expr) -> bool:
+    """An element, a number, or one of them below 1."""
+    while e.op == "cast" or (e.op == "div" and e.args[0].op == "const"):
+        e = e.args[-1]
+    return e.op in ("read", "const", "param")
+
+
 def _factors(e: Expr, inside: set[str]) -> tuple[list[Expr], list[Expr]]:
     """Factors of a product that depend on the summed indices, and those that do not."""
     inner: list[Expr] = []
@@ -451,6 +510,10 @@ def _factors(e: Expr, inside: set[str]) -> tuple[list[Expr], list[Expr]]:
 def _product_of(e: Expr) -> list[Expr]:
     if e.op == "mul":
         return _product_of(e.args[0]) + _product_of(e.args[1])
+    if e.op == "neg":
+        return [const(-1.0), *_product_of(e.args[0])]
+    if e.op == "div" and e.args[0].op != "const":
+        return [*_product_of(e.args[0]), call("div", 1.0, e.args[1])]
     return [e]
 
 

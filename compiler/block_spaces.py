@@ -38,6 +38,7 @@ from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.tile import Kernel, Placement, TileProgram
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
+from opwright.verify.policy import Asked
 
 Holes = dict[str, tuple[Decision, ...]]
 Starts = list[dict[str, Decision]]
@@ -90,6 +91,13 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         if any(p.strategy != "scalar" for p in once_parts):
             out.append(replace(_composed(op, once_normal, once_parts, "once"), starts=()))
     return out
+
+
+def _may_round(op: Operator) -> bool:
+    """Whether casts in the definitions allow what is computed the precision of the inputs."""
+    return Asked.of(op).marked.mantissa <= min(
+        t.dtype.mantissa for t in op.inputs if t.kind == "real"
+    )
 
 
 def _extents(form: streams.Form) -> tuple[int, ...]:
@@ -161,7 +169,7 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
         ]
     if p.strategy == "stream":
         # tiles of f32 are multiplied in registers: smaller ones do not spill
-        narrow = all(t.dtype.bits < 32 for t in op.inputs if t.kind == "real")
+        narrow = any(t.dtype.bits < 32 for t in op.inputs if t.kind == "real")
         holes = {
             "rows": (64, 128, 32, 16) if narrow else (32, 64, 16, 128),
             "block": (64, 32, 128, 16) if narrow else (32, 64, 16),
@@ -171,6 +179,8 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
             "warps": (4, 8),
             "stages": (2, 3, 4, 1),
         }
+        if narrow and p.form.owner and _may_round(op):
+            holes["narrow"] = (True, False)
         return holes, [
             {"even": False},
             {"warps": 8},
@@ -223,6 +233,7 @@ def _build(
     memory = Memory(normal, False, real)
     all_read = {n for t in normal.tensors for n in reads_of(t)}
     made: list[tuple[Kernel, Placement]] = []
+    lowered: list[list[Kernel]] = []
     facts = list(dense_facts(op))
     try:
         for n, p in enumerate(parts):
@@ -235,11 +246,14 @@ def _build(
             name = op.name if len(parts) == 1 else f"{op.name}_{n}"
             kernels, placement, extra = _lower(name, p, memory, own, normal, persistent)
             made += [(k, placement) for k in kernels]
+            lowered.append(kernels)
             facts += extra
     except (Unsupported, ExprError) as e:
         raise IllegalSchedule(str(e)) from None
     if decisions.get("joined"):
-        made = block_join.joined(made)
+        # rows of one walk and columns of another are as many, or groups of each other
+        walks = {k.name for n, p in enumerate(parts) if p.strategy == "stream" for k in lowered[n]}
+        made = block_join.joined(made, walks)
     every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
     program = TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
     if why := overwritten(op, program):

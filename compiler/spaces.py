@@ -154,8 +154,45 @@ def _walks(
             out.append(Part(group, strategy, form))
             break
         else:
-            out.append(p)
+            out += _runs(normal, p, inner, found, strategy)
     return out
+
+
+def _runs(
+    normal: Normal,
+    p: Part,
+    inner: Mapping[str, contraction.Form],
+    found: Sequence[Derivation] | None,
+    strategy: str,
+) -> list[Part]:
+    """A group of lanes in which some neighbours walk, as runs of those and of the rest; the group
+    itself where none do."""
+    analyse = lanes.analyse_inner if p.kind == "inner" else lanes.analyse
+    out: list[Part] = []
+    earlier, rest = p.group.earlier, list(p.group.members)
+
+    def first(at: int) -> Part | None:
+        for end in range(len(rest), at, -1):
+            group = Group(normal, tuple(rest[at:end]), earlier)
+            try:
+                return Part(group, strategy, streams.recognise(group, inner, found))
+            except Unsupported:
+                continue
+        return None
+
+    while rest and p.strategy == "lanes":
+        run = first(0)
+        if run is None:
+            end = next((n for n in range(1, len(rest)) if first(n)), len(rest))
+            group = Group(normal, tuple(rest[:end]), earlier)
+            try:
+                run = Part(group, "lanes", analyse(group))
+            except Unsupported:
+                return [p]
+        out.append(run)
+        del rest[: len(run.group.members)]
+        earlier |= {t.name for t in run.group.members if _kept(t)}
+    return out if len(out) > 1 else [p]
 
 
 def _joint(normal: Normal, t: Tensor) -> list[Tensor]:

@@ -1,13 +1,13 @@
 """Kernels between which no data flows as one launch: the program index selects whose part runs.
 
-The first dimension of the grid is the sum of theirs; the others are as long as the longest, and
+The first dimension of the grid is the sum of theirs; another one is as long as the longest, and
 programs that a part does not have do nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from typing import Any
@@ -35,11 +35,12 @@ from opwright.ir.tile import (
 Made = tuple[Kernel, Placement]
 
 
-def joined(made: Sequence[Made]) -> list[Made]:
-    """The launches with neighbours that are independent of each other as one."""
+def joined(made: Sequence[Made], loose: Collection[str] = ()) -> list[Made]:
+    """The launches with neighbours that are independent of each other as one. Grids agree in all
+    dimensions but the first; of kernels named in `loose`, they may differ in one more."""
     out: list[list[Made]] = []
     for one in made:
-        if out and all(_together(other, one) for other in out[-1]):
+        if out and all(_together(other, one, loose) for other in out[-1]):
             out[-1].append(one)
         else:
             out.append([one])
@@ -56,9 +57,13 @@ def _written(k: Kernel) -> set[str]:
     return {s.buffer.name for s in statements(k.body) if isinstance(s, (Store, Atomic))}
 
 
-def _together(a: Made, b: Made) -> bool:
-    same = len(a[0].grid) == len(b[0].grid) and a[0].order == b[0].order
-    return same and independent(a[0], b[0]) and all(_bare(p) for _, p in (a, b))
+def _together(a: Made, b: Made, loose: Collection[str]) -> bool:
+    one, two = a[0], b[0]
+    if len(one.grid) != len(two.grid) or one.order != two.order:
+        return False
+    differ = sum(x is not y for x, y in zip(one.grid[1:], two.grid[1:], strict=True))
+    most = 1 if one.name in loose and two.name in loose else 0
+    return differ <= most and independent(one, two) and all(_bare(p) for _, p in (a, b))
 
 
 def _bare(p: Placement) -> bool:
@@ -70,32 +75,31 @@ def _bare(p: Placement) -> bool:
 
 def _one(parts: Sequence[Made]) -> Made:
     kernels = [k for k, _ in parts]
-    rank = len(kernels[0].grid)
+    first, rank = kernels[0], len(kernels[0].grid)
     others = [reduce(_longer, (k.grid[d] for k in kernels)) for d in range(1, rank)]
-    count: Expr = ZERO
-    begins = []
-    for k in kernels:
-        begins.append(count)
-        count = count + k.grid[0]
     copy = _Copy()
-    bodies = [copy.of(k, begin) for k, begin in zip(kernels, begins, strict=True)]
-    body: tuple[Stmt, ...] = ()
-    for k, own, begin in reversed(list(zip(kernels, bodies, begins, strict=True))):
+    bodies, ends = [], []
+    count: Expr = ZERO
+    for k in kernels:
+        body = copy.of(k, {} if count is ZERO else {pid(0): pid(0) - count})
         inside = [
             call("lt", pid(d), n)
             for d, (n, most) in enumerate(zip(k.grid[1:], others, strict=True), 1)
             if n is not most
         ]
-        own = (If(conjunction(inside), own, ()),) if inside else own
-        body = (If(call("lt", pid(0), begin + k.grid[0]), own, body),) if body else own
+        bodies.append((If(conjunction(inside), body, ()),) if inside else body)
+        count = count + k.grid[0]
+        ends.append(count)
+    whole: tuple[Stmt, ...] = ()
+    for body, end in reversed(list(zip(bodies, ends, strict=True))):
+        whole = (If(call("lt", pid(0), end), body, whole),) if whole else body
     buffers = {b.name: b for k in kernels for b in k.buffers}
     launch: dict[str, int] = {}
     for _, p in parts:
         launch |= {n: max(v, launch.get(n, 0)) for n, v in p.launch.items()}
-    first = kernels[0]
     grid = (count, *others)
-    whole = Kernel(first.name, grid, tuple(buffers.values()), body, {}, first.order)
-    return whole, Placement(launch=launch)
+    kernel = Kernel(first.name, grid, tuple(buffers.values()), whole, {}, first.order)
+    return kernel, Placement(launch=launch)
 
 
 def _longer(a: Expr, b: Expr) -> Expr:
@@ -109,11 +113,11 @@ class _Copy:
         self.axes: dict[str, Axis] = {}
         self.used: set[str] = set()
 
-    def of(self, k: Kernel, begin: Expr) -> tuple[Stmt, ...]:
-        """The body with its programs along the first dimension from `begin`."""
+    def of(self, k: Kernel, at: Mapping[Expr, Expr]) -> tuple[Stmt, ...]:
+        """The body with its program indices as these are."""
         self.own: dict[Axis, Axis] = {}
         self.values: dict[Value, Value] = {}
-        self.known: dict[Expr, Expr] = {pid(0): pid(0) - begin} if begin is not ZERO else {}
+        self.known: dict[Expr, Expr] = dict(at)
         return self.body(k.body)
 
     def fresh(self, name: str) -> str:

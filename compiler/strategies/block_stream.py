@@ -44,13 +44,15 @@ from opwright.ir.tile import Axis, Buffer, Dot, Kernel, Placement, Value, lanes
 class StreamSchedule:
     """Decisions: rows of a tile and elements of a block; hold: an extent that every depth and every
     result's columns fit into (a fact), or with even that they have; split: programs that share the
-    walk of a tile, whose states a second kernel merges; aligned: rows start at full vectors of
-    memory."""
+    walk of a tile, whose states a second kernel merges; narrow: what is made in a block is rounded
+    to the type of the factor that it is multiplied with, where that is narrower; aligned: rows
+    start at full vectors of memory."""
 
     rows: int = 64
     block: int = 64
     hold: int = 64
     split: int = 1
+    narrow: bool = False
     even: bool = False
     aligned: bool = False
     warps: int = 4
@@ -424,7 +426,7 @@ class _Stream(Tiles):
     def share(self, e: Entry) -> Value:
         """What the elements of the block add to a row."""
         here = {**self.here, var(self.f.walked.name): self.block.at}
-        guard = substitute(self.guards[e.name], here)
+        guard = substitute(self.at_block(self.guards[e.name]), here)
         keep = call("and", guard, self.block.inside)
         mask = call("and", self.rows, self.block.inside)
         owner = self.f.owner.get(e.name)
@@ -432,7 +434,7 @@ class _Stream(Tiles):
             return self.contracted(e, here, keep, mask, self.f.columns[owner])
         v = self.placed(self.at_block(self.shares[e.name]), here, mask)
         v = self.e.spread(v, (self.m, self.n))
-        v = self.where(keep, v, e.start)
+        v = self.where(keep, v, e.start, mask)
         return self.b.reduce(e.monoid, v, self.n, name=e.name)
 
     def contracted(
@@ -445,16 +447,19 @@ class _Stream(Tiles):
             raise Unsupported("a factor does not vary over its columns")
         two = self.zero_outside(two, self.block.inside)
         one = self.b.full(1.0, F32) if left is None else self.placed(left, here, mask)
-        one = self.where(keep, self.e.spread(one, (self.m, self.n)), 0.0)
+        one = self.where(keep, self.e.spread(one, (self.m, self.n)), 0.0, mask)
+        if self.s.narrow and _narrow(two).dtype is not two.dtype:
+            two = _narrow(two)
+            one = self.b.cast(one, two.dtype)
         return self.b.dot(one, two, Dot(self.n), F32, name=e.name)
 
-    def where(self, keep: Expr, v: Value, other: float) -> Value:
+    def where(self, keep: Expr, v: Value, other: float, mask: Expr) -> Value:
         """The value where the condition holds, once for all that ask."""
         if keep is TRUE:
             return v
         key = keep, v, other
         if key not in self.block.chosen:
-            chosen = self.e.value(keep)
+            chosen = self.e.value(keep, mask)
             self.block.chosen[key] = self.b.ew("select", chosen, v, self.b.full(other, v.dtype))
         return self.block.chosen[key]
 

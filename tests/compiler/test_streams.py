@@ -273,11 +273,11 @@ opwright "0.1"
 op apart @ 1.0 {
   dims M, N, K
   input x: f32[M, K], y: f32[K, N]
-  output a: f32[M, M], b: f32[N, N], c: f32[M, N]
+  output a: f32[M, N], b: f32[N, N], c: f32[M]
   def {
-    a[i, j] = sum.f32[d: K](x[i, d] * x[j, d])
+    a[i, n] = sum.f32[d: K](x[i, d] * y[d, n])
     b[n, l] = sum.f32[d: K](y[d, n] * y[d, l])
-    c[i, n] = sum.f32[d: M](a[i, d] * i32(n))
+    c[i] = sum.f32[n: N](a[i, n])
   }
 }
 """
