@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opwright.compiler import codes
+from opwright.compiler.blame_ranges import Refuted, relocated
 from opwright.compiler.check_claims import check_claims
 from opwright.compiler.check_domains import REAL, Domains
 from opwright.compiler.contradiction import excluded
@@ -21,6 +22,7 @@ from opwright.compiler.elaborate import Elaborated, Spec, bindings, parse_spec, 
 from opwright.compiler.gradients import check_gradients
 from opwright.compiler.obligations import Obligation, collect
 from opwright.compiler.scope import Interval
+from opwright.grammar import ast
 from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, DiagnosticError, diagnose, in_order
 from opwright.grammar.parser import decode
@@ -127,14 +129,40 @@ def _elaborate(spec: Spec, name: str, found: list[Diagnostic]) -> Elaborated | N
         try:
             elaborated = spec.elaborated(name, types)
         except DiagnosticError as error:
-            found += error.diagnostics
+            found += _with_reads(spec, syntax, types, error.diagnostics)
             return None
         if n == 0:
             first = elaborated
     return first
 
 
-def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diagnostic]]:
+def _with_reads(
+    spec: Spec, op: ast.Op, types: Mapping[str, str], found: list[Diagnostic]
+) -> list[Diagnostic]:
+    """What is wrong, reads of `def` included where the mistakes are those of clauses alone.
+
+    A clause whose shapes disagree may tell of a declaration, which the reads then show.
+    """
+    spans = [d.span for d in found]
+    wrong = [i for i in op.items if isinstance(i, ast.Ensures | ast.Law)
+             and any(i.span.start <= s.start and s.end <= i.span.end for s in spans)]  # fmt: skip
+    inside = [any(i.span.start <= s.start and s.end <= i.span.end for i in wrong) for s in spans]
+    if not all(inside) or not any(d.code == codes.WRONG_SHAPE for d in found):
+        return found
+    rest = replace(op, items=tuple(i for i in op.items if i not in wrong))
+    module = replace(spec.module, ops=tuple(rest if o is op else o for o in spec.module.ops))
+    try:
+        e = Spec(module, spec.source).elaborated(op.name, types)
+    except DiagnosticError:
+        return found
+    _, more = check_operator(e, claims=False)
+    more = [d for d in more if d.code == codes.OUT_OF_RANGE]
+    return more or found
+
+
+def check_operator(
+    e: Elaborated, claims: bool = True
+) -> tuple[list[tuple[Record, Place]], list[Diagnostic]]:
     """Decide the obligations of one operator: a record for each, a diagnostic for refuted ones."""
     op = e.operator
     decider = Decider(op)
@@ -157,6 +185,7 @@ def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diag
         pending[""] = ["spec.where"]
     falsifier = Falsifier(op)
     domains = Domains(e, falsifier)
+    refuted: list[Refuted] = []
     broken: set[Span] = set()  # calls whose preconditions fail: what is copied from them may too
     for o in sorted(collect(e), key=lambda o: o.kind != "call"):
         if o.owner in e.origin and e.origin[o.owner][0] in broken:
@@ -175,12 +204,13 @@ def check_operator(e: Elaborated) -> tuple[list[tuple[Record, Place]], list[Diag
             text = answer.reason
         elif answer.status == "REFUTED":
             text = witness(e, o, answer)
-            found.append(_diagnostic(e, o, answer, text))
+            refuted.append(Refuted(o, answer, _diagnostic(e, o, answer, text)))
         if answer.status != "PROVED":
             pending.setdefault(o.owner if o.owner in clauses else "", []).append(o.id)
         place = Place(op.name, o.owner, o.kind, o.span.line)
         made.append((_record(o.id, answer, op.digest, text, o.what), place))
-    if not any(d.severity == "error" for d in found):
+    found += relocated(e, refuted)
+    if claims and not any(d.severity == "error" for d in found):
         for claimed in check_claims(e, falsifier, pending):
             kind = claimed.clause.kind
             line = claimed.place.line

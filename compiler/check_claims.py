@@ -15,6 +15,7 @@ from typing import Any
 
 from opwright.compiler import codes
 from opwright.compiler.elaborate import Elaborated
+from opwright.grammar import ast
 from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, diagnose
 from opwright.ir.clauses import bound_of
@@ -138,11 +139,14 @@ def _shown(e: Elaborated, goal: Expr) -> str:
 
 
 def claim_span(clause: Clause) -> Span:
-    """The claim where it begins on the line of its name, else the whole clause."""
+    """The claim itself; what it is compared with, where that stands on a line of its own."""
     node: Any = clause.source.ast if isinstance(clause.source, Law) else clause.source
-    span: Span = node.claim.span
-    whole: Span = node.span
-    return span if span.line == whole.line else whole
+    inner = node.claim
+    while isinstance(inner, ast.Reduce):
+        inner = inner.body
+    last = inner.operands[-1] if isinstance(inner, ast.Compare) else node.claim
+    span: Span = node.claim.span if last.span.line == node.claim.span.line else last.span
+    return span
 
 
 # -- counterexamples in the spec's own names ------------------------------------------------------

@@ -18,7 +18,7 @@ from opwright.compiler.dependencies import (
     uses,
 )
 from opwright.compiler.interface import Interface
-from opwright.compiler.ranges import Ranges
+from opwright.compiler.ranges import Origin, Ranges
 from opwright.compiler.scope import (
     Index,
     OperatorName,
@@ -65,6 +65,7 @@ class Body:
         self.outputs = {decl.name: (decl, d, shape) for decl, d, shape in interface.outputs}
         self.spans: dict[tuple[str, Expr], Span] = {}
         self.owner = ""
+        self.origins: dict[tuple[str, int], Origin] = {}
 
     def elaborate(self, statements: Sequence[ast.Stmt]) -> list[Tensor]:
         """The tensors in dependency order; findings say what is wrong."""
@@ -159,7 +160,9 @@ class Body:
                 t.kind = "bool" if _truth(d.rhs) else "real"
         terms.used = set(self.terms.used)
         del calls
-        Ranges(self.definitions, scope, terms, self.interface.facts).infer(self.findings)
+        ranges = Ranges(self.definitions, scope, terms, self.interface.facts)
+        ranges.infer(self.findings)
+        self.origins = ranges.origins
         for d in self.definitions.values():
             t = scope.names[d.name]
             assert isinstance(t, TensorName)
@@ -292,7 +295,7 @@ class Body:
         if axis is not None and order is None:
             names = ", ".join(f"`{n}`" for n in group)
             self._bad(
-                self.definitions[group[0]].span,
+                self._closing(group, axis),
                 f"within one step {names} need each other",
                 f"read one of them at `{axis} - 1`",
             )
@@ -313,12 +316,33 @@ class Body:
     def _bad(self, span: Span, what: str, cure: str) -> None:
         self.findings.add(codes.BAD_RECURRENCE, span, what=what, cure=cure)
 
+    def _closing(self, group: Sequence[str], axis: str | None = None) -> Span:
+        """Where a definition reads one of its group that is not defined above it.
+
+        With an axis, such a read at the present step.
+        """
+        above: set[str] = set()
+        for n, d in self.definitions.items():
+            if n not in group:
+                continue
+            for use in uses(d.rhs, frozenset(i for i, _ in d.indices)):
+                if use.name not in group or use.name in above:
+                    continue
+                where = axis_position(self.definitions[use.name], axis)
+                now = axis is None or (
+                    where is not None and steps_back(d, axis, use, where) == 0
+                )  # fmt: skip
+                if now:
+                    return (use.read or use.node).span
+            above.add(n)
+        return self.definitions[group[0]].span
+
     def _common_axis(self, group: Sequence[str]) -> str | None:
         axes = {self.definitions[n].axis for n in group}
         first = self.definitions[group[0]]
         if None in axes:
             names = " and ".join(f"`{n}`" for n in sorted(group))
-            self.findings.add(codes.CYCLE, first.span, names=names)
+            self.findings.add(codes.CYCLE, self._closing(group), names=names)
             return None
         if len(axes) > 1:
             self._bad(

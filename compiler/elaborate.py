@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from opwright.compiler import codes
+from opwright.compiler.blame import blamed
 from opwright.compiler.call_parts import CallSite
 from opwright.compiler.call_parts import Interface as CallInterface
 from opwright.compiler.calls import Calls
@@ -23,6 +24,7 @@ from opwright.compiler.definitions import Body, prune
 from opwright.compiler.interface import Reader, bindings
 from opwright.compiler.intrinsics import declare, streams
 from opwright.compiler.library import Key, Library
+from opwright.compiler.ranges import Origin
 from opwright.compiler.scope import Interval, Scope
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
@@ -63,6 +65,7 @@ class Elaborated:
     ranges: Mapping[str, Interval | None]
     origin: Mapping[str, tuple[Span, str]]
     places: Mapping[str, Span]  # of declarations and equations
+    origins: Mapping[tuple[str, int], Origin] = field(default_factory=dict)  # of locals' ranges
 
 
 def elaborate(
@@ -174,6 +177,7 @@ def _elaborate(
         for grad in op.grads:
             if isinstance(grad.body, ast.GradDef):
                 findings.found += gradient_findings(library, module, op, grad, types)
+    findings.found[:] = blamed(op, findings.found)
     findings.raise_all()
     named = {name: None for name in body.definitions}
     kept = prune(tensors, named, {d.name for d, _, _ in interface.outputs})
@@ -213,6 +217,7 @@ def _elaborate(
         terms.ranges,
         origin,
         places,
+        body.origins,
     )
 
 

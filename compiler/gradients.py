@@ -18,6 +18,7 @@ from opwright.compiler.autodiff import gradient
 from opwright.compiler.autodiff_rules import NotDifferentiable
 from opwright.compiler.elaborate import Elaborated, Spec, written_gradient
 from opwright.grammar import ast
+from opwright.grammar.ast import Span
 from opwright.grammar.diagnostics import Diagnostic, diagnose
 from opwright.ir.binding import InputError
 from opwright.ir.op import Operator
@@ -57,7 +58,8 @@ def check_gradients(spec: Spec, e: Elaborated) -> tuple[list[Record], list[Diagn
         seconds = time.perf_counter() - begin
         if difference:
             fields = {"name": ", ".join(wanted), "values": difference}
-            found.append(diagnose(codes.WRONG_GRADIENT, grad.span, e.filename, **fields))
+            place = _equation(grad, difference)
+            found.append(diagnose(codes.WRONG_GRADIENT, place, e.filename, **fields))
         status = "REFUTED" if difference else "TESTED" if tried else "UNKNOWN"
         reason = f"the derived gradient in float64 on {tried} generated cases"
         reason = f"differs from {reason}" if difference else f"agrees with {reason}"
@@ -93,6 +95,16 @@ def _difference(op: Operator, written: Operator, derived: Operator) -> tuple[str
             if text:
                 return text, tried
     return "", tried
+
+
+def _equation(grad: ast.Grad, difference: str) -> Span:
+    """The equation of the gradient that differs; the whole section where none is named."""
+    body = grad.body
+    for s in body.statements if isinstance(body, ast.GradDef) else ():
+        left = [s.name] if isinstance(s, ast.Recurrence) else [x.name for x in s.lhs]  # type: ignore[attr-defined]
+        if any(f" {name}[" in difference or f" {name} is" in difference for name in left):
+            return s.span
+    return grad.span
 
 
 def _run(g: Operator, arrays: Arrays, case: Case) -> Arrays:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from opwright.compiler.elaborate import Elaborated
 from opwright.compiler.scope import Interval, same_extent
@@ -27,7 +28,6 @@ from opwright.ir.expr import (
     show,
     size,
     substitute,
-    walk,
 )
 from opwright.ir.op import Law, Operator, Tensor
 
@@ -78,20 +78,22 @@ class _Collector:
         for t in (*self.op.inputs, *self.op.tensors):
             self.shapes[t.name] = tuple((a.lo, a.hi) for a in t.axes)
         self.owner, self.place = "", e.syntax.name_span
+        self.declaring = True
+        self.declared: set[tuple[Any, ...]] = set()  # what declarations oblige to, once for all
 
     def run(self) -> list[Obligation]:
-        self._begin("where", next((w.span for w in self.e.syntax.wheres), None))
-        for f in self.op.facts:
-            self._visit(f, (), {}, ())
         for name, value in self.op.lets.items():
             self._begin(f"let {name}", self.e.places.get(name))
             self._visit(value, (), {}, ())
-        settled = {o.subject for o in self.out}
+        first = next((w.span for w in self.e.syntax.wheres), None)
+        for n, f in enumerate(self.op.facts):
+            self._begin("where", self.e.places.get(f"where {n}", first))
+            self._visit(f, (), {}, ())
         for t in (*self.op.inputs, *self.op.tensors):
             self._begin(f"shape of {t.name}", self.e.places.get(t.name))
             for a in t.axes:
-                if not any(x in settled for x in walk(a.hi)):
-                    self._visit(a.hi, (), {}, ())
+                self._visit(a.hi, (), {}, ())
+        self.declaring = False
         for t in self.op.tensors:
             self._tensor(t)
         for p in self.op.params:
@@ -130,6 +132,10 @@ class _Collector:
         undecided: str = "",
         what: str = "",
     ) -> None:
+        if subject is not None and (kind, subject, axis, goal) in self.declared:
+            return
+        if self.declaring and not assume and not ranges:
+            self.declared.add((kind, subject, axis, goal))
         base = f"spec.{kind}.{self.owner.replace(' ', '.')}"
         n = self.count[base] = self.count.get(base, 0) + 1
         span = self.place

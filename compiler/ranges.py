@@ -27,6 +27,7 @@ from opwright.compiler.scope import (
 )
 from opwright.compiler.terms import Terms
 from opwright.grammar import ast
+from opwright.grammar.ast import Span
 from opwright.ir.expr import ZERO, Expr, affine, free_vars, show, var
 from opwright.ir.extents import digit_range
 
@@ -55,6 +56,18 @@ class Site:
     part: ast.Node | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Why an axis of a local has its range: its equation reads `tensor` there, or `tensor` reads it
+    at this axis of its own. Empty where what is read has no name, and where a reduction reads.
+    """
+
+    span: Span
+    own: bool
+    tensor: str = ""
+    position: int = 0
+
+
 class Ranges:
     """Infers in place: the `TensorName`s of the definitions in `root` get rank, kind and ranges."""
 
@@ -69,6 +82,7 @@ class Ranges:
         self.facts = facts
         self.counter = 0
         self.sites: list[Site] = []
+        self.origins: dict[tuple[str, int], Origin] = {}
         self.digits: list[Site] = []  # where an axis is part of a longer index
         for d in definitions.values():
             env = {}
@@ -224,10 +238,32 @@ class Ranges:
                     found = self._candidates(d, k, strength)
                     if len(found) == 1:
                         t.ranges[k] = found[0]
+                        self._note(d, k, found[0])
                         progress = True
             if progress and strength > 1:
                 return True
         return progress
+
+    def _note(self, d: Definition, k: int, r: Interval) -> None:
+        """Keep why an axis has its range."""
+        for site in self.sites:
+            own = site.index.axis == (d.name, k)
+            if not own and not (isinstance(site.base, ast.Name) and site.base.name == d.name):
+                continue
+            if not own and site.position != k:
+                continue
+            other = self._mirrored(site, self._shape(site) if own else self._box(site.index))
+            if other is None or not same_extent(other[1], r[1]):
+                continue
+            tensor, position = site.index.axis or ("", 0)
+            if own:
+                tensor = site.base.name if isinstance(site.base, ast.Name) else ""
+                position = site.position
+            origin = Origin(site.base.span, own, tensor, position)
+            if own or (d.name, k) not in self.origins:
+                self.origins[d.name, k] = origin
+            if own:
+                return
 
     def _candidates(self, d: Definition, k: int, strength: int) -> list[Interval]:
         own = self._own(d, k, strong=True)
@@ -283,9 +319,27 @@ class Ranges:
         if choices:
             text = " or ".join(show(hi) if lo is ZERO else f"{show(lo)}..{show(hi)}"
                                for lo, hi in choices)  # fmt: skip
-            findings.add(codes.AMBIGUOUS_RANGE, span, index=index, name=d.name, choices=text)
+            place = self._odd(d, k, choices) or span
+            findings.add(codes.AMBIGUOUS_RANGE, place, index=index, name=d.name, choices=text)
         else:
             findings.add(codes.UNKNOWN_RANGE, span, index=index, name=d.name)
+
+    def _odd(self, d: Definition, k: int, choices: Sequence[Interval]) -> Span | None:
+        """The one read that stands for a range that no other stands for, where there is one."""
+        counts: list[list[Span]] = [[] for _ in choices]
+        for site in self.sites:
+            own = site.index.axis == (d.name, k)
+            named = isinstance(site.base, ast.Name) and site.base.name == d.name
+            if own or (named and site.position == k):
+                r = self._mirrored(site, self._shape(site) if own else self._box(site.index))
+                for n, choice in enumerate(choices):
+                    if r is not None and same_extent(r[1], choice[1]):
+                        counts[n].append(site.base.span)
+        single = [c[0] for c in counts if len(c) == 1]
+        if len(single) == 1:
+            return single[0]
+        lines = {s.line for c in counts for s in c}
+        return counts[0][0] if len(lines) == 1 and counts[0] else None
 
 
 def _index_name(part: ast.Node, env: Mapping[str, Bound]) -> tuple[str | None, ast.Node | None]:

@@ -115,7 +115,9 @@ class WorkloadReader:
             if strange:
                 break  # it may be what a name that is not known stands for
             if s not in sizes and not any(b.name == s for b in w.bindings):
-                self.findings.add(codes.MISSING_SIZE, w.span, workload=w.name, name=s)
+                bound = [b.span for b in w.bindings if b.name in self.out.sizes]
+                place = bound[0] if bound else w.span  # sizes stand together
+                self.findings.add(codes.MISSING_SIZE, place, workload=w.name, name=s)
         self._obeys(w, sizes, params)
         return Workload(w.name, float(w.weight.value), sizes, params, types, values)
 

@@ -334,9 +334,7 @@ def repair_unclosed(run: Run, failure: Failure) -> Repair | None:
         if run.progress(frame, failure.position) >= min(ENOUGH, tokens_left(run, failure)):
             if opener is not None:
                 line, col = run.builder.lines.place(opener.start)
-                start, end = failure.position, failure.end
-                if opener.value.text != "{" and failure.first_on_line:
-                    start, end = opener.start, opener.end  # its line is the one to mend
+                start, end = unclosed_place(run, failure, opener)
                 run.report(
                     errors.UNCLOSED,
                     start,
@@ -349,6 +347,24 @@ def repair_unclosed(run: Run, failure: Failure) -> Repair | None:
                 )
             return frame, failure.position
     return None
+
+
+def unclosed_place(run: Run, failure: Failure, opener: Frame) -> tuple[int, int]:
+    """Return the place of the line to mend: where the closing bracket would stand.
+
+    A brace that ends its line is closed on a line of its own, below what it holds.
+    """
+    if not failure.first_on_line or not run.history:
+        return failure.position, failure.end
+    if opener.value.text != "{":
+        return opener.start, opener.end
+    last = run.history[-1][1]
+    below = run.text.find("\n", last.end) + 1
+    if last.start > opener.start and run.text[opener.end :].split("\n", 1)[0].strip():
+        return last.start, last.end
+    if last.start > opener.start and 0 < below < failure.position:
+        return below, below
+    return failure.position, failure.end
 
 
 def tokens_left(run: Run, failure: Failure) -> int:
@@ -431,7 +447,10 @@ def repair_missing(run: Run, failure: Failure) -> Repair | None:
     if failure.type == END or run.progress(failure.frame, failure.end) > most:
         return None
     start, end = failure.position, failure.end
-    if failure.first_on_line and run.history and fixed[best].isalpha():
+    # `then` and `else` begin a line, as `opwright fmt` breaks one; other words and braces end it
+    begins = fixed[best] in ("then", "else") and not STATEMENT.match(run.text, failure.position)
+    ends = fixed[best].isalpha() or best == "LBRACE"
+    if failure.first_on_line and run.history and ends and not begins:
         start, end = run.history[-1][1].start, run.history[-1][1].end  # its line is the one to mend
     run.report(
         errors.MISSING,

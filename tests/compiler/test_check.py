@@ -74,7 +74,7 @@ def test_gathers_rest_on_requires() -> None:
     good = checked(GATHER.format(requires="requires r: all[n: N](0 <= ids[n] and ids[n] < V)"))
     assert good.ok and undecided(good) == []
     bad = checked(GATHER.format(requires="requires r: all[n: N](0 <= ids[n] and ids[n] <= V)"))
-    assert messages(bad) == ["V = 1, N = 1, n = 0, ids[0] = 1: read table[1] outside 0..1"]
+    assert messages(bad) == ["V = 1, N = 1, n = 0, ids[0] = 1: read table[1] outside 0..1 (line 6)"]
     assert not checked(GATHER.format(requires="")).ok
 
 

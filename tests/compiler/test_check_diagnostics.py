@@ -23,7 +23,7 @@ WRONG = {
         "E0421", "all[b: B, j: N](y[b] <= x[b, j])", "is false"),
     "ensures on its second line": (
         ROW + "def { y[b] = max[j: N](x[b, j]) }\n  ensures top:\n    all[b: B](y[b] <= 1)",
-        "E0421", "ensures top:", "x = "),
+        "E0421", "all[b: B](y[b] <= 1)", "x = "),
     "ensures within": (
         ELEMENT + "def { y[i] = x[i] + 1 }\n"
         "  ensures near: all[i: N](y[i] ~= x[i]) within abs 0.5",
