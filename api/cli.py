@@ -47,6 +47,9 @@ Types = Annotated[
 ]
 
 
+UNSAFE = "--unsafe-no-sandbox"
+
+
 class Evidence(StrEnum):
     """What safety must be, for a candidate to ship."""
 
@@ -115,6 +118,12 @@ def run(arguments: list[str]) -> int:
     if "--debug" in arguments[:end]:
         outcome.debug = True
         arguments = [a for a in arguments[:end] if a != "--debug"] + arguments[end:]
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+    if UNSAFE in arguments[:end]:
+        from opwright.backends.isolation import permit_unsafe
+
+        permit_unsafe()
+        arguments = [a for a in arguments[:end] if a != UNSAFE] + arguments[end:]
     try:
         app(arguments, prog_name="opwright")
     except SystemExit as leaving:
@@ -136,6 +145,10 @@ def options(
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of internal errors.")
+    ] = False,
+    unsafe: Annotated[
+        bool,
+        typer.Option(UNSAFE, help="Run candidates also where no sandbox works; records say so."),
     ] = False,
 ) -> None:
     """From a declarative operator spec to a proved and measured library."""

@@ -63,6 +63,7 @@ def examine() -> list[Finding]:
         Finding("python", f"{platform.python_version()} ({platform.python_implementation()})"),
         *processor(),
         compiler(),
+        sandbox(),
         *packages(),
         *device_tools(),
         device(),
@@ -142,6 +143,21 @@ def compiler() -> Finding:
             first = message.splitlines()[0] if message else "no output"
             return Finding("compiler", f"{path} builds nothing: {first}", False, True, cure)
     return Finding("compiler", f"{path}: {version}")
+
+
+def sandbox() -> Finding:
+    """What candidates run in, and what a probe in it was denied."""
+    from opwright.backends import isolation
+
+    try:
+        found = isolation.sandbox()
+    except isolation.Refused as error:
+        return Finding("sandbox", str(error), False, True, error.cure)
+    if found.kind == "none":
+        return Finding("sandbox", found.text, False, False, "see docs/isolation.md")
+    denied = ", ".join(name for name, how in found.probe.items() if how)
+    stronger = f"; not used: {found.why}" if found.why else ""
+    return Finding("sandbox", f"{found.detail}; denied to the probe: {denied}{stronger}")
 
 
 def output(command: list[str]) -> str:

@@ -88,6 +88,7 @@ def as_problem(error: Exception) -> Problem | None:
     for module, name, cure in (
         ("opwright.ir.plan", "PlanError", "correct the plan; docs/architecture.md has its form"),
         ("opwright.search.archive", "ArchiveError", ""),
+        ("opwright.backends.isolation", "Refused", ""),
         ("opwright.search.exchange", "ExchangeError", ""),
         ("opwright.compiler.package_folder", "EmitError", ""),
         ("opwright.backends.cpp.build", "BuildError", "run `opwright doctor`"),
@@ -95,7 +96,7 @@ def as_problem(error: Exception) -> Problem | None:
     ):
         kind = loaded(module, name)
         if kind is not None and isinstance(error, kind):
-            return Problem(str(error), cure)
+            return Problem(str(error), getattr(error, "cure", cure))
     refused = loaded("opwright.compiler.backend", "Refused")
     if refused is not None and isinstance(error, refused):
         return Problem(str(error), getattr(error, "cure", ""), NO)

@@ -65,8 +65,15 @@ def verify(
                 print(f"{'':<10}{line}")
         print()
         print("\n".join(verdict_lines(verdict)))
+        for line in sorted({a for r in verdict.records for a in r.assumptions if how_run(a)}):
+            print(f"{'':<4}executed: {line}")
         print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
     return HOLDS if ships else NO
+
+
+def how_run(assumption: str) -> bool:
+    """Whether an assumption says what a candidate was run in."""
+    return assumption.startswith(("run in a sandbox", "run WITHOUT"))
 
 
 def may_ship(verdict: Verdict, require: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.backends import isolation
 from opwright.backends.cpp.driver import DriverError
 from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
@@ -74,6 +75,10 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
         why = f"this version does not run {c.plan.backend} candidates"
         found = [Record("G6.runs", "G6", "UNKNOWN", why)]
     spent = time.perf_counter() - begin
+    if executes(c):
+        how = isolation.describe()
+        said = [(*r.assumptions, *(() if how in r.assumptions else (how,))) for r in found]
+        found = [replace(r, assumptions=a) for r, a in zip(found, said, strict=True)]
     found = [replace(r, subject=f"{c.plan.source} {c.digest}") for r in found]
     return [replace(found[0], seconds=spent), *found[1:]] if found else []
 

@@ -148,6 +148,10 @@ def certificate(spec: PackageSpec) -> dict[str, Any]:
         for v in p.variants
     ]
     trusted = certificates.trusted_base(str(spec.provenance.get("compiler", "")))
+    said = {a for v in variants for r in v.verdict.records for a in r.assumptions}
+    runs = sorted(a for a in said if a.startswith(("run in a sandbox", "run WITHOUT")))
+    if runs:
+        trusted["sandbox"] = "; ".join(runs)
     assumed = code.preconditions(op).assumed
     return certificates.certificate(
         f"{op.name}@{op.version}", op.digest, variants, trusted, assumed

@@ -5,6 +5,7 @@ bytes.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from random import Random
 from typing import Any, Protocol
@@ -175,11 +176,12 @@ class Runner:
         ints, reals = arguments(owner.op, frame)
         try:
             if self.worker is None:
-                self.worker = Worker(self.shared, owner.threads, owner.options.limits)
+                path = self.built.path
+                self.worker = Worker(self.shared, owner.threads, owner.options.limits, [path])
                 owner.live.add(self.worker)
                 if owner.stopped.is_set():
                     raise Died("crashed", "the search was stopped")
-                self.worker.request("load", limit, path=str(self.built.path))
+                self.worker.request("load", limit, path=os.path.abspath(path))
             frame.fill(self.rng.randrange(2**32), poison)
             reply = self.worker.request(
                 "call",

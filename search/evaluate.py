@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -226,9 +227,10 @@ class CandidateEvaluator(Judge):
         }
         contenders: list[dict[str, Any]] = []
         patience = o.call_limit * 6 + o.time_limit * 3
-        with self._alone(), Worker(shared, o.threads, o.limits) as worker:
+        files = list(libraries.values())
+        with self._alone(), Worker(shared, o.threads, o.limits, files) as worker:
             for name, path in libraries.items():
-                loaded = worker.request("load", o.call_limit, path=str(path))
+                loaded = worker.request("load", o.call_limit, path=os.path.abspath(path))
                 entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
                 if name == check:
                     more_ints, more_reals = arguments(self.op, other)
@@ -284,8 +286,8 @@ class CandidateEvaluator(Judge):
         path = self._library(rival)[1].path
         ints, reals = arguments(self.op, frame)
         limit = self.options.call_limit
-        with Worker(shared, self.threads, self.options.limits) as worker:
-            worker.request("load", limit, path=str(path))
+        with Worker(shared, self.threads, self.options.limits, [path]) as worker:
+            worker.request("load", limit, path=os.path.abspath(path))
             offsets = [s.offset for s in frame.slots]
             worker.request(
                 "call",

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
 
+from opwright.backends import isolation
 from opwright.ir.binding import InputError
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
@@ -52,8 +53,6 @@ from opwright.verify.sizes import WORKLOAD_LIMITS, Limits
 
 LARGEST_REST = 32  # of a block all of whose rests are tested
 APART = 8  # sizes of a program's own that are tested
-# said in every record of something that was executed
-CONFINED = "run in a killable process of the same user, which is no security boundary"
 
 
 class Judge:
@@ -146,7 +145,8 @@ class Judge:
         source = hashlib.sha256(emitted.source.encode()).hexdigest()
         facts = {"seconds": built.seconds, "size": built.size}
         found = self._numeric(job, emitted.plan, built, f"sha256:{source}")
-        executed = (replace(r, assumptions=(*r.assumptions, CONFINED)) for r in found.records)
+        how = isolation.describe()
+        executed = (replace(r, assumptions=(*r.assumptions, how)) for r in found.records)
         records = (*records, *executed)
         base = Evaluation("ok", "", source, records, {**facts, "error": found.error})
         failed = found.refuted

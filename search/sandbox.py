@@ -1,13 +1,12 @@
-"""Worker processes that can be killed: own session, limits, clean environment, capped replies.
+"""Worker processes that can be killed: sandboxed, limits, clean environment, capped replies.
 
 The parent owns clocks, deadlines and the block of shared memory. A worker's crash, hang, exit or
-flood of output is a `Died` with a reason, and the next worker starts fresh. Not a security
-boundary.
+flood of output is a `Died` with a reason, and the next worker starts fresh. What keeps it in is
+`backends/isolation.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.backends import isolation
+
 SCRIPT = Path(__file__).with_name("worker.py")
 REPLY_LIMIT = 4 << 20  # bytes of one reply
 CHATTER_LIMIT = 64 << 10  # bytes a candidate may print in all
-PASSED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "OMP_PROC_BIND", "OMP_PLACES")
+BESIDE = [SCRIPT, SCRIPT.with_name("rounds.py")]
 
 
 class Died(Exception):
@@ -79,44 +80,46 @@ class Shared:
 
 def environment(threads: int) -> dict[str, str]:
     """What a worker sees: a short list of names, nothing that could be a key or a token."""
-    kept = {k: os.environ[k] for k in PASSED if k in os.environ}
     # without a thread cache every allocation of a test call is filled with garbage
-    tunables = "glibc.malloc.tcache_count=0"
-    kept |= {"LC_ALL": "C", "GLIBC_TUNABLES": tunables, "OMP_DYNAMIC": "false"}
-    return {**kept, "OMP_NUM_THREADS": str(threads)}
+    more = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0", "OMP_DYNAMIC": "false"}
+    return isolation.environment({**more, "OMP_NUM_THREADS": str(threads)})
 
 
 class Worker:
     """One worker process. Requests are answered in order; after `Died` it is dead and reaped."""
 
-    def __init__(self, shared: Shared, threads: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        threads: int,
+        limits: Limits | None = None,
+        libraries: Sequence[Path] = (),
+    ) -> None:
+        """`libraries` are the candidates that it may load; it can read no other."""
         limits = limits or Limits()
         down, self._requests = os.pipe()
         self._replies, up = os.pipe()
-        options = {
-            "limits": {
-                "as": limits.memory + shared.size,
-                "cpu": limits.cpu,
-                "fsize": limits.file,
-                "core": 0,
-            },
-            "parent": os.getpid(),
-            "memory": shared.fd,
-            "size": shared.size,
-            "requests": down,
-            "replies": up,
-        }
+        options = {"memory": shared.fd, "size": shared.size, "requests": down, "replies": up}
+        allowance = isolation.Allowance(
+            [*BESIDE, *libraries],
+            memory=limits.memory + shared.size,
+            cpu=limits.cpu,
+            file=limits.file,
+        )
         try:
-            self._process = subprocess.Popen(
+            self._process = isolation.start(
                 [sys.executable, "-I", "-S", str(SCRIPT), json.dumps(options)],
+                allowance,
+                env=environment(threads),
+                pass_fds=(down, up, shared.fd),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment(threads),
-                cwd=tempfile.gettempdir(),
-                pass_fds=(down, up, shared.fd),
-                start_new_session=True,
             )
+        except BaseException:
+            os.close(self._requests)
+            os.close(self._replies)
+            raise
         finally:
             os.close(down)
             os.close(up)
@@ -188,10 +191,11 @@ class Worker:
     def _dead(self) -> Died:
         """Reap the process and say how it ended."""
         try:
-            code = self._process.wait(timeout=5)
+            self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.kill()
             return Died("crashed", "the worker closed its pipe")
+        code = self._process.status() or 0
         self.kill()
         said = self._chatter.decode(errors="replace").strip().splitlines()
         tail = f": {said[-1][:200]}" if said else ""
@@ -203,17 +207,15 @@ class Worker:
 
     def interrupt(self) -> None:
         """End the process from another thread; whoever waits for it sees `Died` and cleans up."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.interrupt()
 
     def kill(self) -> None:
-        """End the whole process group and reap it; harmless when it is dead already."""
+        """End the process with all that it started and reap it; harmless when it is dead
+        already."""
         if not self._alive:
             return
         self._alive = False
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.end()
         assert self._process.stdout is not None
         self._process.stdout.close()
         os.close(self._requests)

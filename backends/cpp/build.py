@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from opwright.backends import isolation
 from opwright.backends.cpp.vocabulary import isa
 
 FLAGS = (
@@ -23,6 +23,9 @@ FLAGS = (
     "-w", "-Wl,--build-id=none", "-Wl,-z,defs",
 )  # fmt: skip
 TIME_LIMIT = 120.0
+MEMORY = 16 << 30  # bytes of address space of a compiler
+OUTPUT = 256 << 20  # bytes that it may write
+PROCESSES = 32  # driver, compiler proper, assembler, linker and its helper
 
 
 class BuildError(RuntimeError):
@@ -111,29 +114,37 @@ def build(
     return BuildResult(target, seconds, size, log)
 
 
+def toolchain(program: str) -> list[Path]:
+    """Folders that a compiler needs beside the system's: those around where it really lies."""
+    return [Path(program).absolute().parent, Path(program).resolve().parent.parent]
+
+
 def _run(command: list[str], folder: str, limit: float) -> str:
-    """Run in a process group of its own, which is killed as a whole at the limit."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "LC_ALL": "C"},
-    ) as process:
-        try:
-            log, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise BuildError(f"the compiler was stopped after {limit:g} s") from None
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    if process.returncode:
+    """Run in the sandbox, which is ended as a whole at the limit; it writes to the folder only."""
+    allowance = isolation.Allowance(
+        toolchain(command[0]),
+        [Path(folder)],
+        memory=MEMORY,
+        cpu=int(limit) + 1,
+        file=OUTPUT,
+        temporary=OUTPUT,
+        processes=PROCESSES,
+    )
+    process = isolation.start(
+        command, allowance, cwd=Path(folder).absolute(), text=True, errors="replace",
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        log, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"the compiler was stopped after {limit:g} s") from None
+    finally:
+        process.end()
+        if process.stdout is not None:
+            process.stdout.close()
+    if process.status():
         first = next(
             (x for x in log.splitlines() if "error" in x or "undefined reference" in x), ""
         )
         raise BuildError(f"the compiler failed: {first or log.strip()[:300]}", log)
-    return log
+    return str(log)

@@ -1,8 +1,7 @@
-"""Runs a JAX candidate in a process that can be killed: calls, times and traces of one function.
+"""Runs a JAX candidate in a sandbox: calls, times and traces of one function.
 
 The source is checked before it is executed (`opwright.backends.jax.policy`). The parent owns clocks
-and limits; a crash, hang or exit of the child is a `RunError`, and the next one starts fresh. Not a
-security boundary.
+and limits; a crash, hang or exit of the child is a `RunError`, and the next one starts fresh.
 """
 
 from __future__ import annotations
@@ -11,35 +10,30 @@ import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.backends import isolation
 from opwright.backends.jax.policy import check_policy
 from opwright.backends.jax.printer import needs_x64
 from opwright.backends.jax.scalar import identifier, random_texts
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.plan import Plan
 
-FOLDER = Path(__file__).parent
-PASSED = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "TMPDIR",
-    "SYSTEMROOT",
-    "JAX_PLATFORMS",
-    "CUDA_VISIBLE_DEVICES",
-)
-REPLY_LIMIT = 1 << 30  # bytes of one reply
+FOLDER = Path(__file__).parent.absolute()
+PASSED = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
+REPLY_LIMIT = 1 << 30  # bytes of one reply's arrays
+HEAD_LIMIT = 64 << 20  # bytes of its line of JSON
+MEMORY = 64 << 30  # bytes of address space, of which a runtime reserves a lot
+DATA = 12 << 30  # bytes that it may allocate
 START = 120.0  # seconds for the interpreter and JAX to start
 
 
@@ -66,7 +60,7 @@ class Process:
         check_policy(source, plan.source)
         self.source, self.plan, self.op, self.platform = source, plan, op, platform
         self.parameters: tuple[str, ...] = ()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: isolation.Confined | None = None
 
     def __enter__(self) -> Process:
         return self
@@ -148,9 +142,7 @@ class Process:
         p, self._process = self._process, None
         if p is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(p.pid, signal.SIGKILL)
-        p.wait()
+        p.end()
         for fd in (self._requests, self._replies):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -181,28 +173,34 @@ class Process:
     def _spawn(self) -> None:
         down, self._requests = os.pipe()
         self._replies, up = os.pipe()
-        options = {"limits": {"cpu": 1200, "fsize": 1 << 20, "core": 0}, "parent": os.getpid(),
-                   "requests": down, "replies": up}  # fmt: skip
-        kept = {k: os.environ[k] for k in PASSED if k in os.environ}
+        options = {"requests": down, "replies": up}
+        more = {k: os.environ[k] for k in PASSED if k in os.environ}
         if self.platform:
-            kept["JAX_PLATFORMS"] = self.platform
-        kept |= {
-            "LC_ALL": "C",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
+            more["JAX_PLATFORMS"] = self.platform
+        gpu = more.get("JAX_PLATFORMS", "") not in ("cpu", "")
+        more |= {"TF_CPP_MIN_LOG_LEVEL": "3", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        allowance = isolation.Allowance(
+            [FOLDER, *isolation.packages("jax", "jaxlib", "numpy")],
+            memory=0 if gpu else MEMORY,  # a driver reserves more than there is
+            data=DATA,
+            cpu=1200,
+            gpu=gpu,
+        )
         start = "import sys; sys.path.insert(0, sys.argv[2]); import worker; worker.main()"
         try:
-            self._process = subprocess.Popen(
+            self._process = isolation.start(
                 [sys.executable, "-I", "-c", start, json.dumps(options), str(FOLDER)],
+                allowance,
+                env=isolation.environment(more),
+                pass_fds=(down, up),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=kept,
-                cwd=tempfile.gettempdir(),
-                pass_fds=(down, up),
-                start_new_session=True,
             )
+        except BaseException:
+            os.close(self._requests)
+            os.close(self._replies)
+            raise
         finally:
             os.close(down)
             os.close(up)
@@ -217,12 +215,17 @@ class Process:
         buffer = bytearray()
         while b"\n" not in buffer:
             buffer += self._receive(deadline, limit)
+            if len(buffer) > HEAD_LIMIT and b"\n" not in buffer:
+                self._wrong("the reply is too large")
         line, _, rest = bytes(buffer).partition(b"\n")
-        reply = json.loads(line)
-        total = sum(reply["bytes"])
-        if total > REPLY_LIMIT:
-            self.close()
-            raise RunError("crashed", "the reply is too large")
+        try:
+            reply = json.loads(line)
+            counts = [int(n) for n in reply["bytes"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._wrong("the reply is no reply")
+        total = sum(counts)
+        if total > REPLY_LIMIT or min(counts, default=0) < 0:
+            self._wrong("the reply is too large")
         buffer = bytearray(rest)
         while len(buffer) < total:
             buffer += self._receive(deadline, limit)
@@ -231,7 +234,7 @@ class Process:
         if "error" in reply:
             raise RunError("raised", reply["error"], reply.get("line", 0))
         out, at = [], 0
-        for n in reply["bytes"]:
+        for n in counts:
             out.append(bytes(buffer[at : at + n]))
             at += n
         return reply, out
@@ -258,6 +261,10 @@ class Process:
             self._dead()
         return data
 
+    def _wrong(self, what: str) -> NoReturn:
+        self.close()
+        raise RunError("crashed", what)
+
     def _timeout(self, limit: float) -> None:
         self.close()
         raise RunError("timeout", f"no answer within {limit:g} s")
@@ -267,7 +274,7 @@ class Process:
         process = self._process
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        status = process.returncode
+        status = process.status()
         self.close()
         what = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
         raise RunError("crashed", f"the process ended with {what}")

@@ -7,27 +7,30 @@ specialised.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opwright.backends import isolation
 from opwright.backends.triton.targets import Target, target_of
 from opwright.backends.triton.text import signature
 from opwright.ir.expr import Expr, leaves
 from opwright.ir.launch import BoundLaunch, BoundPlan, Scalar
 
 TIME_LIMIT = 180.0
+MEMORY = 32 << 30  # bytes of address space of a compiler
+OUTPUT = 256 << 20  # bytes that it may write
+PROCESSES = 32  # it starts an assembler
 DIVISIBLE = 16  # what Triton wants to know of pointers (bytes) and integers
 
 
@@ -145,28 +148,21 @@ def _compile(
     path.write_text(source)
     (folder / "request.json").write_text(json.dumps(request_of(source, bound, target, path)))
     hidden = {"TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("compiling.py")), str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env={**os.environ, **hidden, "TRITON_CACHE_DIR": str(folder / "cache")},
-        start_new_session=True,
+    script = Path(__file__).with_name("compiling.py").absolute()
+    with _confined(
+        [sys.executable, "-I", str(script), str(folder)],
+        folder,
+        [script],
+        {**hidden, "TRITON_CACHE_DIR": str(folder / "cache")},
     ) as process:
         try:
             log, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             raise BuildError(f"the compiler was stopped after {limit:g} s") from None
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
     answer = folder / "answer.json"
     if not answer.exists():
         last = [x for x in log.splitlines() if x.strip()][-1:]
-        raise BuildError(f"the compiler ended with {process.returncode}: {''.join(last)[:300]}")
+        raise BuildError(f"the compiler ended with {process.status()}: {''.join(last)[:300]}")
     data = json.loads(answer.read_text())
     if data["error"]:
         raise BuildError(str(data["error"]))
@@ -179,6 +175,10 @@ def _compile(
 
 def _binary(k: Mapping[str, Any], target: Target, folder: Path) -> Binary:
     files = k["files"]
+    for name in files.values():  # the child wrote both the names and the files
+        given = folder / name
+        if Path(name).name != name or given.is_symlink() or not given.is_file():
+            raise BuildError(f"the compiler left no file {name}")
     text = (folder / files["ptx" if target.family == "cuda" else "amdgcn"]).read_text()
     code = folder / files["cubin" if target.family == "cuda" else "hsaco"]
     found = _nvidia(code, text, k["name"]) if target.family == "cuda" else _amd(text, k["name"])
@@ -197,14 +197,41 @@ def _tool(name: str) -> str | None:
     return shutil.which(name)
 
 
-def _run(command: list[str], folder: Path) -> str:
+@contextlib.contextmanager
+def _confined(
+    command: list[str], folder: Path, read: list[Path], env: Mapping[str, str] | None = None
+) -> Iterator[isolation.Confined]:
+    """A tool on a candidate's text, in the sandbox; it writes to the folder only."""
+    allowance = isolation.Allowance(
+        [*read, *isolation.packages("triton")],
+        [folder],
+        memory=MEMORY,
+        cpu=int(TIME_LIMIT),
+        file=OUTPUT,
+        temporary=OUTPUT,
+        processes=PROCESSES,
+    )
+    process = isolation.start(
+        command, allowance, env=isolation.environment(env), cwd=folder, text=True,
+        errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-        )
-    except (OSError, subprocess.SubprocessError) as e:
-        raise BuildError(f"{Path(command[0]).name} does not run: {e}") from None
-    return done.stdout + done.stderr
+        yield process
+    finally:
+        process.end()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _run(command: list[str], folder: Path) -> str:
+    around = [Path(command[0]).absolute().parent, Path(command[0]).resolve().parent.parent]
+    with _confined(command, folder, around) as process:
+        try:
+            said, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired as e:
+            raise BuildError(f"{Path(command[0]).name} does not run: {e}") from None
+    return str(said)
 
 
 def _nvidia(cubin: Path, ptx: str, name: str) -> dict[str, int]:

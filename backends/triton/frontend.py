@@ -4,16 +4,13 @@ The signature is pinned by the launch: pointers by the dtype of their buffer, in
 i32 where the plan writes `i32(expr)`, constants by the plan's `const`. Nothing is specialised: no
 argument is taken to be 1 or divisible by 16, and whoever launches the kernel compiles exactly this
 signature. The parent only parses the source; what is executed passed `policy` first, and runs
-with a wall clock, resource limits and a process group of its own.
+with a wall clock in a sandbox.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from opwright.backends import isolation
 from opwright.backends.triton.policy import check_policy
 from opwright.ir.launch import BoundLaunch, ImportRefusal
 from opwright.ir.tile import Buffer
@@ -91,11 +89,11 @@ def _key(source: str, request: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _limits() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT, OUTPUT))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(WALL), int(WALL)))
+def _read(answer: Path, file: str) -> str:
+    """What the child wrote: a file of its own making, of any size and kind."""
+    if answer.is_symlink() or not answer.is_file() or answer.stat().st_size > OUTPUT:
+        raise ImportRefusal("the Triton front end left no answer", file)
+    return answer.read_text(encoding="utf-8", errors="replace")
 
 
 def _ask(source: str, file: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,35 +101,38 @@ def _ask(source: str, file: str, requests: list[dict[str, Any]]) -> list[dict[st
         path, answer = Path(folder, "kernel.py"), Path(folder, "answer.json")
         path.write_text(source, encoding="utf-8")
         text = json.dumps({"source": str(path), "answer": str(answer), "kernels": requests})
-        keep = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "LANG") if k in os.environ}
-        child = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("extract.py"))],
+        script = Path(__file__).with_name("extract.py").absolute()
+        allowance = isolation.Allowance(
+            [script, *isolation.packages("triton")],
+            [Path(folder)],
+            memory=MEMORY,
+            cpu=int(WALL),
+            file=OUTPUT,
+            temporary=OUTPUT,
+        )
+        child = isolation.start(
+            [sys.executable, "-I", str(script)],
+            allowance,
+            env=isolation.environment({"TRITON_CACHE_DIR": folder}),
+            cwd=Path(folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**keep, "HOME": folder, "TRITON_CACHE_DIR": folder},
-            cwd=folder,
-            start_new_session=True,
-            preexec_fn=_limits,
         )
         try:
             _, said = child.communicate(text.encode(), timeout=WALL)
         except subprocess.TimeoutExpired:
             raise ImportRefusal(f"no TTIR after {WALL:.0f} s", file) from None
         finally:
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            child.wait()
+            child.end()
             if child.stderr is not None:
                 child.stderr.close()
         if not answer.exists():
             last = said.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
             raise ImportRefusal(
-                f"the Triton front end ended with {child.returncode}: {last[0]}", file
+                f"the Triton front end ended with {child.status()}: {last[0]}", file
             )
-        data: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads(_read(answer, file))
         if "answers" not in data:
             raise ImportRefusal(data["error"], file, data.get("line", 0))
         return [{**a, "path": str(path)} for a in data["answers"]]

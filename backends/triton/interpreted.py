@@ -1,7 +1,8 @@
 """The child that runs Triton kernels in Triton's interpreter; started as a script by `run.py`.
 
-It imports numpy and Triton only. A request is one line of JSON on standard input: the module, a
-file with the memory of all buffers, and the launches; the answer is one line on standard output.
+It imports numpy and Triton only. A request is one line of JSON on standard input: the module, the
+descriptor of the memory of all buffers, and the launches; one line on standard output is
+the answer.
 """
 
 from __future__ import annotations
@@ -213,7 +214,8 @@ def reason(e: BaseException, path: str) -> str:
 
 
 def serve(module: ModuleType, request: dict[str, Any]) -> None:
-    memory = np.memmap(request["memory"], np.uint8, "r+")
+    with os.fdopen(os.dup(request["memory"]), "r+b") as file:
+        memory = np.memmap(file, np.uint8, "r+")
     start = memory.ctypes.data
     for launch in request["launches"]:
         kernel = getattr(module, launch["kernel"])

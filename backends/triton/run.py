@@ -1,5 +1,5 @@
-"""Runs Triton candidates: in Triton's interpreter, in a process of its own that can be killed, and
-on a GPU through torch where there is one.
+"""Runs Triton candidates: in Triton's interpreter, in a sandbox, and on a GPU through torch where
+there is one.
 
 Arrays are in stored form and of any strides; buffers lie between canaries, and what a kernel has
 to write is poison before.
@@ -7,7 +7,6 @@ to write is poison before.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.backends import isolation
 from opwright.backends.triton.text import signature
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, show
@@ -32,6 +33,10 @@ from opwright.ir.tile import Buffer, row_major
 
 TIME_LIMIT = 60.0
 ALIGNMENT, MARGIN = 256, 512  # bytes
+REPLY_LIMIT = 1 << 16  # bytes of an answer, which is a line with an error
+MOST = 4 << 30  # bytes of a call's buffers
+CPU = 1200  # seconds of one process, over all its calls
+MEMORY = 16 << 30  # bytes of address space of the interpreter
 POISON, CANARY = 0xFF, 0x5C  # poison is NaN in every float type
 
 Array = NDArray[Any]
@@ -69,7 +74,9 @@ class Interpreter:
         self.folder = tempfile.TemporaryDirectory(prefix="triton-")
         self.path = Path(self.folder.name) / bound.plan.source
         self.path.write_text(source)
-        self.process: subprocess.Popen[str] | None = None
+        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.memory = tempfile.TemporaryFile(dir=shm)  # of the calls' buffers; it has no name
+        self.process: isolation.Confined | None = None
 
     def __enter__(self) -> Interpreter:
         return self
@@ -80,6 +87,7 @@ class Interpreter:
     def close(self) -> None:
         """End the process and drop its files."""
         self._stop()
+        self.memory.close()
         self.folder.cleanup()
 
     def run(
@@ -91,55 +99,67 @@ class Interpreter:
     ) -> dict[str, Array]:
         """One call; the process is started anew after one that was killed."""
         call = Call.of(self.bound, arrays, sizes, params or {})
-        memory = Path(self.folder.name) / "memory"
-        memory.write_bytes(call.memory.tobytes())
+        self.memory.seek(0)
+        self.memory.truncate(0)
+        self.memory.write(call.memory.tobytes())
+        self.memory.flush()
         launches = [
             {"kernel": c.kernel, "grid": call.grid(c), "args": call.arguments(c), "const": c.const}
             for c in self.bound.launches
         ]
         request = {
             "source": str(self.path),
-            "memory": str(memory),
+            "memory": self.memory.fileno(),
             "launches": [c for c in launches if all(c["grid"])],
         }
         error = self._ask(json.dumps(request), limit)
         if error:
             raise RunError(error)
-        return call.outputs(np.fromfile(memory, np.uint8))
+        self.memory.seek(0)
+        after = np.frombuffer(self.memory.read(len(call.memory)), np.uint8)
+        if len(after) != len(call.memory):
+            raise RunError("the memory of the call was cut")
+        return call.outputs(after)
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> isolation.Confined:
         if self.process is None or self.process.poll() is not None:
+            self._stop()
+            child = Path(__file__).with_name("interpreted.py").absolute()
+            allowance = isolation.Allowance(
+                [child, self.path, *isolation.packages("triton", "numpy")],
+                memory=MEMORY,
+                cpu=CPU,
+                file=MOST,
+            )
             hidden = {"TRITON_INTERPRET": "1", "TRITON_DEFAULT_FP_FUSION": "1"}
-            child = Path(__file__).with_name("interpreted.py")
-            self.process = subprocess.Popen(
-                [sys.executable, str(child)],
+            self.process = isolation.start(
+                [sys.executable, "-I", str(child)],
+                allowance,
+                env=isolation.environment(hidden),
+                pass_fds=(self.memory.fileno(),),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
-                cwd=self.folder.name,
-                env={**os.environ, **hidden, "TRITON_CACHE_DIR": self.folder.name},
-                start_new_session=True,
+                bufsize=0,
             )
         return self.process
 
     def _stop(self) -> None:
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
+            self.process.end()
+            for stream in (self.process.stdin, self.process.stdout):
+                if stream is not None:
+                    stream.close()
             self.process = None
 
     def _ask(self, request: str, limit: float) -> str:
         process = self._start()
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
         try:
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], limit)
-            answer = process.stdout.readline() if ready else None
+            process.stdin.write(request.encode() + b"\n")
+            answer = self._answer(process, limit)
         except BrokenPipeError:
-            answer = ""
+            answer = b""
         except BaseException:
             self._stop()
             raise
@@ -147,14 +167,36 @@ class Interpreter:
             self._stop()
             raise NotInterpreted(f"the interpreter was stopped after {limit:g} s")
         if not answer:
-            code = process.wait()
+            process.wait()
+            code = process.status() or 0
             self._stop()
             died = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             return f"the interpreter died: {died}"
-        error = str(json.loads(answer)["error"])
+        try:
+            error = str(json.loads(answer)["error"])
+        except (ValueError, KeyError, TypeError):
+            self._stop()
+            return "the interpreter's answer is none"
         if error:
             raise NotInterpreted(error)
         return ""
+
+    def _answer(self, process: isolation.Confined, limit: float) -> bytes | None:
+        """A line; nothing of it where the process ended, None where it took too long."""
+        assert process.stdout is not None
+        deadline = time.monotonic() + limit
+        said = b""
+        while not said.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+                return None
+            more = os.read(process.stdout.fileno(), 1 << 16)
+            said += more
+            if not more:
+                return b""
+            if len(said) > REPLY_LIMIT:
+                raise RunError("the interpreter's answer is too long")
+        return said
 
 
 # -- one call --------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.sandboxed import flags
 
 from opwright.cli import run
 
 
 def opwright(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "opwright", *map(str, arguments)],
+        [sys.executable, "-m", "opwright", *map(str, arguments), *flags()],
         capture_output=True,
         text=True,
         timeout=120,

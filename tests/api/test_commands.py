@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sandboxed import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = """opwright "0.1"
@@ -38,7 +39,7 @@ op shifted @ 1.0 "Every row less its largest entry." {
 
 def opwright(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "opwright", *map(str, arguments)],
+        [sys.executable, "-m", "opwright", *map(str, arguments), *flags()],
         capture_output=True,
         text=True,
         timeout=300,
@@ -225,7 +226,8 @@ def test_compile_a_wrong_spec(tmp_path: Path) -> None:
 
 
 def test_interrupted_while_searching(spec: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "opwright", "compile", str(spec), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "opwright", "compile", str(spec), *flags()]
+    command += ["-o", str(tmp_path / "out")]
     process = subprocess.Popen(
         [*command, "--budget", "200", "--against", "none"],
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sandboxed import flags
 
 SPEC = """opwright "0.1"
 
@@ -46,7 +47,7 @@ PLAN: dict[str, Any] = {
 def opwright(*arguments: object, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
     more = {"OPWRIGHT_CACHE": str(cache)} if cache else {}
     return subprocess.run(
-        [sys.executable, "-m", "opwright", *map(str, arguments)],
+        [sys.executable, "-m", "opwright", *map(str, arguments), *flags()],
         capture_output=True,
         text=True,
         timeout=300,

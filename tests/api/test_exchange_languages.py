@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sandboxed import flags
 
 SPEC = """opwright "0.1"
 
@@ -176,7 +177,7 @@ CASES = {
 
 def opwright(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "opwright", *map(str, arguments)],
+        [sys.executable, "-m", "opwright", *map(str, arguments), *flags()],
         capture_output=True,
         text=True,
         timeout=300,

@@ -58,7 +58,7 @@ def test_a_good_candidate_is_measured(evaluator: CandidateEvaluator) -> None:
     assert {r.status for r in found.records} == {"PROVED", "TESTED"}
     assert {r.kind for r in found.records} == {"G2", "G3", "G6"}
     executed = [r for r in found.records if r.kind == "G6"]
-    assert all("no security boundary" in r.assumptions[-1] for r in executed)
+    assert all("sandbox" in r.assumptions[-1] for r in executed)
     w = found.metrics["w"]
     assert 1e-7 < w["latency"] < 0.1
     assert w["code_size"] > 1000 and w["memory"] == 0 and 0 <= w["error"] <= 1
