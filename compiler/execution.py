@@ -85,7 +85,8 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
 
 def executes(c: Candidate) -> bool:
     """Whether code of a candidate runs here; else only what was read of it is computed."""
-    return not (c.plan.backend == "triton" and is_text(c.plan.source))
+    text = c.plan.backend == "triton" and is_text(c.plan.source)
+    return not text and c.plan.backend != "cuda"
 
 
 def literals(c: Candidate) -> tuple[int, ...]:

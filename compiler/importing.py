@@ -31,6 +31,7 @@ FAILURES = (ValueError, LookupError, TypeError, AttributeError, AssertionError, 
             RuntimeError, OSError)  # fmt: skip
 PASSED = {
     "cpp": "headers, calls, attributes and declarations are among those allowed; no state",
+    "cuda": "kernels and what they call on the device; no host code, no state, no clocks",
     "triton": "nothing but imports of the language, constants and kernels at module level",
     "jax": "nothing but imports of the framework, constants and functions at module level",
 }
@@ -231,9 +232,11 @@ def _foreign(
     """The best of what can be said of a text: as it is read, and, where that falls short, under
     zero fill of masked loads."""
     plain = _understood(_prove(program, context, subject), subject)
-    if not _weak(plain) or c.plan.backend != "triton":
+    if not _weak(plain) or c.plan.backend not in ("triton", "cuda"):
         return plain
     plain = _flattened(c, bound, program, context, subject, plain)
+    if c.plan.backend != "triton":
+        return plain
     if not any(_about_poison(r) for r in plain if r.status != "PROVED"):
         return plain
     filled, _ = read_back(c, bound, zero_fill=True)

@@ -24,6 +24,7 @@ from opwright.ir.interpreter_state import NOBODY, Tile, Trap
 from opwright.ir.semantics import MONOIDS
 from opwright.ir.tile import (
     Atomic,
+    Barrier,
     Buffer,
     Check,
     Def,
@@ -135,7 +136,8 @@ class Machine(Accesses):
 
     def one(self, k: Kernel, p: tuple[int, ...], home: Mapping[str, Any]) -> None:
         self.kernel, self.pid, self.statement, self.lines = k.name, p, "", k.lines
-        self.order = k.order
+        self.order, self.threads = k.order, k.threads
+        self.begin_threads()
         for d, x in enumerate(p):
             self.env["pid", d] = x
         self.home = {}
@@ -184,6 +186,9 @@ class Machine(Accesses):
             elif isinstance(s, Check):
                 self.tick(s.name)
                 self.check(s)
+            elif isinstance(s, Barrier):
+                self.tick(s.name)
+                self.barrier(s)
             elif isinstance(s, For):
                 self.loop(s)
             else:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import ZERO, Expr, show
-from opwright.ir.interpreter_state import MANY, NOBODY, Index, Memory, State, Tile
+from opwright.ir.interpreter_state import MANY, NOBODY, Index, Memory, Tile
+from opwright.ir.interpreter_threads import Threads
 from opwright.ir.semantics import MONOIDS
 from opwright.ir.tile import (
     Atomic,
@@ -25,7 +26,7 @@ from opwright.ir.tileops import (
 )
 
 
-class Accesses(State):
+class Accesses(Threads):
     """What a program does to memory, element by element."""
 
     def access(
@@ -73,10 +74,12 @@ class Accesses(State):
         """Lanes at elements that another lane of this program wrote, where lanes are unordered."""
         if self.order == "statement":
             return np.zeros(lanes.shape, bool)
+        if self.threads:
+            return self.late(m, at, lanes)
         return np.asarray((m.writer[at] == self.number) & (m.lane[at] != lanes))
 
     def store(self, s: Store) -> None:
-        b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
+        b, m, axes = s.buffer, self.memory[s.buffer.name], self.everyone(access_axes(s))
         on, at = self.access(b, s.index, s.mask, axes)
         data, lanes = self.fits(b, self.stored(s, on, at, axes)), self.signed(axes, on)
         self.collide(s, at, data, m)
@@ -96,11 +99,18 @@ class Accesses(State):
             self.races(b, other, at, text + "combines into", m.wrote)
         elif b.role == "program":
             self.races(b, lost, at, "writes {}, which another lane wrote", m.wrote)
+        if self.threads:
+            text = "writes {}, which another thread read, with no barrier between"
+            self.races(b, self.read_before(m, at, lanes), at, text, m.looked)
         m.data[at] = data
         m.ready[at] = True
         m.writes[at] += 1
         m.writer[at] = self.number
-        m.lane[at] = lanes
+        if self.threads:
+            self.has_written(m, at, lanes, False)
+            m.adder[at] = np.where(m.adder[at] == self.number, NOBODY, m.adder[at])
+        else:
+            m.lane[at] = lanes
         m.wrote[at] = self.me()
         self.share(b, m, at)
 
@@ -115,10 +125,16 @@ class Accesses(State):
             self.fail("poison", f"poison is stored to {b.name}{list(where)}", b.name, where)
         return data[on]
 
+    def everyone(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        """Axes of an access: every thread does it."""
+        return tuple(dict.fromkeys((*axes, *self.threads)))
+
     def signed(self, axes: tuple[Axis, ...], on: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Signatures of the lanes that are on."""
         if self.order == "statement":
             return np.zeros(int(on.sum()), np.int64)
+        if self.threads:
+            return self.thread(axes, on)
         return np.broadcast_to(signature(axes), on.shape)[on]
 
     def collide(self, s: Store, at: Index, data: NDArray[Any], m: Memory) -> None:
@@ -138,7 +154,7 @@ class Accesses(State):
             self.fail("twice", what, s.buffer.name, where, other=name)
 
     def atomic(self, s: Atomic) -> None:
-        b, m, axes = s.buffer, self.memory[s.buffer.name], access_axes(s)
+        b, m, axes = s.buffer, self.memory[s.buffer.name], self.everyone(access_axes(s))
         on, at = self.access(b, s.index, s.mask, axes)
         data, lanes = self.stored(s, on, at, axes), self.signed(axes, on)
         self.ready(b, m, at)
@@ -149,14 +165,24 @@ class Accesses(State):
             other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
             self.races(b, other, at, text + "read", m.looked)
         text = "combines into {}, which another lane of this program wrote"
-        self.races(b, self.unordered(m, at, lanes), at, text, m.wrote)
+        late = self.unordered(m, at, lanes)
+        if self.threads:
+            late &= m.adder[at] == NOBODY  # not after an atomic
+        self.races(b, late, at, text, m.wrote)
+        if self.threads:
+            text = "combines into {}, which another thread read, with no barrier between"
+            self.races(b, self.read_before(m, at, lanes), at, text, m.looked)
         code = list(MONOIDS).index(s.monoid)
         alone = (m.adder[at] == self.number) & (self.order == "statement")
+        if self.threads:
+            alone = (m.adder[at] == self.number) & ~self.clash(m.lane[at], m.when[at], lanes)
         mixed = (m.adder[at] != NOBODY) & ~alone & (m.adds[at] != code)
         self.races(b, mixed, at, "combines into {} in two ways", m.wrote)
         with np.errstate(all="ignore"):
             MONOIDS[s.monoid].ufunc.at(m.data, at, data)
         self.fits(b, m.data[at])
+        if self.threads:
+            self.has_written(m, at, lanes, True)
         first = (m.adder[at] == NOBODY) | (m.adder[at] == self.number)
         m.adder[at] = np.where(first, self.number, MANY)
         m.adds[at] = code
@@ -211,7 +237,7 @@ class Accesses(State):
             other = (m.adder[at] != NOBODY) & (m.adder[at] != self.number)
             self.races(b, other, at, text + "combines into", m.wrote)
         late = self.unordered(m, at, lanes)
-        if self.order == "lane":
+        if self.order == "lane" and not self.threads:
             late = late | (m.adder[at] == self.number)
         self.races(b, late, at, "reads {}, which another lane of this program wrote", m.wrote)
 
@@ -220,7 +246,13 @@ class Accesses(State):
         b, m = what.buffer, self.memory[what.buffer.name]
         on, at = self.access(b, what.index, what.mask, v.axes)
         self.ready(b, m, at)
-        if b.role != "in":
+        if b.role != "in" and self.threads:
+            axes = self.everyone(v.axes)
+            all_on, all_at = self.access(b, what.index, what.mask, axes)
+            lanes = self.signed(axes, all_on)
+            self.reads(b, m, all_at, lanes)
+            self.has_read(m, all_at, lanes)
+        elif b.role != "in":
             self.reads(b, m, at, self.signed(v.axes, on))
         if b.role not in ("in", "program"):
             free = m.reader[at] == NOBODY

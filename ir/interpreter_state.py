@@ -35,7 +35,7 @@ Tile = tuple[NDArray[Any], NDArray[np.bool_]]  # data and poison, one entry per 
 
 class Trap(Exception):
     """A forbidden thing a program did, where, and on what; `kind` is bounds, unwritten, poison,
-    twice, race, missing, wrap, divisor, align, mask, home or limit."""
+    twice, race, missing, wrap, divisor, align, mask, diverge, home or limit."""
 
     def __init__(
         self,
@@ -92,11 +92,14 @@ class Memory:
     lane: NDArray[np.int64]  # signature of the lane that wrote last
     adder: NDArray[np.int64]  # program of the running launch with atomics, NOBODY or MANY
     adds: NDArray[np.int8]  # number of its monoid
+    when: NDArray[np.int64]  # time of the last write (threads)
+    seer: NDArray[np.int64]  # thread of the last reads since what orders them, NOBODY or MANY
+    saw: NDArray[np.int64]  # time of the last read
     owner: NDArray[np.int64] | None = None  # of a host: who wrote the memory last
 
     def begin(self) -> None:
         """Nothing was touched yet by this launch (by this program, if it is scratch of one)."""
-        for x in (self.writer, self.reader, self.adder):
+        for x in (self.writer, self.reader, self.adder, self.seer):
             x.fill(NOBODY)
 
 
@@ -124,6 +127,7 @@ class State:
         self.whole, self.guessed = True, False
         self.lines: Mapping[str, str] = {}
         self.order = "statement"
+        self.threads: tuple[Axis, ...] = ()
         self.guesses = guesses(program)
         self.home: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.names: list[str] = [""]
@@ -170,6 +174,9 @@ class State:
             np.zeros(shape, np.int64),
             np.full(shape, NOBODY),
             np.zeros(shape, np.int8),
+            np.zeros(shape, np.int64),
+            np.full(shape, NOBODY),
+            np.zeros(shape, np.int64),
         )
 
     def results(self) -> dict[str, NDArray[Any]]:

@@ -21,6 +21,7 @@ from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Buffer,
     Def,
     Dot,
@@ -73,6 +74,8 @@ def _live(kernel: Kernel) -> set[Value]:
             todo += [s.value, *inside(*s.index, s.mask)]
         elif isinstance(s, If):
             todo += inside(s.cond)
+        elif isinstance(s, Barrier):
+            todo += inside(s.mask)
         elif isinstance(s, For):
             todo += inside(s.lo, s.hi)
             for i, p, y, r in zip(s.inits, s.params, s.yields, s.results, strict=True):
@@ -222,7 +225,8 @@ class _KernelReader(_Reader):
                 region.append(_Effect("touch", [r]))
         grid = [self.expr(e) for e in self.kernel.grid]
         order = self.kernel.order if shared(self.kernel) else "any"
-        out = printer.line(f"kernel {order} grid", grid)
+        threads = [a.extent for a in self.kernel.threads]
+        out = printer.line(f"kernel {order} {threads or ''} grid".replace("  ", " "), grid)
         for b in sorted(self.kernel.buffers, key=self.label):
             if b.name in self.touched:
                 head = f"  {b.role} {self.label(b)} {b.dtype} {b.init}"
@@ -268,6 +272,10 @@ class _KernelReader(_Reader):
                 self.loop(s, region, out)
             elif isinstance(s, If):
                 self.branch(s, region, out)
+            elif isinstance(s, Barrier):
+                kind = "barrier" if s.fence else "meet"
+                sizes = sorted(a.extent for a in s.axes)
+                out.append(_Effect(f"{kind} {sizes}", [self.expr(s.mask)]))
 
     def write(self, s: Store | Atomic, out: list[_Effect]) -> None:
         mask = self.expr(s.mask)

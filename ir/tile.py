@@ -160,6 +160,18 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Barrier:
+    """Threads that differ along `axes` alone wait here for one another: each of them, or none
+    (`mask`). What they did before is then done for those among them; without `fence` they only
+    meet, and the order of effects is what it was."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    mask: Expr = TRUE
+    fence: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class For:
     """variable = lo, lo + step, ... below hi; `params` are the carried state inside, `results`
     after."""
@@ -182,7 +194,7 @@ class If:
     other: tuple[Stmt, ...]
 
 
-Stmt = Def | Store | Atomic | Check | For | If
+Stmt = Def | Store | Atomic | Check | Barrier | For | If
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,6 +205,9 @@ class Kernel:
     order: what orders the effects of one program on memory. "statement": a statement is over before
     the next one starts (CPU). "lane": only effects of equal lanes of equal axes are ordered (GPU
     block programs: threads of a block run on their own).
+
+    threads: axes whose lanes are threads. Every one of them does every access to memory, also one
+    that speaks of none of these axes, in an order of its own (`lane`) up to barriers.
     """
 
     name: str
@@ -201,6 +216,7 @@ class Kernel:
     body: tuple[Stmt, ...]
     lines: Mapping[str, str] = field(default_factory=dict)
     order: str = "statement"
+    threads: tuple[Axis, ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         for b in self.buffers:
@@ -301,6 +317,8 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
             yield from (*s.index, s.mask)
         elif isinstance(s, For):
             yield from (s.lo, s.hi)
+        elif isinstance(s, Barrier):
+            yield s.mask
         else:
             yield s.cond
 
@@ -334,8 +352,15 @@ class Builder:
     """Builds one kernel. Values get unique readable names; every value is checked when it is
     made."""
 
-    def __init__(self, name: str, grid: tuple[ExprLike, ...], order: str = "statement") -> None:
+    def __init__(
+        self,
+        name: str,
+        grid: tuple[ExprLike, ...],
+        order: str = "statement",
+        threads: tuple[Axis, ...] = (),
+    ) -> None:
         self.name, self.grid, self.order = name, tuple(lift(g) for g in grid), order
+        self.threads = threads
         self._buffers: dict[str, Buffer] = {}
         self._stack: list[list[Stmt]] = [[]]
         self._used: set[str] = set()
@@ -344,7 +369,7 @@ class Builder:
 
     def kernel(self) -> Kernel:
         buffers, body = tuple(self._buffers.values()), tuple(self._stack[0])
-        return Kernel(self.name, self.grid, buffers, body, self._lines, self.order)
+        return Kernel(self.name, self.grid, buffers, body, self._lines, self.order, self.threads)
 
     def fresh(self, hint: str) -> str:
         """A name no value, store or loop of this kernel has (no double underscore: printers use
@@ -497,10 +522,14 @@ class Builder:
             raise ExprError(f"{b.name} has {len(b.shape)} axes, not {len(at)}")
         if v.dtype != b.dtype:
             raise ExprError(f"{v.name} is {v.dtype}, {b.name} holds {b.dtype}")
-        if not set(v.axes) <= set(lanes(*at, mask)):
+        if not set(v.axes) <= {*lanes(*at, mask), *self.threads}:
             raise ExprError(f"{b.name}: lanes of {v.name} would write one element")
         self.buffer(b)
         self._stack[-1].append(Store(self.fresh(name or f"st_{b.name.lower()}"), b, at, v, mask))
+
+    def barrier(self, axes: Iterable[Axis], mask: Expr = TRUE, fence: bool = True) -> None:
+        name = self.fresh("barrier" if fence else "meet")
+        self._stack[-1].append(Barrier(name, tuple(axes), mask, fence))
 
     def loop(
         self,
@@ -602,6 +631,7 @@ __all__ = [
     "ZERO",
     "Atomic",
     "Axis",
+    "Barrier",
     "Buffer",
     "Builder",
     "Check",

@@ -15,6 +15,7 @@ from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Buffer,
     Check,
     Def,
@@ -119,6 +120,10 @@ class _Checker:
             raise self.fail("two buffers share a name")
         for b in k.buffers:
             check_buffer(b, k.name)
+        for a in k.threads:
+            self.axis(a)
+        if k.threads and (k.order != "lane" or len(set(k.threads)) != len(k.threads)):
+            raise self.fail("axes of threads are different ones, of an order by lanes")
         self.block(k.body, {}, set())
 
     def declare(self, name: str) -> None:
@@ -191,6 +196,12 @@ class _Checker:
                 if s.kind not in CHECKS:
                     raise self.fail(f"unknown kind of check {s.kind}")
                 self.expr(s.cond, "bool", values, loops)
+            elif isinstance(s, Barrier):
+                self.at = s.name
+                self.declare(s.name)
+                self.expr(s.mask, "bool", values, loops)
+                if not set(s.axes) <= set(self.kernel.threads):
+                    raise self.fail("a barrier is between threads")
             elif isinstance(s, For):
                 self.at = s.variable
                 self.loop(s, values, loops)
@@ -266,7 +277,7 @@ class _Checker:
 
     def store(self, s: Store, values: Mapping[str, Value], loops: set[str]) -> None:
         self.written(s, values, loops)
-        loose = set(s.value.axes) - set(lanes(*s.index, s.mask))
+        loose = set(s.value.axes) - {*lanes(*s.index, s.mask), *self.kernel.threads}
         if loose:
             names = ", ".join(sorted(a.name for a in loose))
             raise self.fail(f"lanes of {s.value.name} along {names} would write one element")

@@ -36,6 +36,7 @@ from opwright.ir.text import TextError, parse_expr
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Buffer,
     Check,
     Def,
@@ -116,6 +117,7 @@ def axes_of(kernel: Kernel) -> tuple[Axis, ...]:
                     found[a] = None
     for e in expressions(kernel.body):
         expr(e)
+    found |= dict.fromkeys(kernel.threads)
     return tuple(found)
 
 
@@ -205,6 +207,8 @@ class _Printer:
             yield f"  launch {name} = {n}"
         if k.order != "statement":
             yield f"  order {k.order}"
+        if k.threads:
+            yield f"  parallel {', '.join(a.name for a in k.threads)}"
         for name, line in sorted(k.lines.items()):
             yield f"  line {name} {json.dumps(line)}"
         yield "  body"
@@ -258,6 +262,10 @@ class _Printer:
             elif isinstance(s, Check):
                 why = json.dumps(s.reason)
                 yield f"{pad}{s.name}: check {s.kind} {self.expr(s.cond)} because {why}"
+            elif isinstance(s, Barrier):
+                kind = "barrier" if s.fence else "meet"
+                cond = "" if s.mask is TRUE else f" if {self.expr(s.mask)}"
+                yield f"{pad}{s.name}: {kind} over {', '.join(a.name for a in s.axes)}{cond}"
             elif isinstance(s, For):
                 head = f"for {s.variable} in {self.expr(s.lo)} .. {self.expr(s.hi)} by {s.step}"
                 state = zip(s.params, s.inits, strict=True)
@@ -343,6 +351,9 @@ _ATOMIC = re.compile(
 )
 _CHECK = re.compile(
     rf'(?P<name>{_NAME}): check (?P<kind>\w+) (?P<cond>.*) because (?P<reason>".*")'
+)
+_BARRIER = re.compile(
+    rf"(?P<name>{_NAME}): (?P<kind>barrier|meet) over (?P<axes>[\w, ]*?)( if (?P<cond>.*))?"
 )
 _LINE = re.compile(rf'line (?P<name>{_NAME}) (?P<line>".*")')
 _OPAQUE = re.compile(r'(?P<what>"(?:[^"\\]|\\.)*")(?P<args>(?: \w+)*)')
@@ -449,6 +460,7 @@ class _Reader:
         self.at += 1
         grid: tuple[Expr, ...] = ()
         order, lines = "statement", {}
+        threads: tuple[Axis, ...] = ()
         hints: dict[str, Any] = {"axes": {}, "home": {}, "prefetch": {}, "unroll": {}, "launch": {}}
         while self.line.indent > base and self.line.text != "body":
             text = self.line.text
@@ -462,6 +474,8 @@ class _Reader:
                 self.buffer(scope)
             elif word == "order":
                 order = text[6:].strip()
+            elif word == "parallel":
+                threads = tuple(self.axis(n.strip(), scope) for n in text[9:].split(","))
             elif word == "line":
                 m = self.take(_LINE, "write 'line NAME \"FILE:LINE\"'")
                 lines[m["name"]] = self.quoted(m["line"])
@@ -473,7 +487,7 @@ class _Reader:
         inner = self.line.indent
         self.at += 1
         body, _ = self.block(inner, scope)
-        k = Kernel(name, grid, tuple(scope.buffers.values()), body, lines, order)
+        k = Kernel(name, grid, tuple(scope.buffers.values()), body, lines, order, threads)
         return k, Placement(**hints)
 
     def buffer(self, scope: _Scope) -> None:
@@ -568,6 +582,12 @@ class _Reader:
             reason = self.quoted(m["reason"])
             self.at += 1
             return Check(m["name"], cond, m["kind"], reason)
+        if m := _BARRIER.fullmatch(line.text):
+            names = [n.strip() for n in m["axes"].split(",") if n.strip()]
+            over = tuple(self.axis(n, scope) for n in names)
+            cond = self.expr(m["cond"], m.start("cond"), scope) if m["cond"] else TRUE
+            self.at += 1
+            return Barrier(m["name"], over, cond, m["kind"] == "barrier")
         m = self.take(_DEF, "write 'NAME: DTYPE[AXES] = OPERATION' or 'NAME: store ACCESS = VALUE'")
         axes = tuple(self.axis(n.strip(), scope) for n in (m["axes"] or "").split(",") if n.strip())
         op, _, rest = m["rhs"].partition(" ")

@@ -10,9 +10,10 @@ from opwright.ir.expr import leaves, pid
 from opwright.ir.tile import Axis, Buffer, lanes, written_at
 from opwright.verify.counting import Counting
 from opwright.verify.encode import Instance
+from opwright.verify.intervals import Intervals
 from opwright.verify.obligation import Case, Collector, Obligation
 from opwright.verify.terms import NO, YES, Formula, Poly
-from opwright.verify.walk import Access
+from opwright.verify.walk import Access, Fence
 from opwright.verify.witness import proposals
 
 Otherwise = list[tuple[list[Case], str]]
@@ -22,6 +23,9 @@ class Determined(Collector):
     """Obligations of G3."""
 
     def collect(self) -> Iterable[Obligation]:
+        self.intervals = Intervals(self.seen, self.terms)
+        for f in self.seen.fences:
+            yield self.reached(f)
         touched: dict[str, list[Access]] = {}
         for a in self.seen.accesses:
             touched.setdefault(a.buffer.name, []).append(a)
@@ -44,6 +48,23 @@ class Determined(Collector):
 
     def lanes_ordered(self, launch: int) -> bool:
         return self.program.kernels[launch].order == "lane"
+
+    def reached(self, f: Fence) -> Obligation:
+        """A barrier is reached by all threads of its scope or by none."""
+        t, encoder, s = self.terms, self.encoder, f.barrier
+        at = encoder.instance(f.launch, f.path)
+        other = at.copy('"', lanes=False)
+        kernel = self.program.kernels[f.launch]
+        same = [
+            t.eq(encoder.term(a.lane, at), encoder.term(a.lane, other))
+            for a in kernel.threads
+            if a not in s.axes
+        ]
+        facts = [*at.facts, *same, *t.parts(encoder.formula(s.mask, at))]
+        case: Case = (facts, encoder.formula(s.mask, other))
+        o = self.make("G3", "uniform", f.launch, s.name, ("diverge",), [case])
+        o.says = "all threads of its scope reach it, or none"
+        return o
 
     def covered(self, b: Buffer, stores: list[Access]) -> Obligation:
         t, encoder = self.terms, self.encoder
@@ -142,11 +163,29 @@ class Determined(Collector):
         t = self.terms
         same = self.same_program(u, e1, e2)
         if self.lanes_ordered(u.launch):
-            return t.all([*same, self.same_lanes(u, e1, w, e2)])
+            return t.all([*same, self.in_turn(u, e1, w, e2)])
         if u is w:  # lanes of one execution are not ordered
             another = [t.no(t.eq(e1.leaves[x], e2.leaves[x])) for x in e1.leaves if x.op == "var"]
             same.append(t.any([*another, self.same_lanes(u, e1, w, e2)]))
         return t.all(same)
+
+    def in_turn(self, u: Access, e1: Instance, w: Access, e2: Instance) -> Formula:
+        """Both are done by one thread, or a barrier is between them."""
+        t, encoder = self.terms, self.encoder
+        same = self.same_lanes(u, e1, w, e2)
+        threads = self.program.kernels[u.launch].threads
+        if not threads or not self.intervals.scopes(u.launch):
+            return same
+        ways = [same]
+        for scope in self.intervals.scopes(u.launch):
+            alike = [
+                t.eq(encoder.term(a.lane, e1), encoder.term(a.lane, e2))
+                for a in threads
+                if a not in scope
+            ]
+            open_ = self.intervals.apart(u, e1, w, e2, scope)
+            ways.append(t.all([*alike, t.no(open_)]))
+        return t.any(ways)
 
     def agree(self, u: Access, e1: Instance, w: Access, e2: Instance) -> Formula:
         """Both write the same value."""
@@ -207,7 +246,9 @@ class Determined(Collector):
                 both = w.plain and r.plain
                 if both and b.role in ("out", "state"):
                     continue  # told apart by `once`
-                if b.role == "program" and (not self.lanes_ordered(w.launch) or w is r):
+                ordered = not self.lanes_ordered(w.launch)
+                looped = w is r and bool(w.loops) and bool(self.program.kernels[w.launch].threads)
+                if b.role == "program" and (ordered or (w is r and not looped)):
                     continue
                 if w.monoid and w.monoid == r.monoid:
                     continue
@@ -222,7 +263,8 @@ class Determined(Collector):
             facts += self.same_program(w, e1, e2)
         goal = t.all(self.same_program(w, e1, e2))
         if self.lanes_ordered(w.launch):
-            goal = t.both(goal, NO if w.monoid or r.monoid else self.same_lanes(w, e1, r, e2))
+            atomic = (w.monoid or r.monoid) and not self.program.kernels[w.launch].threads
+            goal = t.both(goal, NO if atomic else self.in_turn(w, e1, r, e2))
         otherwise: Otherwise = []
         if both and self.lanes_ordered(w.launch):
             agreed = t.either(goal, self.agree(w, e1, r, e2))

@@ -9,6 +9,7 @@ from opwright.ir.expr import TRUE, Expr, call, conjunction, conjuncts, leaf, lea
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Buffer,
     Check,
     Def,
@@ -113,6 +114,16 @@ class Moved:
     defined: Expr = TRUE
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Fence:
+    """A barrier, and where in the program it is."""
+
+    barrier: Barrier
+    path: Path
+    order: tuple[int, ...]
+    launch: int
+
+
 @dataclass(eq=False, slots=True)
 class Walk:
     """Everything a proof speaks of, in program order."""
@@ -123,6 +134,7 @@ class Walk:
     bounds: list[Bound] = field(default_factory=list)
     checks: list[Stated] = field(default_factory=list)
     moves: list[Moved] = field(default_factory=list)
+    fences: list[Fence] = field(default_factory=list)
     scopes: dict[Value, Path] = field(default_factory=dict)
     launches: dict[Value, int] = field(default_factory=dict)
 
@@ -169,6 +181,9 @@ class _Walker:
                 self.use(s.name, s.name, path, s.mask, self.defined[s.value])
             elif isinstance(s, Check):
                 self.out.checks.append(Stated(s, path, self.launch, self.clean(s.cond)))
+            elif isinstance(s, Barrier):
+                self.out.fences.append(Fence(s, path, at, self.launch))
+                self.use(f"{s.name}.mask", s.name, path, TRUE, self.clean(s.mask))
             elif isinstance(s, For):
                 self.loop(s, path, at)
             else:
@@ -208,6 +223,7 @@ class _Walker:
         value: Value | None,
         monoid: str = "",
     ) -> None:
+        axes = tuple(dict.fromkeys((*axes, *self.kernel.threads)))
         self.out.accesses.append(
             Access(name, store, buffer, index, mask, path, order, self.launch, axes, value, monoid)
         )

@@ -133,10 +133,12 @@ def _clang() -> Any:
 def parse(source: str, file: str, stub: str = "") -> Unit:
     """The functions of a text; `stub` is declared before its first line. ImportRefusal with the
     line of what does not parse or is outside of the subset."""
-    return _Reader(source, file, stub).unit()
+    return Reader(source, file, stub).unit()
 
 
-class _Reader:
+class Reader:
+    """One text; other dialects of C++ override what is theirs."""
+
     def __init__(self, source: str, file: str, stub: str) -> None:
         self.ci = _clang()
         self.library = self.ci.conf.lib
@@ -144,7 +146,7 @@ class _Reader:
         self.parallel = parallel_loops(source, self.refuse)
         self.dealt: dict[int, int] = {}
         main = f"{FOLDER}/main.cpp"
-        headers = dict(clang_headers.HEADERS)
+        headers = self.headers()
         first = '#include "before.h"\n' if stub else "\n"
         texts = [(f"{FOLDER}/{n}", t) for n, t in (*headers.items(), ("before.h", stub))]
         texts.append((main, first + source))
@@ -160,6 +162,10 @@ class _Reader:
         self.idents: dict[int, list[Any]] = {}
         self.count = 0
         self.pending: list[Any] = []
+
+    def headers(self) -> dict[str, str]:
+        """What a text may include."""
+        return dict(clang_headers.HEADERS)
 
     def refuse(self, what: str, at: Any = 0) -> ImportRefusal:
         line = at if isinstance(at, int) else self.line(at)

@@ -29,6 +29,7 @@ from opwright.ir.expr import (
 )
 from opwright.ir.tile import (
     Axis,
+    Barrier,
     Check,
     Def,
     For,
@@ -145,6 +146,8 @@ class _Joiner(Finder):
         if isinstance(s, Check):
             cond = s.cond if group is None else self.rolled(tuple(x.cond for x in group))
             return [replace(s, cond=self.expr(cond))]
+        if isinstance(s, Barrier):
+            return [replace(s, mask=self.expr(s.mask))]
         index, mask = s.index, s.mask
         if group is not None:
             index = self.joined_index(group)

@@ -9,6 +9,7 @@ from typing import Any
 from opwright.ir.expr import Expr, leaf, leaves, substitute
 from opwright.ir.tile import (
     Atomic,
+    Barrier,
     Check,
     Def,
     For,
@@ -84,6 +85,8 @@ class Rewriter:
             return [replace(s, cond=self.expr(s.cond))]
         if isinstance(s, If):
             return [If(self.expr(s.cond), self.body(s.then), self.body(s.other))]
+        if isinstance(s, Barrier):
+            return [replace(s, mask=self.expr(s.mask))]
         lo, hi = self.expr(s.lo), self.expr(s.hi)
         inits = tuple(self.value(v) for v in s.inits)
         inner = self.body(s.body)
@@ -106,6 +109,8 @@ def read(s: Stmt) -> list[Value]:
         exprs += [*s.index, s.mask]
     elif isinstance(s, Check | If):
         exprs.append(s.cond)
+    elif isinstance(s, Barrier):
+        exprs.append(s.mask)
     else:
         out += [*s.inits, *s.yields]
         exprs += [s.lo, s.hi]

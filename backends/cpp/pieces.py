@@ -25,6 +25,7 @@ from opwright.ir.normal import normal_form
 from opwright.ir.semantics import MONOIDS
 from opwright.ir.tile import (
     Axis,
+    Barrier,
     Check,
     Def,
     For,
@@ -111,7 +112,8 @@ class _Pieces:
             elif isinstance(s, If):
                 yield If(self.expr(s.cond, {}), self.block(s.then), self.block(s.other))
             elif not isinstance(s, Check):  # what holds in every lane says nothing of its own
-                raise PrintError(f"{s.name}: an atomic {s.monoid} has no C++ here")
+                what = "a barrier" if isinstance(s, Barrier) else f"an atomic {s.monoid}"
+                raise PrintError(f"{s.name}: {what} has no C++ here")
 
     def define(self, s: Def | Store, at: At) -> Iterator[Stmt]:
         if isinstance(s, Store):

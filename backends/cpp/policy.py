@@ -8,9 +8,10 @@ mistakes and tricks out of the measurements. It is no security boundary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import ClassVar
 
 from opwright.ir.launch import ImportRefusal
 
@@ -113,10 +114,18 @@ def check_policy(source: str, file: str) -> None:
 
 def breaches(source: str) -> list[tuple[int, str]]:
     """(line, what is wrong) of everything that the text must not contain, in order of lines."""
-    return sorted(dict.fromkeys(_Reader(source).breaches()))
+    return sorted(dict.fromkeys(PolicyReader(source).breaches()))
 
 
-class _Reader:
+class PolicyReader:
+    """Judges one text; other dialects of C++ have lists of their own."""
+
+    headers: frozenset[str] = HEADERS
+    forbidden: ClassVar[Mapping[str, str]] = FORBIDDEN
+    allowed: frozenset[str] = CALLS
+    prefixes: tuple[str, ...] = PREFIXES
+    storage: frozenset[str] = frozenset({'"C"'})  # what may follow extern
+
     def __init__(self, source: str) -> None:
         self.wrong: list[tuple[int, str]] = []
         self.macros: set[str] = set()
@@ -170,14 +179,14 @@ class _Reader:
         said = " ".join(t.text for t in rest)
         if name in ("include", "include_next", "import"):
             header = "".join(t.text for t in rest).strip("<>")
-            if name != "include" or header not in HEADERS or not said.startswith("<"):
-                allowed = ", ".join(f"<{h}>" for h in sorted(HEADERS))
+            if name != "include" or header not in self.headers or not said.startswith("<"):
+                allowed = ", ".join(f"<{h}>" for h in sorted(self.headers))
                 self.fault(line, f"#{name} {''.join(t.text for t in rest)}; allowed: {allowed}")
         elif name == "pragma":
             if not any(said.startswith(p) for p in PRAGMAS):
                 self.fault(line, f"#pragma {said}; allowed: {', '.join(PRAGMAS)}")
         elif name == "define" and rest:
-            if rest[0].text in KEYWORDS | CALLS | TYPES or rest[0].text in FORBIDDEN:
+            if rest[0].text in KEYWORDS | self.allowed | TYPES or rest[0].text in self.forbidden:
                 self.fault(line, f"#define of {rest[0].text}, which has a meaning already")
             if any(t.text in ("##", "%:%:", "#", "%:") for t in rest[1:]):
                 self.fault(line, "a macro that pastes or quotes tokens")
@@ -201,17 +210,17 @@ class _Reader:
             if t.kind != "word":
                 continue
             before = self.tokens[n - 1].text if n else ""
-            if t.text in FORBIDDEN and before not in (".", "->"):
+            if t.text in self.forbidden and before not in (".", "->"):
                 if not self.is_fence(n):
-                    self.fault(t.line, f"{t.text}: {FORBIDDEN[t.text]}")
+                    self.fault(t.line, f"{t.text}: {self.forbidden[t.text]}")
             elif t.text == "extern":
                 after = self.tokens[n + 1] if n + 1 < len(self.tokens) else t
-                if after.text != '"C"':
+                if after.text not in self.storage:
                     self.fault(t.line, "extern: a name that is defined elsewhere")
             elif t.text == "namespace" and before == "using":
                 self.fault(t.line, "using namespace: write std:: where it is meant")
             elif before == "::" and n >= 2 and self.tokens[n - 2].text == "std":
-                if t.text not in CALLS and t.text not in TYPES:
+                if t.text not in self.allowed and t.text not in TYPES:
                     self.fault(t.line, f"std::{t.text} is not among the functions allowed")
 
     def introduced(self) -> set[str]:
@@ -254,10 +263,15 @@ class _Reader:
         for n, t in enumerate(self.tokens[:-1]):
             if t.kind != "word" or self.tokens[n + 1].text != "(":
                 continue
-            own = t.text in KEYWORDS or t.text in CALLS or t.text in TYPES or t.text in self.known
-            if own or t.text in FORBIDDEN or t.text in ATTRIBUTES:
+            own = (
+                t.text in KEYWORDS
+                or t.text in self.allowed
+                or t.text in TYPES
+                or t.text in self.known
+            )
+            if own or t.text in self.forbidden or t.text in ATTRIBUTES:
                 continue
-            if not t.text.startswith(PREFIXES):
+            if not t.text.startswith(self.prefixes):
                 self.fault(t.line, f"{t.text}(...) is neither defined here nor among the "
                                    "functions allowed")  # fmt: skip
 

@@ -16,6 +16,7 @@ from opwright.ir.expr import ZERO, Expr, call, conjunction, leaf, maximum, pid, 
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Check,
     Def,
     Dot,
@@ -180,6 +181,8 @@ class _Copy:
             index, mask = tuple(map(self.expr, s.index)), self.expr(s.mask)
             name, value = self.fresh(s.name), self.value(s.value)
             return replace(s, name=name, index=index, mask=mask, value=value)
+        if isinstance(s, Barrier):
+            return replace(s, name=self.fresh(s.name), mask=self.expr(s.mask))
         variable = self.fresh(s.variable)
         lo, hi, inits = self.expr(s.lo), self.expr(s.hi), tuple(map(self.value, s.inits))
         self.known[var(s.variable)] = var(variable)

@@ -1,0 +1,197 @@
+"""Reads CUDA C++ back into TileIR: the text of a candidate, without a toolkit or a device.
+
+A program is a block. Its threads are axes: one for each extent of the block, the first one as warps
+and lanes where the text speaks of warps. Branches and early ends become masks, shared memory is
+scratch of the program, a barrier orders what threads do. What is not understood is refused with its
+line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from opwright.backends.cpp.clang import CType, Function, Unit
+from opwright.backends.cuda.frontend import parse
+from opwright.backends.cuda.loops import Loops
+from opwright.backends.cuda.numbers import GRID
+from opwright.backends.cuda.values import Pointer, Sym, dtype_of
+from opwright.ir.delinearize import flat_view, split_accesses, stated_values
+from opwright.ir.expr import Expr, ExprError, call, const, pid, substitute
+from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
+from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, TileProgram
+
+WARPS = re.compile(
+    r"__shfl|__syncwarp|__any_sync|__all_sync|warpSize|\b[Ww]arp|WARP|[%/&]\s*3[12]\b|>>\s*5\b"
+)
+MOST = (GRID, 65535, 65535)  # programs along each axis of a grid
+THREADS = 1024  # of a block
+
+
+def import_program(
+    source: str, bound: BoundPlan, file: str, *, flat: Sequence[str] = ()
+) -> TileProgram:
+    """The program that a text means when its plan launches it; ImportRefusal with the line of what
+    is not understood. `flat` names tensors that are seen as one axis."""
+    unit = parse(defines(bound) + source, file) if defines(bound) else parse(source, file)
+    known = stated_values(bound.facts)
+    views: dict[str, Buffer] = {}
+    for name in flat:
+        view = flat_view(bound.buffers[name], (), known)
+        if view is not None:
+            views[name] = view
+    first = [
+        _kernel(unit, c, n, bound, file, source, known, views) for n, c in enumerate(_own(bound))
+    ]
+    offsets: dict[str, list[Expr]] = {}
+    for reader, _ in first:
+        for name, found in reader.offsets.items():
+            offsets.setdefault(name, []).extend(found)
+    for name, found in offsets.items():
+        if name in views:
+            continue
+        split = split_accesses(bound.buffers[name], list(dict.fromkeys(found)), bound.facts)
+        if split is None:
+            line = next((r.failed[name] for r, _ in first if name in r.failed), 0)
+            what = f"an address of {name} that its strides do not divide; facts may state them"
+            raise ImportRefusal(what, file, line)
+        views[name] = split[0]
+    made = first
+    if any(views[n] != bound.buffers[n] for n in views) or any(r.failed for r, _ in first):
+        made = [
+            _kernel(unit, c, n, bound, file, source, known, views)
+            for n, c in enumerate(_own(bound))
+        ]
+    kernels = tuple(k for _, k in made)
+    return TileProgram(bound.plan.op, kernels, tuple(Placement() for _ in kernels), bound.facts)
+
+
+def defines(bound: BoundPlan) -> str:
+    """Constants of the plan, as the compiler gets them; one line, which is not counted."""
+    return ""
+
+
+def _own(bound: BoundPlan) -> tuple[BoundLaunch, ...]:
+    return bound.launches
+
+
+def thread_axes(
+    block: Sequence[int], warps: bool
+) -> tuple[tuple[Axis, ...], list[Expr], Axis | None]:
+    """Axes of a block's threads, the fastest last; the index along x, y and z; a warp's lanes."""
+    extents = [*block, 1, 1][:3]
+    axes: list[Axis] = []
+    place: list[Expr] = []
+    lane: Axis | None = None
+    for name, extent in zip("xyz", extents, strict=True):
+        if name == "x" and extent % 32 == 0 and (warps or extent == 32):
+            lane = Axis("lane", 32)
+            axes.append(lane)
+            if extent > 32:
+                warp = Axis("warp", extent // 32)
+                axes.append(warp)
+                place.append(warp.lane * 32 + lane.lane)
+            else:
+                place.append(lane.lane)
+        elif extent > 1:
+            axes.append(Axis(f"t{name}", extent))
+            place.append(axes[-1].lane)
+        else:
+            place.append(const(0))
+    if not axes:
+        axes.append(Axis("tx", 1))
+    return tuple(reversed(axes)), place, lane
+
+
+def _kernel(
+    unit: Unit,
+    launch: BoundLaunch,
+    number: int,
+    bound: BoundPlan,
+    file: str,
+    source: str,
+    known: Mapping[Expr, Expr],
+    views: Mapping[str, Buffer],
+) -> tuple[Loops, Kernel]:
+    f = unit.kernel(launch.kernel)
+    if f is None:
+        raise ImportRefusal(f"there is no kernel {launch.kernel}", file)
+    names = [c.kernel for c in bound.launches]
+    name = f.name if names.count(f.name) == 1 else f"{f.name}_{number}"
+    block = [int(n) for n in launch.extra.get("block", ())]
+    if not block:
+        raise ImportRefusal("the plan's launch has no block", "candidate.json")
+    axes, place, lane = thread_axes(block, WARPS.search(source) is not None)
+    builder = Builder(name, launch.grid, "lane", axes)
+    reader = Loops(file, name, builder, axes, known, views)
+    reader.unit, reader.lane = unit, lane
+    reader.env, reader.types, reader.shared = {}, {}, {}
+    reader.depth, reader.results, reader.base = 0, [], 0
+    reader.result_type = CType("void")
+    reader.at(f.line)
+    extents = [const(n) for n in (*block, 1, 1)[:3]]
+    grid = [*launch.grid, const(1), const(1)][:3]
+    ids = [pid(d) if d < len(launch.grid) else const(0) for d in range(3)]
+    reader.places = {
+        "threadIdx": dict(zip("xyz", place, strict=True)),
+        "blockIdx": dict(zip("xyz", ids, strict=True)),
+        "blockDim": dict(zip("xyz", extents, strict=True)),
+        "gridDim": dict(zip("xyz", grid, strict=True)),
+    }
+    _launchable(reader, f, source, block, grid)
+    _arguments(reader, f, launch, known)
+    try:
+        reader.statement(f.body)
+    except ExprError as e:
+        raise reader.refuse(str(e)) from None
+    return reader, builder.kernel()
+
+
+def _launchable(
+    reader: Loops, f: Function, source: str, block: Sequence[int], grid: Sequence[Expr]
+) -> None:
+    """The device takes the launch: extents of its grid and of its block."""
+    threads = 1
+    for n in block:
+        threads *= n
+    most = THREADS
+    found = re.search(rf"__launch_bounds__\s*\(\s*(\d+)[^)]*\)\s*(?:\w+\s+)*{f.name}\b", source)
+    if found:
+        most = min(most, int(found[1]))
+    if threads > most or any(n > m for n, m in zip(block, (1024, 1024, 64), strict=False)):
+        reader.builder.check(const(False), "mask", f"a block has at most {most} threads")
+    for e, limit in zip(grid, MOST, strict=True):
+        if (reader.bounds(e)[1] or limit + 1) > limit:
+            reader.builder.check(call("le", e, limit), "mask", f"a grid has at most {limit} blocks")
+
+
+def _arguments(reader: Loops, f: Function, launch: BoundLaunch, known: Mapping[Expr, Expr]) -> None:
+    for (number, name, t), given in zip(f.parameters, launch.args, strict=True):
+        reader.types[number] = t
+        reader.env[number] = _argument(reader, name, t, given, known)
+
+
+def _argument(
+    reader: Loops, name: str, t: CType, given: Buffer | Scalar, known: Mapping[Expr, Expr]
+) -> Sym:
+    if isinstance(given, Buffer):
+        if t.kind != "pointer" or t.of is None:
+            raise reader.refuse(f"the plan passes {given.name} for {name}, which is no pointer")
+        reader.builder.buffer(reader.views.get(given.name, given))
+        return Pointer(given, const(0), t.of)
+    if t.kind == "pointer":
+        raise reader.refuse(f"the plan passes a number for {name}, which is a pointer")
+    e = substitute(given.expr, dict(known))
+    if given.expr.kind == "int" and t.is_integer:
+        if given.dtype.bits != t.bits:
+            hint = f"; write i32({name})" if t.bits == 32 else ""
+            raise reader.refuse(f"the plan passes {given.dtype} for {name}, which is {t}{hint}")
+        return reader.fitting(given.expr, t)
+    if given.expr.kind == "bool" and t.kind == "bool":
+        return given.expr
+    if t.kind == "real" and e.kind in ("real", "int"):
+        wanted = dtype_of(t)
+        if e.kind == "real" and given.dtype != wanted and given.expr.op != "const":
+            raise reader.refuse(f"the plan passes {given.dtype} for {name}, which is {t}")
+        return reader.value(given.expr, wanted)
+    raise reader.refuse(f"the plan passes {given.dtype} for {name}, which is {t}")
