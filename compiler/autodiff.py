@@ -38,7 +38,6 @@ from opwright.ir.expr import (
     conjuncts,
     const,
     free_vars,
-    leaves,
     read,
     read_parts,
     reduction,
@@ -166,7 +165,7 @@ class Reverse:
         if given:
             values = [self.read_adjoint(f"d_{t.name}", tuple(var(a.name) for a in axes)), *values]
         made = Tensor(name, self.compute, axes, total(values))
-        if all(_is_light(x) for x in _product_of(total(values))):
+        if all(_is_light(x) for x in self._product_of(total(values))):
             self.light[name] = made  # readers see its factors, which they may take out of sums
         else:
             self.adjoints.append(made)
@@ -209,7 +208,7 @@ class Reverse:
             guard = solved.guard
             return value if guard is TRUE else call("select", guard, value, 0.0)
         binders = tuple(i.name for i in solved.scope)
-        inner, outer = _factors(value, set(binders))
+        inner, outer = self._factors(value, set(binders))
         ranges = tuple((i.lo, i.hi) for i in solved.scope)
         conditions = conjuncts(solved.guard)
         within = [c for c in conditions if free_vars(c) & set(binders)]
@@ -243,8 +242,12 @@ class Reverse:
             elif x.op == "fold":
                 self._fold(x, w, scope, guard)
             elif x.op == "select":
-                self.descend(x.args[1], w, scope, call("and", guard, x.args[0]))
-                self.descend(x.args[2], w, scope, call("and", guard, ~x.args[0]))
+                kept = self._own
+                for arm, holds in zip(x.args[1:], (x.args[0], ~x.args[0]), strict=True):
+                    if x in kept and arm.args:
+                        self._own = {**kept, arm: kept[x]}  # while the condition holds
+                    self.descend(arm, w, scope, call("and", guard, holds))
+                    self._own = kept
             else:
                 try:
                     shares = local_rules(x, w, x in self._own)
@@ -361,6 +364,33 @@ class Reverse:
         self._own = {t.body: read(t.name, at, t.kind)} if t.body.args else {}
         self.descend(t.body, weight, scope, t.guard)
         self._own = {}
+
+    # -- products
+
+    def _factors(self, e: Expr, inside: set[str]) -> tuple[list[Expr], list[Expr]]:
+        """Factors of a product that depend on the summed indices, and those that do not."""
+        inner: list[Expr] = []
+        outer: list[Expr] = []
+        for x in self._product_of(e):
+            (inner if free_vars(x) & inside else outer).append(x)
+        return inner, outer
+
+    def _product_of(self, e: Expr) -> list[Expr]:
+        if e.op == "mul":
+            return self._product_of(e.args[0]) + self._product_of(e.args[1])
+        if e.op == "neg":
+            return [const(-1.0), *self._product_of(e.args[0])]
+        if e.op == "div" and e.args[0].op != "const":
+            return [*self._product_of(e.args[0]), call("div", 1.0, e.args[1])]
+        if e.op == "select" and _is_zero(e.args[2]) and self._tame():
+            # where all is finite, a product is 0 if one of its factors is
+            parts, names = self._product_of(e.args[1]), free_vars(e.args[0])
+            able = [n for n, x in enumerate(parts) if names <= free_vars(x)]
+            if len(parts) > 1 and able:
+                least = min(able, key=lambda n: len(free_vars(parts[n])))
+                parts[least] = call("select", e.args[0], parts[least], 0.0)
+                return parts
+        return [e]
 
     # -- the operator
 
@@ -480,7 +510,7 @@ def _under_one(values: Sequence[Expr]) -> list[Expr]:
     under: dict[Expr, list[Expr]] = {}
     out: list[Expr] = []
     for e in values:
-        zero = e.op == "select" and e.args[2].op == "const" and e.args[2].attr == 0
+        zero = e.op == "select" and _is_zero(e.args[2])
         if zero and e.args[0] not in under:
             out.append(e.args[0])  # its place
         if zero:
@@ -490,31 +520,17 @@ def _under_one(values: Sequence[Expr]) -> list[Expr]:
     return [call("select", e, total(under[e]), 0.0) if e in under else e for e in out]
 
 
+def _is_zero(e: Expr) -> bool:
+    return e.op == "const" and e.attr == 0
+
+
 def _is_light(e: Expr) -> bool:
     """An element, a number, or one of them below 1."""
+    if e.op == "select" and _is_zero(e.args[2]):
+        return all(x.op != "fold" for x in walk(e.args[0])) and _is_light(e.args[1])
     while e.op == "cast" or (e.op == "div" and e.args[0].op == "const"):
         e = e.args[-1]
     return e.op in ("read", "const", "param")
-
-
-def _factors(e: Expr, inside: set[str]) -> tuple[list[Expr], list[Expr]]:
-    """Factors of a product that depend on the summed indices, and those that do not."""
-    inner: list[Expr] = []
-    outer: list[Expr] = []
-    for x in _product_of(e):
-        names = {v.attr for v in leaves(x, "var")}
-        (inner if names & inside else outer).append(x)
-    return inner, outer
-
-
-def _product_of(e: Expr) -> list[Expr]:
-    if e.op == "mul":
-        return _product_of(e.args[0]) + _product_of(e.args[1])
-    if e.op == "neg":
-        return [const(-1.0), *_product_of(e.args[0])]
-    if e.op == "div" and e.args[0].op != "const":
-        return [*_product_of(e.args[0]), call("div", 1.0, e.args[1])]
-    return [e]
 
 
 def substitute_all(e: Expr, values: Mapping[Expr, Expr]) -> Expr:
