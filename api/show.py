@@ -110,7 +110,7 @@ def bounds_of(op: Operator) -> str:
     """The operator with the error bounds that follow from it, as further outputs."""
     from opwright.ir.op import show_operator
     from opwright.verify.bounds import error_operator
-    from opwright.verify.bounds_rules import NotDerivable
+    from opwright.verify.bounds_terms import NotDerivable
 
     try:
         return show_operator(error_operator(op))

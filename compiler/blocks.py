@@ -289,7 +289,6 @@ class _Evaluator(Known):
                 "modelled": 1.0,
                 **{f"latency@{t}": s for t, s in times.items()},
                 "memory": scratch_bytes(job.program, scaled.sizes, scaled.params),
-                "error": 0.0,
                 "compile_time": seconds,
                 "code_size": float(size),
             }

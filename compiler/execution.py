@@ -25,6 +25,7 @@ from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.functional import functional_numeric
 from opwright.compiler.importing import Static
+from opwright.compiler.kept_bounds import bound_records
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, encode
@@ -123,7 +124,8 @@ def _library(c: Candidate, static: Static, op: Operator, isa: str, seed: int) ->
         judged = evaluator.judge(Job(0, Schedule("given"), program, c.digest, given))
     found = [r for r in judged.records if r.kind == "G6"]
     if found:
-        return found
+        error = judged.build.get("error")
+        return found + bound_records(c, op, None if error is None else float(error))
     status = "UNKNOWN" if judged.status == "unbuilt" else "REFUTED"
     return [Record("G6.runs", "G6", status, judged.reason)]
 
@@ -324,7 +326,8 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
     if unable:
         why = f"the interpreter of the language cannot run it: {unable[0]}"
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
-    return [_said(r, INTERPRETED) for r in found.records]
+    records = [*found.records, *bound_records(c, op, found.error)]
+    return [_said(r, INTERPRETED) for r in records]
 
 
 def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
@@ -442,4 +445,4 @@ def _functional(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     cases = _Cases.of(op, isa, seed, TileProgram(op.name, (), (), static.bound.facts), CASES)
     found = functional_numeric(c, op, cases.cases, cases.bound, cases.notes, CALL_LIMIT * 6)
-    return list(found.records)
+    return [*found.records, *bound_records(c, op, found.error)]

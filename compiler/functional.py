@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.package_spec import Arrays
 from opwright.compiler.signatures import python_functions
-from opwright.ir.dtypes import decode, encode
+from opwright.ir.dtypes import F32, decode, encode
 from opwright.ir.expr import Expr, call, param, size, walk
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.op import Operator, Tensor
@@ -24,11 +25,13 @@ from opwright.ir.reference import reference
 from opwright.verify.functional import together
 from opwright.verify.inputs import Case, generate
 from opwright.verify.numeric import Bound, Numeric, Observation, bounds, numeric, wrong
+from opwright.verify.policy import Breach, array_records
 from opwright.verify.sizes import Limits, shape_of
 
 Readings = list[tuple[Operator, Sequence[Expr]]]
 
 SAFE = ("G2", "G3")
+FULL = ("HIGHEST", "highest", "float32", "float64", "None")  # precisions that keep f32 operands
 ENTRY = "opwright_entry"
 FLUSHED = "XLA on the CPU takes denormal numbers for zero, and so may the results"
 ON_CPU = "run by XLA on the CPU in a killable process, not on an accelerator"
@@ -102,8 +105,25 @@ def functional_gates(c: Candidate, op: Operator) -> list[Record]:
     if not readings:
         return [first, *safe]
     # truth values were tried one by one; other pinned numbers are samples
+    audit = array_records(readings[0][0], op, subject, _coarse(c, op))
     complete = all(p.dtype.kind != "int" for p in op.params) and not _has_sizes(op, readings)
-    return [first, *safe, *together(op, readings, subject, complete)]
+    return [*audit, first, *safe, *together(op, readings, subject, complete)]
+
+
+def _coarse(c: Candidate, op: Operator) -> list[Breach]:
+    """Products that a text asks to be computed with fewer bits than their operands have: what an
+    accelerator may do with it, and this machine does not."""
+    if not any(t.kind == "real" and t.dtype.mantissa >= F32.mantissa for t in op.inputs):
+        return []
+    found = []
+    for node in ast.walk(ast.parse(c.source)):
+        if isinstance(node, ast.keyword) and node.arg == "precision":
+            text = ast.unparse(node.value)
+            if not any(word in text for word in FULL):
+                what = f"a product with precision {text}: operands may be read in fewer bits"
+                place = f"{c.plan.source}:{node.value.lineno}"
+                found.append(Breach(what, place, "UNKNOWN"))
+    return found
 
 
 def _has_sizes(op: Operator, readings: Readings) -> bool:

@@ -174,7 +174,6 @@ class _Evaluator(Known):
             metrics[name] = {
                 "latency": seconds,
                 "error": found.error,
-                "memory": 0.0,
                 "compile_time": 0.0,
                 "code_size": float(size),
             }

@@ -64,7 +64,7 @@ class CandidateEvaluator(Judge):
     @property
     def context(self) -> str:
         o = self.options
-        judged = f"2 {o.threads} {o.require} {o.cases} {o.seed} {o.bytes_limit} {o.work_limit}"
+        judged = f"3 {o.threads} {o.require} {o.cases} {o.seed} {o.bytes_limit} {o.work_limit}"
         parts = (self.op.digest, sorted(self.op.types.items()), self.tools.identity, host(), judged)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 

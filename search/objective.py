@@ -18,13 +18,18 @@ MEASURED = ("latency", "memory", "error", "compile_time", "code_size")
 # a metric whose best value is 0 needs a unit for ratios: 64 KiB of scratch, a hundredth of
 # tolerance
 _UNIT = {"memory": 65536.0, "error": 0.01, "compile_time": 0.05, "code_size": 4096.0}
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
     "==": lambda a, b: a == b,
 }
+
+
+def within(value: float, comparison: str, limit: float) -> bool:
+    """Whether a metric keeps a bound of `subject to`."""
+    return COMPARISONS[comparison](value, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,15 @@ class Scorer:
         self.terms = terms or [("latency", 1.0)]
         self.bounds = []
         for m, c, v in objective.bounds:
-            if m in MEASURED and c in _COMPARE:
+            if m in MEASURED and c in COMPARISONS:
                 self.bounds.append((m, c, v))
             else:
                 self.notes.append(f"{m} is not measured here: its bound {c} {v:g} is not checked")
+
+    def note(self, text: str) -> None:
+        """Say once what of the objective does not count."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def score(self, metrics: Metrics, base: Metrics) -> Score:
         """The objective of a candidate with these metrics, relative to candidate 0's."""
@@ -68,15 +78,22 @@ class Scorer:
         for name in names:
             for m, c, limit in self.bounds:
                 value = metrics[name].get(m)
-                if value is not None and not _COMPARE[c](value, limit):
+                if value is None:
+                    self.note(f"{m} is not measured here: its bound {c} {limit:g} is not checked")
+                elif not within(value, c, limit):
                     return Score(
                         math.inf, f"{m} on {name} is {value:g}, the bound is {c} {limit:g}"
                     )
-        total = sum(w for _, w in self.terms)
+        known = [(m, w) for m, w in self.terms if all(m in base[n] for n in names)]
+        for m, _ in self.terms:
+            if m not in dict(known):
+                self.note(f"{m} is not measured here: its term is dropped, others grow")
+        known = known or [("latency", 1.0)]
+        total = sum(w for _, w in known)
         costs = []
         for name in names:
             cost = 0.0
-            for m, w in self.terms:
+            for m, w in known:
                 unit = _UNIT.get(m, 0.0)
                 ratio = (metrics[name][m] + unit) / (base[name][m] + unit)
                 cost += w / total * ratio

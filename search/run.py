@@ -94,6 +94,7 @@ class _Search(Ranking):
         deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
         stopped = False
         self.emit(Started(tuple(s.name for s in self.spaces), budget.evaluations, len(self.stored)))
+        told = len(self.scorer.notes)
         for note in (*self.evaluator.notes, *self.scorer.notes):
             self.emit(Note(note))
         confirmed: dict[int, Metrics] = {}
@@ -113,6 +114,8 @@ class _Search(Ranking):
         except KeyboardInterrupt:
             stopped = True
         result = self._result(confirmed, stopped)
+        for note in self.scorer.notes[told:]:
+            self.emit(Note(note))
         number = result.winner.candidate.number if result.winner else None
         outcome = {"outcome": "stopped" if stopped else "finished", "winner": number}
         self.archive.finish(self.run, {**outcome, "noise": self.noise})

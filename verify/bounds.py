@@ -30,9 +30,10 @@ from opwright.ir.expr import (
     var,
     walk,
 )
-from opwright.ir.op import OpAxis, Operator, Recurrence, Tensor
+from opwright.ir.op import Operator, Recurrence, Tensor
 from opwright.ir.reference import reference
-from opwright.verify.bounds_rules import DEV, ERR, NOTHING, NotDerivable, Rules, storage
+from opwright.verify.bounds_rules import Rules
+from opwright.verify.bounds_terms import DEV, ERR, NOTHING, NotDerivable, plus, storage
 
 Array = NDArray[Any]
 SUFFIX = {ERR: "__err", DEV: "__dev"}
@@ -122,63 +123,86 @@ class _Deriver:
     # -- tensors ----------------------------------------------------------------------------------
 
     def plain(self, t: Tensor) -> None:
+        for s in self.parts(t):
+            self.companions(s)
+
+    def recurrent(self, group: Sequence[Tensor]) -> None:
+        """Tensors that recur together: their errors recur with them."""
+        if any(t.kind != "real" for t in group):
+            raise NotDerivable(f"{group[0].name} recurs with what is not a real number")
+        start = len(self.made)
+        parts = [s for t in group for s in self.parts(t)]
+        for s in parts:
+            for mode in (ERR, DEV):
+                self.rules.companions[mode][s.name] = self.name(s.name + SUFFIX[mode])
+        for s in parts:
+            self.companions(s)
+        names = tuple(t.name for t in self.made[start:])
+        for n, t in enumerate(self.made[start:], start):
+            assert t.recurrence is not None
+            self.made[n] = replace(t, recurrence=replace(t.recurrence, group=names))
+
+    def parts(self, t: Tensor) -> list[Tensor]:
+        """The tensor after those that its folds became."""
         assert t.body is not None
-        axes = {a.name: a for a in t.axes}
-        body = t.body if t.body.op == "fold" else self.hoist(t.body, t, axes)
-        t = replace(t, body=body)
+        start = len(self.made)
+        if t.body.op != "fold":
+            t = replace(t, body=self.hoist(t.body, t, True))
+        self.add(t)
+        return self.made[start:]
+
+    def add(self, t: Tensor) -> None:
+        assert t.body is not None
         self.made.append(t)
         self.sources[t.name] = t
+        if t.kind == "real" and t.recurrence is None and self.rules.magnitude(t.body) is t.body:
+            self.rules.positive.add(t.name)
+
+    def companions(self, t: Tensor) -> None:
+        """Define what bounds the error of a tensor."""
         assert t.body is not None
         itself = read(t.name, tuple(var(a.name) for a in t.axes), t.kind)
         if t.kind == "bool":
             found = self.rules.doubt(t.body)
             if found is not FALSE:
                 self.rules.doubts[t.name] = self.name(t.name + DOUBT)
-                found = self.hoist(substitute(found, {t.body: itself}), t, axes)
-                self.made.append(_companion(t, self.rules.doubts[t.name], found))
+                self.made.append(self.companion(t, self.rules.doubts[t.name], found, itself))
             return
         known: dict[Expr, str] = {}
         for mode in (ERR, DEV):
-            found = self.share(t, t.body, itself, mode)
-            if found in known and t.role != "output":
-                self.rules.companions[mode][t.name] = known[found]
-            elif found is not NOTHING:
-                own = self.rules.companions[mode][t.name] = self.name(t.name + SUFFIX[mode])
-                known[found] = own
-                self.made.append(_companion(t, own, self.hoist(found, t, axes)))
+            names = self.rules.companions[mode]
+            found = self.share(t, itself, mode)
+            if found in known and t.role != "output" and t.recurrence is None:
+                names[t.name] = known[found]
+                continue
+            if found is not NOTHING and t.recurrence is None:
+                names[t.name] = self.name(t.name + SUFFIX[mode])
+            if t.name in names:
+                known[found] = names[t.name]
+                self.made.append(self.companion(t, names[t.name], found, itself, mode))
 
-    def share(self, t: Tensor, body: Expr, itself: Expr, mode: str) -> Expr:
+    def companion(self, t: Tensor, name: str, found: Expr, itself: Expr, mode: str = ERR) -> Tensor:
+        assert t.body is not None
+        body = self.hoist(substitute(found, {t.body: itself}), t, False)
+        recurrence = t.recurrence
+        if recurrence is not None:
+            init = self.rules.error(recurrence.init, mode)
+            recurrence = replace(recurrence, init=init)
+        dtype = BOOL if body.kind == "bool" else F64
+        return Tensor(name, dtype, t.axes, body, recurrence=recurrence, guard=t.guard)
+
+    def share(self, t: Tensor, itself: Expr, mode: str) -> Expr:
         """The error of an element: that of its definition and of storing it."""
-        found = self.rules.total(
-            [self.rules.error(body, mode), storage(t.dtype, self.rules.bits(body), itself)]
-        )
-        if found is NOTHING:
+        assert t.body is not None
+        own = self.rules.error(t.body, mode)
+        stored = NOTHING
+        if t.name not in self.rules.inner:
+            stored = storage(t.dtype, self.rules.bits(t.body), itself)
+        found = plus([own, stored])
+        if found is NOTHING or t.name not in self.wild:
             return found
-        found = substitute(found, {body: itself})
-        if t.name in self.wild:  # what is infinite has no error
-            found = call("select", call("abs", itself) < const(float("inf")), found, NOTHING)
-        return found
-
-    def recurrent(self, group: Sequence[Tensor]) -> None:
-        """Tensors that recur together: their errors recur with them."""
-        if any(t.kind != "real" for t in group):
-            raise NotDerivable(f"{group[0].name} recurs with what is not a real number")
-        for t in group:
-            for mode in (ERR, DEV):
-                self.rules.companions[mode][t.name] = self.name(t.name + SUFFIX[mode])
-        made: list[Tensor] = []
-        for mode in (ERR, DEV):
-            for t in group:
-                assert t.body is not None and t.recurrence is not None
-                itself = read(t.name, tuple(var(a.name) for a in t.axes), t.kind)
-                found = self.share(t, t.body, itself, mode)
-                init = self.rules.error(t.recurrence.init, mode)
-                own = _companion(t, self.rules.companions[mode][t.name], found)
-                made.append(replace(own, recurrence=replace(t.recurrence, init=init)))
-        names = tuple(t.name for t in (*group, *made))
-        for t in (*group, *made):
-            assert t.recurrence is not None
-            self.made.append(replace(t, recurrence=_grouped(t.recurrence, names)))
+        # what is infinite has no error
+        return call("select", call("abs", itself) < const(float("inf")), found, NOTHING)
 
     def _infinite(self, t: Tensor) -> bool:
         """Whether the definition may give an infinity for finite inputs."""
@@ -196,20 +220,17 @@ class _Deriver:
 
     # -- folds of their own -----------------------------------------------------------------------
 
-    def hoist(self, body: Expr, t: Tensor, axes: Mapping[str, OpAxis]) -> Expr:
-        """The body with folds that no condition guards as tensors, so that each is computed
-        once."""
-        if t.recurrence is not None:
-            return body
+    def hoist(self, body: Expr, t: Tensor, own: bool) -> Expr:
+        """The body with folds that no condition of the operator guards as tensors, so that each is
+        computed once; `own` is the tensor's own definition."""
         assert t.body is not None
-        own = body is t.body
         guards = {x.args[0] for x in walk(t.body) if x.op == "select"}
         memo: dict[Expr, Expr] = {}
 
         def go(x: Expr) -> Expr:
             if x not in memo:
                 if x.op == "fold":
-                    memo[x] = self.apart(x, t, axes)
+                    memo[x] = self.apart(x, t)
                 elif x.op == "select" and (own or x.args[0] in guards):
                     memo[x] = rebuild(x, (go(x.args[0]), *x.args[1:]))
                 elif x.op == "read":
@@ -218,29 +239,27 @@ class _Deriver:
                     memo[x] = rebuild(x, tuple(go(a) for a in x.args))
             return memo[x]
 
-        return body if body.op == "fold" else go(body)
+        return go(body)
 
-    def apart(self, x: Expr, t: Tensor, axes: Mapping[str, OpAxis]) -> Expr:
+    def apart(self, x: Expr, t: Tensor) -> Expr:
         used = free_vars(x)
-        mine = tuple(a for n, a in axes.items() if n in used)
+        time = t.recurrence.axis if t.recurrence else None
+        mine = tuple(a for a in t.axes if a.name in used or a.name == time)
         key = (x, mine)
         if key not in self.hoisted:
             name = self.name(f"{t.name}__{len(self.hoisted)}")
-            made = Tensor(name, {"real": F64, "int": I64, "bool": BOOL}[x.kind], mine, x)
-            self.made.append(made)
-            self.sources[name] = made
+            recurrence = None
+            if time is not None:  # nothing reads it at an earlier step
+                nothing = {"real": NOTHING, "int": const(0), "bool": FALSE}[x.kind]
+                recurrence = Recurrence(time, nothing, ())
+            dtype = {"real": F64, "int": I64, "bool": BOOL}[x.kind]
+            made = Tensor(name, dtype, mine, x, recurrence=recurrence)
+            self.add(made)
             self.rules.inner[name] = x
+            if self._infinite(made):
+                self.wild.add(name)
             self.hoisted[key] = read(name, tuple(var(a.name) for a in mine), x.kind)
         return self.hoisted[key]
-
-
-def _companion(t: Tensor, name: str, body: Expr) -> Tensor:
-    dtype = BOOL if body.kind == "bool" else F64
-    return Tensor(name, dtype, t.axes, body, guard=t.guard)
-
-
-def _grouped(r: Recurrence, names: tuple[str, ...]) -> Recurrence:
-    return replace(r, group=names)
 
 
 def needed(tensors: Sequence[Tensor]) -> list[Tensor]:

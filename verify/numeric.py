@@ -24,6 +24,7 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.reference import reference as evaluate_reference
 from opwright.ir.semantics import ROWS
+from opwright.verify.bounds import Errors, errors
 from opwright.verify.draw import largest
 from opwright.verify.inputs import Case
 from opwright.verify.sizes import Params, Sizes
@@ -34,19 +35,28 @@ Reference = Callable[[Mapping[str, Array], Sizes, Params], Mapping[str, Array]]
 
 SHOWN = 48  # elements of all inputs of a counterexample that are written out
 NUDGE = 2.0**-26  # relative change of inputs that measures conditioning
+SLACK = 2.0  # times the derived bound: what right kernels do that the operator does not say
+FALSE_ALARMS = 1e-4  # of a run of this many calls, by the statistical limits
+CALLS = 64
+REPEATED = ("ties", "constant")  # values whose roundings are all alike, so that they add up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bound:
     """What one output may be: `reference` +- `allowed`; None means exactly.
 
-    `unclear` elements depend on rounding in a discrete way and are not compared.
+    `unclear` elements depend on rounding in a discrete way and are not compared, but for integers
+    whose distance `apart` is known. `tolerance` is the unit of the metric `error`, `scale` that of
+    the statistical limit, where it holds.
     """
 
     reference: Array
     allowed: Array | None
     unclear: Array
     basis: str  # "written" or why a default is used
+    tolerance: Array | None = None
+    scale: Array | None = None
+    apart: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,30 +180,97 @@ def _spacing(reference: Array, d: DType) -> Array:
 def bounds(op: Operator, case: Case, reference: Reference) -> dict[str, Bound]:
     """Reference values and tolerances of a case; independent of any candidate, so compute it once.
 
-    Written tolerances are taken as they are; on `hard` inputs the error that the case's own
-    conditioning explains is added. Without one, the default follows the type, the magnitude of the
-    output, the number of roundings and the conditioning.
+    What is allowed is the bound derived from the operator (see `verify/bounds.py`) and, but on
+    `hard` inputs, no more than the written tolerance; where roundings are independent, no more
+    than their number explains either. Where no bound is derived, a default follows the type, the
+    magnitude of the output, the number of roundings and the conditioning.
     """
     plain = {t.name: decode(case.inputs[t.name], t.dtype) for t in op.inputs}
     exact = {n: np.asarray(v) for n, v in reference(plain, case.sizes, case.params).items()}
-    moved: list[Mapping[str, Array]] = []
-    unwritten = any(t.kind == "real" and t.dtype.name not in op.tolerance for t in op.outputs)
-    discrete = any(t.kind != "real" for t in op.outputs)
-    if any(t.kind == "real" for t in op.inputs) and (case.hard or unwritten or discrete):
-        for way in range(4 if case.hard else 2):
-            moved.append(reference(_nudged(op, plain, way), case.sizes, case.params))
-    roundings = _roundings(op, case)
-    epsilon = _precision(op)
-    if case.hard:
-        inner = _inner_moved(op)
-        if inner is not None:
-            free = {s: case.sizes[s] for s in op.free_sizes}
-            with contextlib.suppress(InputError):
-                moved.append(evaluate_reference(inner, plain, case.params, free))
-    return {
-        t.name: _bound(op, t, case, exact[t.name], [m[t.name] for m in moved], roundings, epsilon)
-        for t in op.outputs
-    }
+    derived = errors(op, plain, case.params, case.sizes)
+    moves = _Moves(op, case, reference, plain)
+    return {t.name: _judged(op, t, case, exact[t.name], derived, moves) for t in op.outputs}
+
+
+class _Moves:
+    """Results on inputs that were moved a little, computed when they are asked for."""
+
+    def __init__(
+        self, op: Operator, case: Case, reference: Reference, plain: Mapping[str, Array]
+    ) -> None:
+        self.op, self.case, self.reference, self.plain = op, case, reference, plain
+        self.found: list[Mapping[str, Array]] | None = None
+
+    def of(self, name: str) -> list[Array]:
+        if self.found is None:
+            self.found = []
+            op, case = self.op, self.case
+            if any(t.kind == "real" for t in op.inputs):
+                for way in range(4 if case.hard else 2):
+                    moved = _nudged(op, self.plain, way)
+                    self.found.append(self.reference(moved, case.sizes, case.params))
+            inner = _inner_moved(op) if case.hard else None
+            if inner is not None:
+                free = {s: case.sizes[s] for s in op.free_sizes}
+                with contextlib.suppress(InputError):
+                    self.found.append(evaluate_reference(inner, self.plain, case.params, free))
+        return [m[name] for m in self.found]
+
+
+def _judged(
+    op: Operator, t: Tensor, case: Case, exact: Array, derived: Errors, moves: _Moves
+) -> Bound:
+    if t.kind != "real":
+        if derived.reason or case.special:
+            return _bound(op, t, case, exact, moves.of(t.name), 0.0, 0.0)
+        apart = derived.bound.get(t.name)
+        none = np.zeros(exact.shape, bool)
+        if apart is None:
+            return Bound(exact, None, none, "exact")
+        if t.kind == "bool":
+            return Bound(exact, None, np.broadcast_to(apart, exact.shape), "exact")
+        return Bound(exact, None, ~(apart == 0), "exact", apart=apart)
+    limit = None if derived.reason else derived.bound.get(t.name, np.zeros(exact.shape))
+    if case.special and case.family == "denormal":
+        limit = None  # results may be flushed, and what follows of them
+    written = op.tolerance.get(t.dtype.name)
+    plain = limit is not None and np.isfinite(limit).all() and not case.special
+    if plain and (case.hard or written is None):
+        usual = _bound(op, t, case, exact, (), 0.0, 0.0)
+    else:
+        moved = moves.of(t.name) if case.hard or written is None else ()
+        usual = _bound(op, t, case, exact, moved, _roundings(op, case), _precision(op))
+    if limit is None:
+        why = f", no bound is derived: {derived.reason}" if derived.reason else ""
+        return replace(usual, basis=usual.basis + why, tolerance=usual.allowed)
+    assert usual.allowed is not None
+    known = np.isfinite(limit)
+    room = SLACK * (2 if t.dtype.name == "f64" else 1) * limit + _least(t.dtype)
+    scale = derived.scale.get(t.name)
+    steady = scale is not None and not (case.special or case.hard or case.family in REPEATED)
+    if steady and scale is not None:
+        likely = farthest(exact.size) * scale * (2 if t.dtype.name == "f64" else 1)
+        room = np.where(np.isfinite(likely), np.minimum(room, likely + _least(t.dtype)), room)
+    basis = "the derived bound"
+    tolerance = usual.allowed
+    if written is None:
+        allowed = np.where(known, room, usual.allowed)
+        tolerance = allowed
+    elif case.hard:
+        allowed = tolerance = np.where(known, usual.allowed + room, usual.allowed)
+        basis = f"{usual.basis} and the derived bound"
+    else:
+        allowed = np.where(known, np.minimum(usual.allowed, room), usual.allowed)
+        basis = f"{usual.basis}, within the derived bound"
+    return replace(
+        usual, allowed=allowed, basis=basis, tolerance=tolerance, scale=scale if steady else None
+    )
+
+
+def _least(d: DType) -> float:
+    """What may be lost below the smallest normal number: all of it, where that is next to
+    nothing."""
+    return 2.0 ** (1 - d.bias) if d.exponent >= 8 else 2.0 ** (1 - d.bias - d.mantissa)
 
 
 def _bound(
@@ -260,7 +337,12 @@ def wrong(t: Tensor, stored: Array, bound: Bound) -> tuple[Array, float]:
         raise ValueError(f"{t.name} has shape {found.shape}, wanted {bound.reference.shape}")
     ref = bound.reference
     if bound.allowed is None:
-        return (found != ref) & ~bound.unclear, 0.0
+        bad = (found != ref) & ~bound.unclear
+        if bound.apart is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                gap = np.abs(found.astype(np.float64) - ref.astype(np.float64))
+                bad |= np.isfinite(bound.apart) & (gap > bound.apart)
+        return bad, 0.0
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         error = np.abs(found - ref)
         plain = np.isfinite(ref) & np.isfinite(found)
@@ -269,8 +351,31 @@ def wrong(t: Tensor, stored: Array, bound: Bound) -> tuple[Array, float]:
         bad |= np.isinf(ref) & (found != ref)
         bad |= np.isinf(found) & np.isfinite(ref)
         bad &= ~_saturated(found, ref, t.dtype)
-        share = np.where(plain & (bound.allowed > 0), error / bound.allowed, 0.0)
+        unit = bound.allowed if bound.tolerance is None else bound.tolerance
+        share = np.where(plain & (unit > 0), error / unit, 0.0)
     return bad & ~bound.unclear, float(share.max(initial=0.0))
+
+
+def farthest(count: int) -> float:
+    """How many scales one of so many errors may be away from 0. Sums of independent roundings of
+    mean 0 stay within l scales but with probability 2 exp(-l^2 / 2) (Higham and Mary 2019)."""
+    return math.sqrt(2 * math.log(2 * max(count, 1) * CALLS / FALSE_ALARMS))
+
+
+def spread(t: Tensor, stored: Array, bound: Bound) -> tuple[float, float]:
+    """(root mean square of the errors in units of the scale, its limit); (0, 1) where there is
+    none. As many values count as independent as the reference has different ones."""
+    if bound.scale is None:
+        return 0.0, 1.0
+    found = decode(stored, t.dtype)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        error = np.maximum(np.abs(found - bound.reference) - _least(t.dtype), 0)
+        share = error / bound.scale
+        share = share[np.isfinite(share) & (bound.scale > 0)]
+    if not share.size:
+        return 0.0, 1.0
+    different = len(np.unique(bound.reference))
+    return float(np.sqrt(np.mean(share**2))), 1 + farthest(1) / math.sqrt(different)
 
 
 BLOCK = 1 << 18  # elements compared at a time: what fits a cache
@@ -429,6 +534,7 @@ class _Gate:
         self.error = {t.name: 0.0 for t in op.outputs}
         self.basis = {t.name: "" for t in op.outputs}
         self.unclear = 0
+        self.spread = {t.name: 0.0 for t in op.outputs}  # of the statistical limit
         self.runs_twice = 0
         self.failed: list[Record] = []
 
@@ -464,6 +570,16 @@ class _Gate:
                     f" ({example['wrong']} of {example['of']} elements wrong) on {case}",
                     example,
                 )
+                continue
+            typical, most = spread(t, seen.outputs[t.name], b)
+            self.spread[t.name] = max(self.spread[t.name], typical / most)
+            if typical > most:
+                self.refute(
+                    f"typical.{t.name}",
+                    f"errors of {t.name} are typically {typical:.3g} times what independent "
+                    f"roundings give, the limit is {most:.3g}, on {case}",
+                    {**where, "output": t.name, "typical": typical, "limit": most},
+                )
             elif seen.again is not None and _bits(seen.again[t.name]) != _bits(
                 seen.outputs[t.name]
             ):
@@ -496,6 +612,8 @@ class _Gate:
                 found.append((f"exact.{t.name}", reason))
             else:
                 share = f"largest error {self.error[t.name]:.2g} of {self.basis[t.name]}"
+                if self.spread[t.name]:
+                    share += f", typical error {self.spread[t.name]:.2g} of the statistical limit"
                 found.append((f"error.{t.name}", f"{what}, {share}"))
         if special:
             found.append(("corners", f"as the reference on {_families(special)}"))

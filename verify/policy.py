@@ -7,11 +7,11 @@ spec's, values rounded before arithmetic that the spec does not round.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opwright.ir.dtypes import DTYPES, F32, DType
-from opwright.ir.expr import Fold, walk
+from opwright.ir.expr import Expr, Fold, walk
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
 from opwright.ir.tile import (
@@ -74,6 +74,66 @@ def audit(program: TileProgram, op: Operator) -> list[Breach]:
     for kernel in program.kernels:
         out += _Audit(kernel, asked).breaches()
     return sorted(dict.fromkeys(out), key=lambda b: b.status != "REFUTED")
+
+
+def array_records(
+    read: Operator, op: Operator, subject: str, more: Sequence[Breach] = ()
+) -> list[Record]:
+    """The precision audit of array code that was read back as index notation; `more` is what the
+    text itself says."""
+    passed = "no product, accumulator or cast is less precise than the spec asks for"
+    return policy_records("precision", [*array_audit(read, op), *more], passed, subject)
+
+
+def array_audit(read: Operator, op: Operator) -> list[Breach]:
+    """Sums narrower than the spec's, and values that are rounded and computed with further."""
+    asked = Asked.of(op)
+    out: list[Breach] = []
+    final = {t.name for t in read.outputs}
+    kept = {t.name: t.dtype.mantissa for t in (*read.inputs, *read.tensors)}
+    for t in read.tensors:
+        assert t.body is not None
+        for x in walk(t.body):
+            if x.op == "fold" and Fold(x).kind in ("sum", "prod") and x.kind == "real":
+                acc = Fold(x).attr.acc
+                if acc is not None and acc.mantissa < asked.accumulator.mantissa:
+                    what = f"{t.name} accumulates in {acc}"
+                    out.append(Breach(f"{what}; the spec asks for at least {asked.accumulator}"))
+        out += [
+            Breach(
+                f"{t.name} rounds a value to {d} and computes with it; the spec allows no less "
+                f"than {asked.marked} there",
+                "",
+                "UNKNOWN",
+            )
+            for d in _narrowed(t.body, asked.marked, t.name in final, kept)
+        ]
+    return sorted(dict.fromkeys(out), key=lambda b: b.status != "REFUTED")
+
+
+def _narrowed(body: Expr, marked: DType, final: bool, kept: Mapping[str, int]) -> list[DType]:
+    """Types that values inside a definition are rounded to on the way; what is only read or stored
+    in a narrow type is not rounded."""
+    stored = body
+    while final and stored.op == "cast":
+        stored = stored.args[0]
+    return [
+        x.attr
+        for x in walk(stored)
+        if x.op == "cast"
+        and x.kind == "real"
+        and x.attr.mantissa < marked.mantissa
+        and not _given(x.args[0], x.attr, kept)
+    ]
+
+
+def _given(x: Expr, d: DType, kept: Mapping[str, int]) -> bool:
+    """Whether a value needs no rounding to a type: a constant or what is moved as it is."""
+    while x.op in ("cast", "neg", "abs"):
+        x = x.args[0]
+    if x.op == "read":
+        return kept[x.attr[0]] <= d.mantissa
+    return x.op in ("const", "toreal", "size", "param")
 
 
 @dataclass(frozen=True, slots=True)

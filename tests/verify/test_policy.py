@@ -11,7 +11,7 @@ from opwright.ir.dtypes import BF16, F16, F32, DType
 from opwright.ir.expr import pid, size
 from opwright.ir.op import Operator
 from opwright.ir.tile import Axis, Buffer, Builder, Dot, Placement, TileProgram
-from opwright.verify.policy import audit, precision_records
+from opwright.verify.policy import array_audit, audit, precision_records
 
 PRODUCT = """opwright "0.1"
 
@@ -94,3 +94,21 @@ def test_what_the_spec_marks_is_allowed() -> None:
     text = PRODUCT.replace("a[i, k] * b[k, j]", "tf32(a[i, k]) * tf32(b[k, j])")
     marked = parse_spec(text, "product.op").operator("product", {"T": "f32"})
     assert audit(product(F32, precision="tf32"), marked) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ("sum.f32[k: K](a[i, k] * b[k, j])", None, ""),
+        ("sum.f16[k: K](a[i, k] * b[k, j])", "REFUTED", "accumulates in f16"),
+        ("sum.f32[k: K](bf16(a[i, k]) * b[k, j])", "UNKNOWN", "rounds a value to bf16"),
+        ("2 * f16(sum.f32[k: K](a[i, k] * b[k, j]))", "UNKNOWN", "rounds a value to f16"),
+        ("f16(sum.f32[k: K](a[i, k] * b[k, j]))", None, ""),
+    ],
+)
+def test_audit_of_array_code(body: str, status: str | None, words: str) -> None:
+    text = PRODUCT.replace("sum.f32[k: K](a[i, k] * b[k, j])", body)
+    read = parse_spec(text, str(Path("read.op"))).operator("product", {"T": "f32"})
+    found = array_audit(read, operator("f32"))
+    assert [b.status for b in found] == ([status] if status else [])
+    assert all(words in b.what for b in found)
