@@ -1,6 +1,6 @@
 """Confines a process before it becomes the program that it is asked to be; fails closed.
 
-Started by path in a fresh interpreter, standard library only. What it is asked comes as JSON from
+Imported by a fresh interpreter, standard library only. What it is asked comes from
 `isolation.py`: the kind of sandbox, what may be read and written, limits, the command. In the kind
 `namespaces` it first makes user, mount, process, network and IPC namespaces with a root of their
 own; inside them, inside bubblewrap, or alone, Landlock and seccomp follow. Whatever step fails ends
@@ -9,17 +9,19 @@ the process, so that the command runs confined or not at all.
 
 from __future__ import annotations
 
+# not `signal`: its enumerations take long to import
+import _signal as signal  # type: ignore[import-not-found]
 import ctypes
 import errno
-import json
+import marshal
 import os
-import platform
 import resource
-import signal
 import struct
-import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 FAILED = 97  # exit status: not confined, nothing was executed
 WATCH = 0.05  # seconds between looks at the number of processes
@@ -107,9 +109,9 @@ SPECIAL = (
 
 
 def number(name: str) -> int:
-    table = CALLS.get(platform.machine())
+    table = CALLS.get(os.uname().machine)
     if table is None:
-        raise NotConfined(errno.ENOSYS, f"no table of system calls for {platform.machine()}")
+        raise NotConfined(errno.ENOSYS, f"no table of system calls for {os.uname().machine}")
     return table[name]
 
 
@@ -368,7 +370,7 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 def seccomp(processes: int, signals: bool) -> None:
     """No sockets, no other processes' memory, no mounts, no new sessions, no new processes where
     one is all. `signals`: something else keeps them in."""
-    machine = platform.machine()
+    machine = os.uname().machine
     table = CALLS[machine]
     code: list[bytes] = []
 
@@ -427,8 +429,8 @@ def seccomp(processes: int, signals: bool) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def main() -> None:
-    request = json.loads(sys.argv[1])
+def main(asked: str) -> None:
+    request = marshal.loads(bytes.fromhex(asked))
     kind = request["kind"]
     try:
         die_with(request["parent"])
@@ -452,7 +454,3 @@ def main() -> None:
     except OSError as e:
         os.write(2, f"{command[0]}: {e.strerror}\n".encode())
         os._exit(127)
-
-
-if __name__ == "__main__":
-    main()

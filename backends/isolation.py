@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import marshal
 import os
 import platform
 import shutil
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ KINDS = ("bwrap", "namespaces", "landlock")
 VARIABLE = "OPWRIGHT_SANDBOX"  # one of KINDS, or "none": then nothing runs
 FLAG = "--unsafe-no-sandbox"
 CONFINE = Path(__file__).with_name("confine.py")
+# imported, so that it is compiled once
+ENTER = "import sys; sys.path.append(sys.argv[1]); import confine; confine.main(sys.argv[2])"
 PROBE = Path(__file__).with_name("probe.py")
 PROBE_LIMIT = 30.0  # seconds
 
@@ -199,10 +202,37 @@ def start(
     return _start(sandbox().kind, command, allowance, env, cwd, tuple(pass_fds), streams)
 
 
+def start_in(kind: str, command: Sequence[str], allowance: Allowance, **streams: Any) -> Confined:
+    """Start a command in one kind, whether or not it is the one that is used here."""
+    return _start(kind, command, allowance, None, None, (), streams)
+
+
+@contextlib.contextmanager
+def only(kind: str) -> Iterator[None]:
+    """One kind and no other, or "none", where that is permitted."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = kind
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """A short list of names, nothing that could be a key or a token."""
     kept = {k: os.environ[k] for k in PASSED if k in os.environ}
     return {**kept, "LC_ALL": "C", **(more or {})}
+
+
+def share(size: int) -> int:
+    """That many bytes, or half of this machine's memory where that is less."""
+    try:
+        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError):
+        return size
+    return min(size, half)
 
 
 def packages(*names: str) -> list[Path]:
@@ -250,7 +280,8 @@ def _start(
         "limits": _limits(a), "cwd": os.fspath(cwd or temporary),
         "command": [program, *(os.fspath(x) for x in command[1:])],
     }  # fmt: skip
-    line = [sys.executable, "-I", "-S", str(CONFINE), json.dumps(request)]
+    asked = marshal.dumps(request).hex()
+    line = [sys.executable, "-I", "-S", "-c", ENTER, str(CONFINE.parent), asked]
     if kind == "bwrap":
         line = [*_bubble(read, write, devices, a), *line]
     given = {**(environment() if env is None else env), "HOME": temporary, "TMPDIR": temporary}

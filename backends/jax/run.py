@@ -33,7 +33,7 @@ PASSED = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
 REPLY_LIMIT = 1 << 30  # bytes of one reply's arrays
 HEAD_LIMIT = 64 << 20  # bytes of its line of JSON
 MEMORY = 64 << 30  # bytes of address space, of which a runtime reserves a lot
-DATA = 12 << 30  # bytes that it may allocate
+DATA = isolation.share(12 << 30)  # bytes that it may allocate
 START = 120.0  # seconds for the interpreter and JAX to start
 
 

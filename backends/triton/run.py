@@ -36,7 +36,7 @@ ALIGNMENT, MARGIN = 256, 512  # bytes
 REPLY_LIMIT = 1 << 16  # bytes of an answer, which is a line with an error
 MOST = 4 << 30  # bytes of a call's buffers
 CPU = 1200  # seconds of one process, over all its calls
-MEMORY = 16 << 30  # bytes of address space of the interpreter
+MEMORY = 4 * isolation.share(4 << 30)  # bytes of address space, much of which is never used
 POISON, CANARY = 0xFF, 0x5C  # poison is NaN in every float type
 
 Array = NDArray[Any]
