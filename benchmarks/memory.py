@@ -1,9 +1,9 @@
 """`python -m opwright.benchmarks.memory`: peak memory of one call as an extent grows.
 
-An operator, or its gradient, is compiled by the first schedule of every space (no search, no
-package), and each size runs once in a process of its own: what the peak of resident memory grows by
-during the call, beside the bytes of inputs and outputs, and the scratch that the block program for
-GPUs would ask for.
+An operator, or its gradient (which reads what the forward pass saves for it), is compiled by the
+first schedule of every space (no search, no package), and each size runs once in a process of its
+own: what the peak of resident memory grows by during the call, beside the bytes of inputs and
+outputs, and the scratch that the block program for GPUs would ask for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from opwright.backends.cpp.build import host_isa
 from opwright.backends.cpp.run import Library
 from opwright.compiler import block_spaces, spaces
 from opwright.compiler.autodiff import gradient
+from opwright.compiler.autodiff_saved import saved_for
 from opwright.compiler.elaborate import load_spec
 from opwright.compiler.native import F32_LANES
 from opwright.compiler.toolbox import evaluation_tools
@@ -99,7 +100,8 @@ def main(given: list[str] | None = None) -> int:
         return 2
     op = load_spec(path).operator()
     if options.grad:
-        op = gradient(op, options.grad.split(","))
+        wanted_grads = options.grad.split(",")
+        op = gradient(op, wanted_grads, saved_for(op, wanted_grads))
     wanted: dict[str, list[int]] = {}
     for text in options.size:
         name, _, values = text.partition("=")

@@ -169,7 +169,10 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
         ]
     if p.strategy == "stream":
         # tiles of f32 are multiplied in registers: smaller ones do not spill
+        products = len(p.form.inner) + len(p.form.owner)
         narrow = any(t.dtype.bits < 32 for t in op.inputs if t.kind == "real")
+        rounds = narrow and bool(p.form.owner) and _may_round(op)
+        narrow &= rounds or products < 3
         holes = {
             "rows": (64, 128, 32, 16) if narrow else (32, 64, 16, 128),
             "block": (64, 32, 128, 16) if narrow else (32, 64, 16),
@@ -179,7 +182,7 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
             "warps": (4, 8),
             "stages": (2, 3, 4, 1),
         }
-        if narrow and p.form.owner and _may_round(op):
+        if rounds:
             holes["narrow"] = (True, False)
         return holes, [
             {"even": False},

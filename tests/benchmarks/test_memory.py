@@ -11,7 +11,7 @@ def test_a_gradient_is_called_at_every_size(capsys):
     assert main(given) == 0
     said = capsys.readouterr().out
     assert said.count("peak +") == 2
-    assert "S = 32" in said and "stream_loop_stream_stream: 0.0 scratch, not run" in said
+    assert "S = 32" in said and "loop_stream_stream: 0.0 scratch, not run" in said
 
 
 def test_what_is_missing_is_said(capsys):
