@@ -251,6 +251,9 @@ def verify(
     types: Types = None,
     require: Require = Evidence.proved,
     seed: Annotated[int, typer.Option(help="Of test inputs.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Keep refuting calls beside the spec.")
+    ] = True,
     as_json: Json = False,
 ) -> int:
     """Run the gates on a candidate, whoever wrote it."""
@@ -258,7 +261,7 @@ def verify(
     from opwright.verifying import verify as run_gates
 
     chosen = parse_types(types or [])
-    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json)
+    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json, record)
 
 
 @app.command("test")
@@ -287,11 +290,14 @@ def test_(
     deep: Annotated[bool, typer.Option("--deep", help="Run more examples, all types.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Run a few seconds' worth.")] = False,
     seed: Annotated[int, typer.Option(help="Of sizes.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Keep failing calls beside the spec.")
+    ] = True,
 ) -> int:
     """Write pytest and Hypothesis tests from a spec, and run them on a function."""
     from opwright.testing import Asked, test_command
 
-    return test_command(Asked(spec, op, out, against, framework, types, deep, smoke, seed))
+    return test_command(Asked(spec, op, out, against, framework, types, deep, smoke, seed, record))
 
 
 @app.command()
@@ -480,6 +486,47 @@ def vars_of(record: object) -> dict[str, object]:
     """A slots dataclass as a dict."""
     names: tuple[str, ...] = getattr(type(record), "__slots__", ())
     return {name: getattr(record, name) for name in names}
+
+
+cases_app = typer.Typer(
+    help="What once showed a wrong implementation.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(cases_app, name="cases")
+
+
+@cases_app.command("list")
+@guarded
+def cases_list(spec: Spec, op: OperatorName = None, as_json: Json = False) -> int:
+    """Print the cases that are kept for an operator."""
+    from opwright.keeping import list_cases
+
+    return list_cases(spec, op, as_json)
+
+
+@cases_app.command("add")
+@guarded
+def cases_add(
+    spec: Spec,
+    file: Annotated[Path, typer.Argument(help="JSON lines, one case a line.", metavar="FILE")],
+    op: OperatorName = None,
+) -> int:
+    """Keep the cases of a file, as generated tests record them."""
+    from opwright.keeping import add_cases
+
+    return add_cases(spec, file, op)
+
+
+@cases_app.command("remove")
+@guarded
+def cases_remove(
+    spec: Spec,
+    case: Annotated[str, typer.Argument(help="The case, or how its id begins.", metavar="ID")],
+    op: OperatorName = None,
+) -> int:
+    """Forget a case."""
+    from opwright.keeping import remove_case
+
+    return remove_case(spec, case, op)
 
 
 search_app = typer.Typer(

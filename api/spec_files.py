@@ -81,8 +81,11 @@ def read_text(path: Path) -> str:
 def open_spec(path: Path) -> Spec:
     """A parsed spec; `Problem` for a file that cannot be read, DiagnosticError for its syntax."""
     from opwright.compiler.elaborate import parse_spec
+    from opwright.verify.cases import know
 
-    return parse_spec(read_text(path), str(path))
+    spec = parse_spec(read_text(path), str(path))
+    know(path, spec.names)
+    return spec
 
 
 def pick_operator(spec: Spec, name: str | None) -> str:

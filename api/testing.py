@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from opwright.keeping import keep_recorded, recorded
 from opwright.outcome import HOLDS, NO, USAGE, Problem
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
@@ -28,6 +29,7 @@ class Asked:
     deep: bool
     smoke: bool
     seed: int
+    record: bool = True
     rest: tuple[str, ...] = ()
 
 
@@ -57,7 +59,8 @@ def test_command(asked: Asked) -> int:
         print_diagnostics(error.diagnostics)
         return NO
     try:
-        suite = generate_suite(operators, asked.framework, asked.seed)
+        kept = recorded(asked.spec, operators[0])
+        suite = generate_suite(operators, asked.framework, asked.seed, kept)
     except PrintError as error:
         raise Problem(
             f"no tests can be written for {name}: {error}",
@@ -98,5 +101,10 @@ def run_suite(folder: Path, asked: Asked) -> int:
     line += ["-m", "smoke"] if asked.smoke else []
     sys.stdout.flush()
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    code = subprocess.run([*line, *asked.rest], env=environment, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="opwright-cases-") as own:
+        found = Path(own) / "failed.jsonl"
+        line += ["--record", str(found)] if asked.record else []
+        code = subprocess.run([*line, *asked.rest], env=environment, check=False).returncode
+        for said in keep_recorded(asked.spec, found) if asked.record else []:
+            print(said)
     return {0: HOLDS, 1: NO}.get(code, USAGE)

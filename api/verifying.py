@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opwright.compiling import gates, verdict_lines
 from opwright.counterexamples import told
+from opwright.keeping import keep_replays, keeping
 from opwright.outcome import HOLDS, NO, Problem, print_json
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
@@ -25,6 +26,7 @@ def verify(
     require: str,
     seed: int,
     as_json: bool,
+    keep: bool = True,
 ) -> int:
     """Print every record; yes when the candidate may ship."""
     from opwright.backends.cpp.build import host_isa
@@ -45,7 +47,9 @@ def verify(
             print_json({"diagnostics": [to_json(d) for d in error.diagnostics]})
         print_diagnostics(error.diagnostics)
         return NO
-    verdict = verify_operator(op, candidate, host_isa(), require, seed)
+    with keeping(path, keep) as kept:
+        verdict = verify_operator(op, candidate, host_isa(), require, seed)
+        keep_replays(path, op, verdict, keep, kept)
     ships = may_ship(verdict, require)
     if as_json:
         records = [record.to_json() for record in verdict.records]
@@ -67,6 +71,8 @@ def verify(
         print("\n".join(verdict_lines(verdict)))
         for line in sorted({a for r in verdict.records for a in r.assumptions if how_run(a)}):
             print(f"{'':<4}executed: {line}")
+        for line in kept:
+            print(line)
         print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
     return HOLDS if ships else NO
 

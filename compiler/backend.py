@@ -18,9 +18,10 @@ from opwright.search.events import Choice, Event, SearchResult
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.run import Budget
 from opwright.search.space import Space, parse
-from opwright.verify.inputs import Case
+from opwright.verify.inputs import KEPT, Case
 from opwright.verify.numeric import Bound
 
+KEPT_CASES = 8  # recorded cases in the smoke tests of a package
 CARRIED = 1  # schedules tried at a binding that was not searched, besides candidate 0
 
 
@@ -157,7 +158,8 @@ def reference_cases(
     """A few small generated cases with their reference values and tolerances, for the smoke
     tests."""
     small = sorted((c for c in cases if not c.special and not c.hard), key=_elements)
-    picked = [c for c in small if _elements(c) > 0][:3]
+    picked = [c for c in small if _elements(c) > 0 and c.family != KEPT][:3]
+    picked += [c for c in small if c.family == KEPT][:KEPT_CASES]
     out = []
     for n, c in enumerate(picked):
         bounds = bound(c)

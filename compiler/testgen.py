@@ -504,7 +504,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(Path.cwd())]
 
 from INPUTS import SPEC  # noqa: E402
-from testkit_checks import Subject, case_json, framework_of  # noqa: E402
+from testkit_checks import Subject, case_json, framework_of, minimised  # noqa: E402
 from testkit_frames import frame  # noqa: E402
 from testkit_spec import load_cases  # noqa: E402
 
@@ -588,8 +588,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):  # noqa
     path = item.config.getoption("--record")
     if path and report.when == "call" and report.failed:
         subject = getattr(item, "funcargs", {}).get("subject")
+        found = None
         if subject is not None and subject.failed is not None:
-            line = case_json(subject.failed, item.name, str(call.excinfo.value))
+            found = minimised(subject, subject.failed)
+        if found is not None:
+            line = case_json(found, "test", f"{item.name}: {call.excinfo.value}")
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\\n")
 '''

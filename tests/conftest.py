@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from opwright.backends import isolation
+
+# commands under test keep what they find in no source folder
+os.environ["OPWRIGHT_CASES"] = tempfile.mkdtemp(prefix="opwright-test-cases-")
 
 Golden = Callable[[Path, str], None]
 

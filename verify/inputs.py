@@ -18,6 +18,7 @@ from opwright.ir.binding import InputError
 from opwright.ir.dtypes import DType, decode, encode
 from opwright.ir.expr import Expr, ExprError, evaluate, show
 from opwright.ir.op import Operator, Workload
+from opwright.verify.cases import CaseError, call_of, known_cases
 from opwright.verify.draw import Array, Values, decoded, draw_inputs, holds
 from opwright.verify.sizes import (
     TEST_LIMITS,
@@ -32,6 +33,7 @@ from opwright.verify.sizes import (
 
 ORDINARY = ("normal", "uniform", "ties", "sorted", "constant")
 HARD = ("wide", "cancel", "extreme")
+KEPT = "recorded"  # the family of cases that are kept beside the spec
 SPECIALS = {
     "nan": math.nan,
     "inf": math.inf,
@@ -205,6 +207,8 @@ def generate(
                 out.append(made)
             else:
                 notes[f"no input may hold {special.replace('_', ' ')}"] = None
+    if specials and not facts:
+        out += _kept(op, limits, notes)
     if real and hosts_of(out) and set(HARD) <= set(families):
         largest = max(hosts_of(out), key=lambda c: min(x.size for x in c.inputs.values()))
         low = _low(op, largest, rng.randrange(2**32))
@@ -215,12 +219,31 @@ def generate(
     return Cases(tuple(out), tuple(notes))
 
 
+def _kept(op: Operator, limits: Limits, notes: dict[str, None]) -> list[Case]:
+    """The cases that are kept for this operator, as far as they are calls of it."""
+    out = []
+    for kept in known_cases(op):
+        try:
+            c = call_of(op, kept)
+        except CaseError as e:
+            notes[str(e)] = None
+            continue
+        if sum(x.size for x in c.inputs.values()) > limits.elements:
+            notes[f"case {kept.id} left out: it is too large here"] = None
+            continue
+        values = decoded(op, c.inputs).values()
+        special = any(x.dtype.kind == "f" and not np.isfinite(x).all() for x in values)
+        out.append(Case(f"kept.{kept.id}", KEPT, c.sizes, c.params, c.inputs, kept.hard, special))
+    return out
+
+
 def hosts_of(cases: Sequence[Case]) -> list[Case]:
     """Ordinary cases with something in them."""
     return [
         c
         for c in cases
-        if not c.hard and not c.special and any(x.size > 1 for x in c.inputs.values())
+        if not (c.hard or c.special or c.family == KEPT)
+        and any(x.size > 1 for x in c.inputs.values())
     ]
 
 

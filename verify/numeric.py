@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.reference import reference as evaluate_reference
 from opwright.ir.semantics import ROWS
+from opwright.verify import cases as cases_kept
 from opwright.verify.bounds import Errors, errors
 from opwright.verify.draw import largest
 from opwright.verify.inputs import Case
@@ -633,6 +635,32 @@ def _bits(a: Array) -> bytes:
     return np.ascontiguousarray(a).tobytes()
 
 
+def _refuted(
+    op: Operator,
+    case: Case,
+    layout: str,
+    run: Run,
+    first: Record,
+) -> cases_kept.Refuted:
+    """The failing call, for those who keep such cases."""
+
+    def exact(plain: Mapping[str, Array], sizes: Sizes, params: Params) -> Mapping[str, Array]:
+        return evaluate_reference(op, plain, params, {s: sizes[s] for s in op.free_sizes})
+
+    def fails(sizes: Sizes, params: Params, inputs: Mapping[str, Array]) -> bool:
+        trial = replace(case, sizes=sizes, params=params, inputs=inputs)
+        gate = _Gate(op, "")
+        seen = run(trial, layout)
+        if seen is not None:
+            gate.see(trial, layout, seen, {} if seen.failure else bounds(op, trial, exact))
+        return bool(gate.failed)
+
+    return cases_kept.Refuted(
+        op, case.sizes, case.params, case.inputs, fails, f"{first.id}: {first.reason}",
+        first.subject, case.hard,
+    )  # fmt: skip
+
+
 def numeric(
     op: Operator,
     cases: Sequence[Case],
@@ -662,5 +690,6 @@ def numeric(
         if seen is not None:
             gate.see(case, layout, seen, {} if seen.failure else bound(case))
         if gate.failed:
+            cases_kept.tell(partial(_refuted, op, case, layout, run, gate.failed[0]))
             break
     return Numeric(tuple(gate.records(notes)), max(gate.error.values(), default=0.0))

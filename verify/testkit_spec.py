@@ -439,7 +439,8 @@ def load_cases(path: Path, spec: Spec) -> list[Case]:
         try:
             data = json.loads(line)
             values = {k: stored_array(v) for k, v in data["inputs"].items()}
-            out.append(Case("recorded", 0, data["sizes"], data.get("params", {}), values=values,
+            family = "cancelling" if data.get("hard") else "normal"
+            out.append(Case(family, 0, data["sizes"], data.get("params", {}), values=values,
                             note=data.get("id", f"line {number}"),
                             binding=data.get("types", {})))  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError) as e:
