@@ -39,7 +39,7 @@ def end(axis: OpAxis, under: Sequence[Expr], row: str, last: Expr) -> Expr:
     """An upper bound, from 0 to the axis' end, of the indices at which all conditions can hold for
     rows up to `last`; the axis' own end where nothing is known."""
     out = axis.hi
-    for c in under:
+    for c in dict.fromkeys(under):
         found = _below(c, axis, row, last)
         if found is not None:
             out = minimum(out, found)
@@ -50,7 +50,7 @@ def begin(axis: OpAxis, under: Sequence[Expr], row: str, first: Expr) -> Expr:
     """A lower bound of the indices at which all conditions can hold for rows from `first` on; 0
     where nothing is known."""
     out: Expr = ZERO
-    for c in under:
+    for c in dict.fromkeys(under):
         found = _above(c, axis, row, first)
         if found is not None:
             out = maximum(out, found)

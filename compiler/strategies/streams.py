@@ -252,6 +252,8 @@ class _Recogniser:
             share, guard = (substitute(e, at) for e in (term, guard))
             while f.kind == "sum" and share.op == "select" and _is_zero(share.args[2]):
                 guard, share = call("and", guard, share.args[0]), share.args[1]
+            if f.kind == "sum":
+                share = product_of(_under_one(factors_of(share)))
             if any(
                 read_parts(x)[1] != own
                 for x in walk(share)
@@ -383,6 +385,22 @@ def split(share: Expr, column: str) -> tuple[Expr | None, Expr]:
     right = [e for e in parts if column in free_vars(e)]
     left = [e for e in parts if column not in free_vars(e)]
     return product_of(left) if left else None, product_of(right)
+
+
+def _under_one(factors: Sequence[Expr]) -> list[Expr]:
+    """Factors that are 0 unless the same condition holds as one."""
+    under: dict[Expr, list[Expr]] = {}
+    out: dict[Expr, list[Expr]] = {}
+    for x in factors:
+        if x.op == "select" and _is_zero(x.args[2]):
+            out[x.args[0]] = under.setdefault(x.args[0], [])
+            under[x.args[0]].append(x.args[1])
+        else:
+            out.setdefault(x, []).append(x)
+    return [
+        call("select", x, product_of(parts), 0.0) if x in under else product_of(parts)
+        for x, parts in out.items()
+    ]
 
 
 def _renamed(e: Expr, names: Mapping[Expr, Expr]) -> Expr:
