@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import opwright
-from opwright import outcome
+from opwright import exchanging, outcome
 from opwright.outcome import HOLDS, NO, guarded, print_json
 
 app = typer.Typer(
@@ -533,6 +533,7 @@ search_app = typer.Typer(
     help="Look into what a search tried.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(search_app, name="search")
+app.add_typer(exchanging.app, name="exchange")
 Archived = Annotated[
     Path | None,
     typer.Argument(help="An archive file; the newest one if absent.", show_default=False),

@@ -345,6 +345,7 @@ class Triton:
     def __init__(self) -> None:
         self.runner: Any = None
         self.count = 0
+        self.file = Path()
 
     def __call__(self, s: Subject) -> int:
         from opwright.backends.triton.plan import make_plan, print_for
@@ -357,12 +358,15 @@ class Triton:
         ):
             source = print_for(program, s.op)
             bound = bind_plan(make_plan(program, s.op), s.op)
-            if self.runner is None:
-                self.runner = Interpreter(source, bound)
+            if self.runner is None or self.count > 400:
+                self.close()
+                self.runner, self.count = Interpreter(source, bound), 0
+                self.file = Path(str(self.runner.path))
+            # the process may read this one file; another path to it is another module
+            self.file.write_text(source)
             self.count += 1
             self.runner.bound = bound
-            self.runner.path = Path(self.runner.folder.name) / f"kernel{self.count}.py"
-            self.runner.path.write_text(source)
+            self.runner.path = f"{self.file.parent}/{'./' * self.count}{self.file.name}"
             for n, case in enumerate(s.cases[:4]):
                 if not _takes(s, case, program):
                     continue
