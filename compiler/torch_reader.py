@@ -8,11 +8,14 @@ axes. What is not understood is refused with its line.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from opwright.compiler.library import shipped
 
 Element = Callable[[Sequence[str]], str]
 DTYPES = {
@@ -24,10 +27,11 @@ ONE = {
     "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh",
     "cosh", "tanh", "asin", "acos", "atan", "erf", "sigmoid", "abs",
 }  # fmt: skip
-WRITTEN = {
-    "relu": "max({0}, 0)", "silu": "{0} * sigmoid({0})", "square": "{0} * {0}",
-    "reciprocal": "1 / {0}", "neg": "-{0}", "softplus": "log1p(exp({0}))",
-}  # fmt: skip
+# functions of PyTorch that are written out, and those over shares of exponentials
+TABLE: dict[str, dict[str, str]] = json.loads(
+    (shipped() / "torch_functions.json").read_text(encoding="utf-8")
+)
+WRITTEN, EXPONENTIAL = TABLE["written"], TABLE["exponential"]
 TWO = {"maximum": "max({0}, {1})", "minimum": "min({0}, {1})"}
 INFIX = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -474,18 +478,15 @@ class _Reader:
             return self.cast(name, x, [*v[1:], *more.values()])
         if name in ONE:
             return self.mapped(f"{name}({{0}})", x)
-        if name in WRITTEN:
-            return self.mapped(WRITTEN[name], x)
+        how = more.get("approximate", "none")
+        form = WRITTEN.get(name if how == "none" else f"{name} {how}")
+        if form is not None:
+            return self.mapped(form, x)
         if name in TWO and len(v) == 2:
             return self.mapped(TWO[name], *v)
         binary = {"add": "+", "sub": "-", "mul": "*", "div": "/", "true_divide": "/"}
         if name in binary and len(v) == 2 and not more:
             return self.mapped(f"{{0}} {binary[name]} {{1}}", *v)
-        if name == "gelu":
-            if more.get("approximate", "none") == "tanh":
-                inner = "0.7978845608028654 * ({0} + 0.044715 * {0} * {0} * {0})"
-                return self.mapped(f"0.5 * {{0}} * (1 + tanh({inner}))", x)
-            return self.mapped("0.5 * {0} * (1 + erf({0} * 0.7071067811865476))", x)
         if name in ("clamp", "clip"):
             low = more.get("min", v[1] if len(v) > 1 else None)
             high = more.get("max", v[2] if len(v) > 2 else None)
@@ -526,8 +527,8 @@ class _Reader:
         if name == "size":
             lengths = tuple(self.length(n) for n in x.extents)
             return lengths[self.axis(x, v[1])] if len(v) > 1 else lengths
-        if name in ("sum", "mean", "amax", "amin", "max", "min", "prod", "softmax", "log_softmax",
-                    "logsumexp", "var", "any", "all", "argmax", "argmin", "norm"):  # fmt: skip
+        reduced = ("sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "argmax")
+        if name in (*reduced, "argmin", *EXPONENTIAL):
             return self.reduction(name, x, v[1:], more)
         if name == "rms_norm" and len(v) >= 2:
             eps = more.get("eps", v[3] if len(v) > 3 else None)
@@ -601,11 +602,10 @@ class _Reader:
         kept = isinstance(keep, Number) and keep.value is True
         listed = dims if isinstance(dims, tuple) else (dims,)
         axes = list(range(len(x.extents))) if dims is None else [self.axis(x, d) for d in listed]
-        if name in ("softmax", "log_softmax", "logsumexp"):
-            return self.exponential(name, x, axes, kept)
-        if name in ("var", "norm", "argmax", "argmin") and (name != "argmax" or len(axes) != 1):
-            if name != "argmin" or len(axes) != 1:
-                raise self.fail(f"`{name}`")
+        if name in EXPONENTIAL:
+            return self.exponential(EXPONENTIAL[name], x, axes, kept)
+        if name.startswith("arg") and len(axes) != 1:
+            raise self.fail(f"`{name}` over {len(axes)} axes")
         kind = {"mean": "sum", "amax": "max", "amin": "min"}.get(name, name)
         made = self.reduced(kind, x, axes, kept)
         if name == "mean":
@@ -633,9 +633,9 @@ class _Reader:
         top = self.reduced("max", x, axes, True)
         shares = self.define("share", self.mapped("exp({0} - {1})", x, top))
         total = self.reduced("sum", shares, axes, True)
-        if name == "softmax":
+        if name == "share":
             return self.mapped("{0} / {1}", shares, total)
-        if name == "log_softmax":
+        if name == "log share":
             return self.mapped("{0} - {1} - log({2})", x, top, total)
         out = self.define("lse", self.mapped("{0} + log({1})", top, total))
         rest = [n for n in range(len(x.extents)) if n not in axes]
