@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opwright.verify.mutate_calls import Function
 
 SHOWN = 20  # survivors that are printed with their lines
-POOL = 96  # calls that tell a mutant from the original
+POOL, FEW = 96, 32  # calls that tell a mutant from the original; where each shape is compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,13 @@ def of_function(request: Request, op: Operator, name: str, seen: object) -> Scor
     right = resolved(request.implementation) if request.implementation else reference_function(op)
     framework = framework_of(right) if request.implementation else "numpy"
     label = request.implementation.rpartition(":")[2] or op.name
-    pool = CallJudge(op, framework, request.seed + 777, POOL)
+    slow = framework == "jax"
+    pool = CallJudge(op, framework, request.seed + 777, FEW if slow else POOL, not slow)
     if not pool.plain:
         raise Problem(f"{op.name}: no ordinary call of it could be drawn")
     mutants = mutants_of(op, right, label, request.limit)
     if request.suite is None:
-        judge = CallJudge(op, framework, request.seed)
+        judge = CallJudge(op, framework, request.seed, 12 if slow else 24, not slow)
         found = judge(right)
         if found is not None:
             raise Problem(f"{label} itself is not right: {found[2]}", "name a function that is", NO)

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from opwright.ir.reference import reference
 from opwright.verify.draw import draw_inputs
 from opwright.verify.inputs import Case, generate, hosts_of
 from opwright.verify.mutate_arrays import numbers
-from opwright.verify.mutate_calls import Function, call_mutants, legal_specials
+from opwright.verify.mutate_calls import CallMutant, Function, call_mutants, legal_specials
 from opwright.verify.mutate_python import python_mutants
 from opwright.verify.numeric import Bound, bounds, elements, wrong
 from opwright.verify.sizes import Limits
@@ -302,9 +302,12 @@ class CallJudge:
 
 
 def quiet(function: Function, arrays: Sequence[Array], named: Mapping[str, Any]) -> Any:
+    """A call with what the function takes of the named arguments, without warnings."""
+    known = accepted(function)
+    given = {k: v for k, v in named.items() if known is None or k in known}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return function(*arrays, **named)
+        return function(*arrays, **given)
 
 
 def _first(e: Exception) -> str:
@@ -330,9 +333,25 @@ def wrapped(op: Operator, function: Function, name: str) -> list[Wrong]:
     made = generate(op, 5, 6, families=("normal", "uniform"), specials=False)
     legal = legal_specials(op, hosts_of(made.cases))
     return [
-        Wrong(m.kind, f"around {name}", m.what, partial(m.wrap, function))
-        for m in call_mutants(op, legal)
+        Wrong(m.kind, f"around {name}", m.what, partial(_around, m, function))
+        for m in call_mutants(op, legal, framework_of(function) != "jax")
     ]
+
+
+def _around(m: CallMutant, function: Function) -> Function:
+    """The wrong function, which says of itself what the right one says."""
+    return update_wrapper(m.wrap(function), function)
+
+
+def accepted(function: Function) -> set[str] | None:
+    """Names that a function takes; None where it takes any, nothing where it does not say."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return None
+    return {p.name for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
 
 def from_source(function: Function) -> list[Wrong]:

@@ -20,6 +20,7 @@ from opwright.compiler.elaborate import load_spec
 from opwright.compiler.mutating_calls import (
     Wrong,
     chosen,
+    framework_of,
     from_source,
     reference_function,
     wrapped,
@@ -86,6 +87,7 @@ class _Suite:
             stand_in.function = function  # type: ignore[attr-defined]
             sys.modules[STAND_IN] = stand_in
             options += ["--against", f"{STAND_IN}:function"]
+            options += ["--framework", framework_of(self.right)]
             restore: list[tuple[ModuleType, str]] = []
         else:
             restore = self.exchanged(self.right, function)

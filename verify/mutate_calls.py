@@ -60,10 +60,13 @@ class CallMutant:
     wrap: Callable[[Function], Function]
 
 
-def call_mutants(op: Operator, legal: Sequence[str] = ("nan", "inf")) -> list[CallMutant]:
+def call_mutants(
+    op: Operator, legal: Sequence[str] = ("nan", "inf"), mutable: bool = True
+) -> list[CallMutant]:
     """Wrong functions of an operator, as wrappers of a right one, in a fixed order. `legal` are the
-    special values that its contract lets in: without them some faults are none."""
-    return list(_Mutators(op, legal).all())
+    special values that its contract lets in: without them some faults are none. So it is with
+    memory where arrays are not `mutable`."""
+    return list(_Mutators(op, legal).all(mutable))
 
 
 def legal_specials(op: Operator, cases: Sequence[Case]) -> tuple[str, ...]:
@@ -78,14 +81,15 @@ class _Mutators:
         self.op, self.legal = op, legal
         self.inputs, self.outputs = op.inputs, op.outputs
 
-    def all(self) -> Iterator[CallMutant]:
+    def all(self, mutable: bool) -> Iterator[CallMutant]:
         yield from self.tails()
         yield from self.values()
         yield from self.precision()
         yield from self.orders()
         yield from self.rows()
-        yield from self.memory()
-        yield from self.states()
+        if mutable:
+            yield from self.memory()
+        yield from self.states(mutable)
         yield from self.sizes()
 
     # -- makers -----------------------------------------------------------------------------------
@@ -255,11 +259,12 @@ class _Mutators:
                 "inputs", f"{self.inputs[n].name}: its last element is overwritten", _writes(n)
             )
 
-    def states(self) -> Iterator[CallMutant]:
+    def states(self, mutable: bool) -> Iterator[CallMutant]:
         yield CallMutant("stale_output", "results kept by the address of the inputs", _kept(True))
         yield CallMutant("stale_output", "results kept by the shapes of the inputs", _kept(False))
         yield CallMutant("stale_output", "every second call gives the result before", _alternating)
-        yield CallMutant("stale_output", "one buffer for all results of a shape", _one_buffer)
+        if mutable:
+            yield CallMutant("stale_output", "one buffer for all results of a shape", _one_buffer)
         yield CallMutant("determinism", "the third call differs by a thousandth", _wavering)
 
     def sizes(self) -> Iterator[CallMutant]:
