@@ -79,8 +79,8 @@ class Plain:
             for y, w in zip(found, wanted, strict=True):
                 if y.shape != w.shape:
                     return True
-                pair = [torch.from_numpy(np.array(z, np.float64)) for z in (y, w)]
-                if not torch.allclose(*pair, rtol=RTOL, atol=ATOL):
+                mine, theirs = (torch.from_numpy(np.array(z, np.float64)) for z in (y, w))
+                if not torch.allclose(mine, theirs, rtol=RTOL, atol=ATOL):
                     return True
         return False
 
@@ -247,6 +247,7 @@ def main(arguments: Sequence[str], say: Callable[[str], None] = print) -> int:
     import torch
 
     torch.manual_seed(asked.seed)
+    torch.set_num_threads(1)  # calls are small
     space, lines, begin = world(), [], time.monotonic()
     for twin in twins:
         line = run(twin, asked.limit, asked.seed, space)

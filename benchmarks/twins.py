@@ -95,8 +95,8 @@ def log_softmax_numpy(x: Array) -> Array:
 
 
 def layernorm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Array:
-    y, mean, rstd = torch.native_layer_norm(x, [x.shape[-1]], gamma, beta, eps)
-    return y, mean[:, 0], rstd[:, 0]
+    var, mean = torch.var_mean(x, 1, correction=0)
+    return F.layer_norm(x, [x.shape[1]], gamma, beta, eps), mean, torch.rsqrt(var + eps)
 
 
 def layernorm_plain(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Array:
@@ -107,11 +107,12 @@ def layernorm_plain(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> A
 
 
 def layernorm_numpy(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Array:
-    mean = np.mean(x, axis=1, dtype=np.float64)
-    d = x - mean[:, None]
-    rstd = 1 / np.sqrt(np.mean(d * d, axis=1) + eps)
-    y = d * rstd[:, None] * gamma + beta
-    return y.astype(np.float32), mean.astype(np.float32), rstd.astype(np.float32)
+    wide = x.astype(np.float64)
+    mean = np.mean(wide, axis=1, keepdims=True)
+    d = wide - mean
+    rstd = 1 / np.sqrt(np.mean(d * d, axis=1, keepdims=True) + eps)
+    parts = (d * rstd * gamma + beta, mean[:, 0], rstd[:, 0])
+    return tuple(p.astype(np.float32) for p in parts)
 
 
 def rmsnorm(x: Array, gamma: Array, eps: float = 1e-6) -> Array:
@@ -160,8 +161,8 @@ def cross_entropy_numpy(x: Array, target: Array) -> Array:
 
 
 def groupnorm(x: Array, gamma: Array, beta: Array, G: int, eps: float = 1e-5) -> Array:
-    n, c, s = x.shape
-    return torch.native_group_norm(x.contiguous(), gamma, beta, n, c, s, G, eps)
+    var, mean = torch.var_mean(x.reshape(x.shape[0], G, -1), 2, correction=0)
+    return F.group_norm(x, G, gamma, beta, eps), mean, torch.rsqrt(var + eps)
 
 
 def groupnorm_plain(x: Array, gamma: Array, beta: Array, G: int, eps: float = 1e-5) -> Array:
@@ -187,8 +188,7 @@ def groupnorm_numpy(x: Array, gamma: Array, beta: Array, G: int, eps: float = 1e
 def batchnorm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float = 1e-5
 ) -> Array:
-    y = F.batch_norm(x, mean, variance, gamma, beta, eps=eps) if x.numel() else x
-    return y.clone()
+    return F.batch_norm(x, mean, variance, gamma, beta, eps=eps)
 
 
 def batchnorm_inference_plain(
@@ -260,7 +260,7 @@ def leaky_relu_numpy(x: Array, slope: float = 0.01) -> Array:
 
 
 def prelu(x: Array, slope: Array) -> Array:
-    return F.prelu(x, slope) if x.numel() else x.clone()
+    return F.prelu(x, slope)
 
 
 def prelu_plain(x: Array, slope: Array) -> Array:
@@ -578,7 +578,7 @@ def conv1d_numpy(
 
 
 def max_pool1d(x: Array, R: int, stride: int = 2, pad: int = 0) -> Array:
-    return F.max_pool1d(x, R, stride, pad) if x.numel() else max_pool1d_plain(x, R, stride, pad)
+    return F.max_pool1d(x, R, stride, pad)
 
 
 def max_pool1d_plain(x: Array, R: int, stride: int = 2, pad: int = 0) -> Array:

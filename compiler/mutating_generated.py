@@ -67,10 +67,10 @@ class Generated:
         return None
 
     def calls(self) -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
-        """(name, test, values of its parameters) in the order of the file."""
-        for name, test in vars(self.tests).items():
-            if not name.startswith("test_") or not callable(test):
-                continue
+        """(name, test, values of its parameters) in the order of the file; what Hypothesis makes up
+        comes last, since it takes longest."""
+        tests = [(n, t) for n, t in vars(self.tests).items() if n.startswith("test_")]
+        for name, test in sorted(tests, key=lambda pair: hasattr(pair[1], "hypothesis")):
             marks = [m for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
             axes = [[(m.args[0], getattr(v, "values", (v,))) for v in m.args[1]] for m in marks]
             for row in itertools.product(*axes):
@@ -109,7 +109,9 @@ def _imported(folder: Path) -> ModuleType:
     sys.path.insert(0, str(folder))
     try:
         importlib.invalidate_caches()
-        return importlib.import_module(next(n for n in sorted(names) if n.startswith("test_")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # marks that its own pytest.ini knows
+            return importlib.import_module(next(n for n in names if n.startswith("test_")))
     finally:
         sys.path.remove(str(folder))
         for n in names:

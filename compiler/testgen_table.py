@@ -27,6 +27,7 @@ EXTENTS = (17, 1, 33, 65, 0, 129, 257, 16, 128, 31, 64, 127, 255, 2, 63, 256, 15
            1000, 1025, 2049, 4099)  # fmt: skip
 LIMITS = Limits(1 << 14, 1 << 20)
 LARGE = Limits(1 << 16, 1 << 22)
+LONG, SHORTER = 20011, 4099
 Row = tuple[str, int, dict[str, int], dict[str, Any]]
 
 
@@ -62,6 +63,8 @@ def boundary_sizes(op: Operator, seed: int, most: int) -> list[tuple[dict[str, i
     best.sort(key=lambda d: -sum(math.prod(shape_of(t, *d)) for t in (*op.inputs, *op.outputs)))
     for drawn in best[:3]:
         keep(drawn)
+    for s in op.sizes:  # what ends early, or counts in 16 bits less the sign, shows beyond these
+        keep(large.beside(s, LONG, (2, 3)) or large.beside(s, SHORTER, (2, 3, 5)))
     return list(found.values())
 
 
@@ -93,10 +96,12 @@ def make_table(op: Operator, spec: Spec, seed: int = 0, most: int = 48) -> Table
         return sum(math.prod(shape_of(t, *chosen)) for t in (*op.inputs, *op.outputs))
 
     for n, chosen in enumerate(sizes):
-        for family in (ORDINARY[n % len(ORDINARY)], "normal", "uniform", "zeros"):
+        long = max(chosen[0].values(), default=0) >= SHORTER  # rare values occur among so many
+        first = "normal" if long else ORDINARY[n % len(ORDINARY)]
+        for family in (first, "normal", "uniform", "zeros"):
             if add(family, chosen, n + 1):
                 break
-    whole = [c for c in sizes if 0 not in c[0].values()]
+    whole = [c for c in sizes if 0 not in c[0].values() and max(c[0].values(), default=0) < SHORTER]
     whole.sort(key=amount)
     middle = [c for c in whole[len(whole) // 3 :] if max(c[0].values(), default=9) > 16]
     middle = middle or whole

@@ -273,7 +273,6 @@ class _Mutators:
                 what = f"elements after the first {count} are not written"
                 yield self.on_output("large", what, n, partial(early, count=count))
             yield self.on_output("small", "wrong where an axis has one element", n, single)
-        yield CallMutant("small", "fails where an input is empty", _full_only)
 
 
 # -- functions with a state ------------------------------------------------------------------------
@@ -369,15 +368,6 @@ def _wavering(function: Function) -> Function:
         changed = values * 1.001 if values.dtype == np.float64 else values ^ (values == values)
         outs[0] = like(changed, outs[0])
         return tuple(outs) if isinstance(found, tuple | list) else outs[0]
-
-    return wrong
-
-
-def _full_only(function: Function) -> Function:
-    def wrong(*args: Any, **named: Any) -> Any:
-        if any(shaped(x) and 0 in x.shape for x in args):
-            raise ValueError("an empty input")
-        return function(*args, **named)
 
     return wrong
 
