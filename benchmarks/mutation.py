@@ -131,7 +131,7 @@ def run(twin: Twin, limit: int, seed: int, space: Mapping[str, Any]) -> Line:
         line.right[kind] = "" if found is None else f"{found[1]}: {found[2]}"
         plain = Plain(op, twin, framework, right)
         wrong = mutants(op, twin, kind, right, space, limit)
-        _scored(line, f"{twin.name} ({kind})", right, wrong, tests, pool, plain)
+        _scored(line, right, wrong, tests, pool.passed_by(right), plain)
     line.seconds = time.monotonic() - begin
     return line
 
@@ -148,7 +148,6 @@ def mutants(
 
 def _scored(
     line: Line,
-    name: str,
     right: Function,
     wrong: Sequence[Wrong],
     tests: Generated,
@@ -156,7 +155,7 @@ def _scored(
     plain: Plain,
 ) -> None:
     done: list[Outcome] = []
-    score_calls(name, right, wrong, tests, pool, done.append)
+    score_calls(line.spec, right, wrong, tests, pool, done.append)
     for w, o in zip(wrong, done, strict=True):
         if o.status in (KILLED, SURVIVED, UNDECIDED):
             caught = plain(w.make())
