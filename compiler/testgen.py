@@ -39,6 +39,7 @@ from opwright.compiler.testgen_table import Table, independent_sizes, make_table
 from opwright.ir.expr import Expr, read_parts, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.verify import testkit_checks, testkit_frames, testkit_spec, testkit_values
+from opwright.verify.numeric import _inner_moved
 
 KIT = (testkit_values, testkit_frames, testkit_spec, testkit_checks)
 FRAMEWORKS = ("torch", "jax", "numpy")
@@ -139,12 +140,26 @@ class _Generator:
             label = "_".join(other.types.values())
             functions.append(print_plain(other, f"{self.name}_{label}", op.doc or op.name))
             self.references.append(f"{self.name}_{label}")
+        self.moved = self._moved()
+        if self.moved is not None:
+            functions.append(self.moved)
         self.gradient = self._gradient()
         if self.gradient is not None:
             functions.append(self.gradient[0])
         doc = f"What {op.name} {op.version} means, in float64, printed from its spec."
         doc += f"\n\nFor every binding of its types ({types} and others).\n" if types else "\n"
         return module_text(doc, functions)
+
+    def _moved(self) -> Printed | None:
+        """The meaning with intermediate values moved by 2^-26 of themselves."""
+        moved = _inner_moved(self.op)
+        if moved is None:
+            return None
+        doc = "With every intermediate moved by 2^-26 of itself: what its rounding may do."
+        try:
+            return print_plain(moved, f"{self.name}_moved", doc)
+        except PrintError:
+            return None
 
     def _gradient(self) -> tuple[Printed, tuple[str, ...], tuple[str, ...]] | None:
         from opwright.compiler.autodiff import gradient
@@ -261,6 +276,8 @@ class _Generator:
             written = {k: dict(v) for k, v in op.tolerance.items()}
             fields.append(("tolerance", str(written)))
         fields.append(("roundings", "roundings"))
+        if self.moved is not None:
+            fields.append(("moved", f"exact.{self.moved.name}"))
         if any(t.dtype.name == "f64" for t in op.tensors) or _marks_f64(op):
             fields.append(("wide", "True"))
         if self.gradient is not None:

@@ -149,6 +149,7 @@ class Spec:
     independent: tuple[str, ...] = ()
     tolerance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     roundings: Callable[..., float] = lambda *_: 16.0
+    moved: Callable[..., Any] | None = None
     wide: bool = False
     gradient: Callable[..., Any] | None = None
     gradient_reads: tuple[str, ...] = ()
@@ -221,12 +222,17 @@ class Spec:
         """The inputs of a case; NoValues where its sizes allow none."""
         return _drawn(self, case.key, _Box(case))
 
-    def computed(self, inputs: Mapping[str, Array], scalars: Mapping[str, Any]) -> dict[str, Array]:
-        """What the reference makes of inputs."""
+    def computed(
+        self,
+        inputs: Mapping[str, Array],
+        scalars: Mapping[str, Any],
+        meaning: Callable[..., Any] | None = None,
+    ) -> dict[str, Array]:
+        """What the reference, or another meaning, makes of inputs."""
         arrays = [inputs[t.name] for t in self.inputs]
         rest = [scalars[p.name] for p in self.params] + [scalars[s] for s in self.free]
         with np.errstate(all="ignore"):
-            found = self.reference(*arrays, *rest)
+            found = (meaning or self.reference)(*arrays, *rest)
         parts = found if isinstance(found, tuple) else (found,)
         shapes = self._plain(self.shapes, scalars)
         wide = {"real": np.float64, "int": np.int64, "bool": np.bool_}
@@ -331,6 +337,8 @@ def allowed(drawn: Drawn) -> dict[str, Allowed]:
         for way in range(4 if hard else 2)
         if any(kind_of(t.dtype) == "real" for t in spec.inputs)
     ]
+    if spec.moved is not None:
+        moved.append(spec.computed(drawn.inputs, drawn.scalars, spec.moved))
     roundings = float(spec._plain(spec.roundings, drawn.scalars))
     return {
         t.name: allowance(
