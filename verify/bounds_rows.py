@@ -123,12 +123,15 @@ def _rsqrt(r: Rules, x: Expr, mode: str) -> Expr:
     return plus([call("select", call("lt", e, a), moved, UNBOUNDED), r.rounding(x)])
 
 
-def _slope(bound: Callable[[Expr, Expr, Expr], Expr]) -> Rule:
-    """A smooth function: the error times the largest slope nearby, from (x, argument, error)."""
+def _slope(bound: Callable[[Expr, Expr, Expr], Expr], most: float = math.inf) -> Rule:
+    """A smooth function: the error times the largest slope nearby, from (x, argument, error); no
+    more than how far values lie apart at all."""
 
     def rule(r: Rules, x: Expr, mode: str) -> Expr:
         e = r.operand(x, 0, mode)
         moved = NOTHING if e is NOTHING else times(bound(x, x.args[0], e), e)
+        if moved is not NOTHING and e.op != "const" and most < math.inf:
+            moved = call("min", moved, most)
         return plus([moved, r.rounding(x)])
 
     return rule
@@ -140,6 +143,10 @@ def _nearest_to_zero(a: Expr, e: Expr) -> Expr:
 
 def _square(x: Expr) -> Expr:
     return call("mul", x, x)
+
+
+def _bell(s: Expr) -> Expr:
+    return call("mul", s, 1.0 - s)
 
 
 def _arc(r: Rules, x: Expr, mode: str) -> Expr:
@@ -200,19 +207,21 @@ ROW_RULES: dict[str, Rule] = {
     "log1p": _log(1.0, 1.0),
     "sqrt": _sqrt,
     "rsqrt": _rsqrt,
-    "sin": _slope(lambda x, a, e: const(1.0)),
-    "cos": _slope(lambda x, a, e: const(1.0)),
+    "sin": _slope(lambda x, a, e: const(1.0), 2.0),
+    "cos": _slope(lambda x, a, e: const(1.0), 2.0),
     "tan": _slope(lambda x, a, e: call("exp", 2.0 * e * (call("abs", x) + 1.0))
                   * (_square(x) + 1.0)),
     "sinh": _slope(lambda x, a, e: (call("abs", x) + 1.0) * call("exp", e)),
     "cosh": _slope(lambda x, a, e: call("mul", x, call("exp", e))),
-    "tanh": _slope(lambda x, a, e: call("mul", 1.0 - _square(x), call("exp", 2.0 * e))),
+    "tanh": _slope(
+        lambda x, a, e: 1.0 - _square(call("tanh", _nearest_to_zero(a, e))), 2.0),
     "asin": _arc,
     "acos": _arc,
-    "atan": _slope(lambda x, a, e: call("div", 1.0, 1.0 + _square(_nearest_to_zero(a, e)))),
+    "atan": _slope(
+        lambda x, a, e: call("div", 1.0, 1.0 + _square(_nearest_to_zero(a, e))), math.pi),
     "erf": _slope(lambda x, a, e: call(
-        "mul", 2 / math.sqrt(math.pi), call("exp", -_square(_nearest_to_zero(a, e))))),
-    "sigmoid": _slope(lambda x, a, e: call("mul", call("mul", x, 1.0 - x), call("exp", e))),
+        "mul", 2 / math.sqrt(math.pi), call("exp", -_square(_nearest_to_zero(a, e)))), 2.0),
+    "sigmoid": _slope(lambda x, a, e: _bell(call("sigmoid", _nearest_to_zero(a, e))), 1.0),
     "randn": _normal,
     "rand": _none,
 }  # fmt: skip

@@ -40,6 +40,7 @@ NUDGE = 2.0**-26  # relative change of inputs that measures conditioning
 SLACK = 2.0  # times the derived bound: what right kernels do that the operator does not say
 FALSE_ALARMS = 1e-4  # of a run of this many calls, by the statistical limits
 CALLS = 64
+CHAOS = 64.0  # times a rounding of the largest result
 REPEATED = ("ties", "constant")  # values whose roundings are all alike, so that they add up
 
 
@@ -262,11 +263,39 @@ def _judged(
         allowed = tolerance = np.where(known, usual.allowed + room, usual.allowed)
         basis = f"{usual.basis} and the derived bound"
     else:
-        allowed = np.where(known, np.minimum(usual.allowed, room), usual.allowed)
+        free = np.minimum(room, _chaos(op, t, case, exact, usual.allowed, scale, moves))
+        allowed = np.where(known, np.minimum(usual.allowed + free, room), usual.allowed)
         basis = f"{usual.basis}, within the derived bound"
     return replace(
         usual, allowed=allowed, basis=basis, tolerance=tolerance, scale=scale if steady else None
     )
+
+
+def _chaos(
+    op: Operator,
+    t: Tensor,
+    case: Case,
+    exact: Array,
+    allowed: Array,
+    scale: Array | None,
+    moves: _Moves,
+) -> Array:
+    """What is granted beside the written tolerance where inputs that differ by one rounding give
+    results much further apart than that, and about as far as the tolerance: no evaluation can keep
+    to it there. 0 wherever roundings do not explain more than the tolerance."""
+    nothing = np.zeros(exact.shape)
+    if scale is None or not (scale > allowed).any():
+        return nothing
+    step = nothing
+    with np.errstate(invalid="ignore"):
+        for m in moves.of(t.name):
+            moved = np.abs(np.asarray(m, np.float64) - exact) * (2.0**-23 / NUDGE)
+            step = np.maximum(step, np.where(np.isfinite(moved), moved, 0))
+    finite = np.abs(exact[np.isfinite(exact)])
+    much = CHAOS * 2.0**-23 * float(finite.max(initial=0.0))
+    if not ((step > much) & (step > allowed / 16)).any():
+        return nothing
+    return np.where(scale > allowed, float(step.max()) * _roundings(op, case), 0.0)
 
 
 def _least(d: DType) -> float:

@@ -1,4 +1,4 @@
-"""Hard bounds of an objective on memory and error: in `opwright verify` and in a search's scores."""
+"""Hard bounds of an objective on memory and error: in verdicts and in the scores of a search."""
 
 from __future__ import annotations
 
