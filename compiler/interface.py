@@ -374,6 +374,11 @@ def default_limits(
         if not above:
             out.append(call("le", size(s), DEFAULT_DIM_LIMIT))
     seen: set[Expr] = set()
+    for extent in dict.fromkeys(e for shape in shapes for e in shape):
+        # a product of sizes that another axis without elements does not bound
+        if any(x.op == "mul" and all(a.op != "const" for a in x.args) for x in walk(extent)):
+            out.append(call("le", extent, ELEMENT_LIMIT))
+            seen.add(extent)
     for shape in shapes:
         count: Expr = const(1)
         for extent in shape:

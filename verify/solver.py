@@ -15,6 +15,7 @@ from typing import Any
 from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
 LEMMA_PAIRS = 60  # of products that share a factor, per question
+MORE_PAIRS = 240  # of them once that many did not settle it
 EXACT_QUESTION = 10.0  # seconds for a question with products as they are, on a busy machine
 EXACT_RESOURCES = 4_000_000  # its share of the resource limit, which does not depend on load
 EXACT_SECONDS = 6.0  # of processor time for all of them
@@ -122,6 +123,10 @@ class Asker:
                 bounded = self._solve(everything, atoms, more_products, False)
                 if bounded.result == "unsat":
                     return bounded
+        if products and answer.result != "unsat" and self.pairs(products)[LEMMA_PAIRS:]:
+            wide = self._solve(everything, atoms, products, False, MORE_PAIRS)
+            if wide.result == "unsat":
+                return wide
         if products and answer.result != "unsat" and self.exact_left > 0:
             start = time.process_time()
             exact = self._solve(everything, atoms, products, True)
@@ -197,7 +202,12 @@ class Asker:
         return sorted(found)
 
     def _solve(
-        self, formulas: list[Formula], atoms: list[Atom], products: list[Monomial], exact: bool
+        self,
+        formulas: list[Formula],
+        atoms: list[Atom],
+        products: list[Monomial],
+        exact: bool,
+        pairs: int = LEMMA_PAIRS,
     ) -> Answer:
         z3 = self.z3
         self.asked += 1
@@ -218,7 +228,7 @@ class Asker:
                 s.add(x <= a.hi)
         s.add(*self.congruences(atoms))
         if products:
-            s.add(*self.lemmas(products))
+            s.add(*self.lemmas(products, pairs))
         if exact:
             for m in products:
                 value = self.atom(m[0])
@@ -301,17 +311,17 @@ class Asker:
         args = [self.formula(a) for a in f.args if isinstance(a, Formula)]
         return {"and": z3.And, "or": z3.Or, "not": z3.Not}[f.op](*args)
 
-    def lemmas(self, products: list[Monomial]) -> list[Any]:
+    def lemmas(self, products: list[Monomial], pairs: int = LEMMA_PAIRS) -> list[Any]:
         """True facts about products: signs, growth, and comparison of two that share a factor."""
-        known: dict[Monomial, None] = dict.fromkeys(products)
-        for m in products:  # the smaller products that lemmas speak of
-            for k in range(len(m)):
-                known[m[:k] + m[k + 1 :]] = None
-        ordered = sorted(known, key=lambda m: (len(m), m))
-        out = [x for m in ordered if len(m) > 1 for x in self._growth(m)]
+        out = [x for m in _with_parts(products) if len(m) > 1 for x in self._growth(m)]
+        return out + [x for a, b in self.pairs(products)[:pairs] for x in self._comparison(a, b)]
+
+    @staticmethod
+    def pairs(products: list[Monomial]) -> list[tuple[Monomial, Monomial]]:
+        """Products that share a factor, the smaller ones first."""
+        ordered = _with_parts(products)
         pairs = [(a, b) for a, b in itertools.combinations(ordered, 2) if _common(a, b)]
-        pairs.sort(key=lambda x: len(x[0]) + len(x[1]))
-        return out + [x for a, b in pairs[:LEMMA_PAIRS] for x in self._comparison(a, b)]
+        return sorted(pairs, key=lambda x: len(x[0]) + len(x[1]))
 
     def _growth(self, m: Monomial) -> list[Any]:
         """Bounds of a product, and what it is where one factor is 0, 1 or more."""
@@ -349,6 +359,15 @@ class Asker:
 
     def _value(self, m: Monomial) -> Any:
         return self.monomial(m) if m else self.z3.IntVal(1)
+
+
+def _with_parts(products: list[Monomial]) -> list[Monomial]:
+    """The products and the smaller ones that lemmas about them speak of, those first."""
+    known: dict[Monomial, None] = dict.fromkeys(products)
+    for m in products:
+        for k in range(len(m)):
+            known[m[:k] + m[k + 1 :]] = None
+    return sorted(known, key=lambda m: (len(m), m))
 
 
 def _common(a: Monomial, b: Monomial) -> Monomial:

@@ -83,10 +83,18 @@ class Grid:
 
     def own(self) -> list[int]:
         """The axes of the grid: the inner one is a plain size, so that a remainder by it is bounded
-        without arithmetic."""
+        without arithmetic. A product of sizes is no factor of a grid: where another size is 0
+        nothing bounds it as the elements of a tensor bound it."""
         count = len(self.axes)
-        plain = [n for n in range(1, count) if (self.axes[n].hi - self.axes[n].lo).op == "size"]
-        return [plain[-1] - 1, plain[-1]] if plain else list(range(count))[-1:]
+        extents = [a.hi - a.lo for a in self.axes]
+        plain = [n for n in range(1, count) if extents[n].op == "size"]
+        if not plain:
+            single = [n for n in range(count) if extents[n].op == "size"]
+            product = count > 0 and is_product(extents[-1])
+            return single[-1:] if product and single else list(range(count))[-1:]
+        inner = plain[-1]
+        outer = [n for n in range(inner) if not is_product(extents[n])]
+        return [*outer[-1:], inner]
 
     def shape(self) -> tuple[Expr, ...]:
         count = ONE
@@ -122,6 +130,13 @@ class Grid:
                 b.loop(a.name, a.lo, a.hi, 1, (), along)
 
         rest(0)
+
+
+def is_product(extent: Expr) -> bool:
+    """Whether an extent multiplies sizes with each other."""
+    return any(
+        x.op == "mul" and all(a.op != "const" for a in x.args) for x in walk(extent)
+    )  # fmt: skip
 
 
 class _Launch:

@@ -177,6 +177,18 @@ ODD = np.round(normal(3, 9), 0)
 ODD[0, [2, 5]] = np.nan
 ODD[1, 4] = -np.inf
 CASES = {
+    "woven": Case(
+        {"x": normal(2, 8, 3, 2)},
+        lambda x, **_: {"y": x.reshape(2, 2, 2, 2, 3, 2).transpose(0, 1, 4, 2, 5, 3)
+                        .reshape(2, 2, 6, 4)},
+        {"C": 2, "F": 2},
+    ),
+    "unwoven": Case(
+        {"x": normal(2, 3, 4, 6)},
+        lambda x, **_: {"y": x.reshape(2, 3, 2, 2, 3, 2).transpose(0, 1, 3, 5, 2, 4)
+                        .reshape(2, 12, 2, 3)},
+        {"P": 2, "Q": 3, "F": 2},
+    ),
     "centred": Case({"x": normal(2, 3, 5)},
                     lambda x: {"m": x.mean(-1), "y": x - x.mean(-1, keepdims=True)}),
     "over_groups": Case({"x": normal(2, 3, 4)},
@@ -303,6 +315,13 @@ def test_the_fallback_is_safe(name: str) -> None:
     """Definitions follow what they read; numbers without bounds are compared, not added to."""
     op = spec().operator(name)
     assert {r.status for r in safety(lower(normalize(op)), Context.of(op))} == {"PROVED"}
+
+
+@pytest.mark.parametrize("name", ["woven", "unwoven"])
+def test_products_of_sizes_are_safe_where_another_is_0(name: str) -> None:
+    op = spec().operator(name)
+    for program in (lower(normalize(op)), block_fallback.lower(normalize(op))):
+        assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
 
 
 def test_words_are_those_of_the_definition() -> None:
