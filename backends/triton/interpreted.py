@@ -43,15 +43,26 @@ def main() -> None:
 
 def correct_the_interpreter() -> None:
     """Triton's interpreter cuts floats to bf16, and computes with the bits of one as an integer;
-    devices round to the nearest and compute with the value. It also spreads a truth value over a
-    tile as the integers that were compared, and knows no functions of libdevice."""
+    devices round to the nearest and compute with the value. It reads no NaN among floats of eight
+    bits. It also spreads a truth value over a tile as the integers that were compared, and knows no
+    functions of libdevice."""
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     plain = InterpreterBuilder.cast_impl
+    convert = InterpreterBuilder.create_fp_to_fp
+    eights = {tl.float8e4nv: eight_bits(4, False), tl.float8e5: eight_bits(5, True)}
+
+    def create_fp_to_fp(self: Any, source: Any, to: Any, mode: Any) -> Any:
+        if source.dtype.scalar in eights:
+            return cast_impl(self, source, to)
+        return convert(self, source, to, mode)
 
     def cast_impl(self: Any, source: Any, to: Any) -> Any:
         old, new = source.dtype.scalar, to.scalar
+        if old in eights and new != old:
+            decoded = TensorHandle(eights[old][source.data.astype(np.uint8)], tl.float32)
+            return decoded if new == tl.float32 else cast_impl(self, decoded, to)
         if old == tl.bfloat16 and new != tl.bfloat16:
             wide = (source.data.astype(np.uint32) << 16).view(np.float32)
             return plain(self, TensorHandle(wide, tl.float32), to)
@@ -106,12 +117,29 @@ def correct_the_interpreter() -> None:
         return TensorHandle(np.full(kind.shape, number, value.data.dtype), value.dtype.scalar)
 
     InterpreterBuilder.cast_impl = cast_impl
+    InterpreterBuilder.create_fp_to_fp = create_fp_to_fp
     InterpreterBuilder.create_splat = create_splat
     InterpreterBuilder.create_dot = create_dot
     InterpreterBuilder.create_extern_elementwise = create_extern_elementwise
     for name in ("binary_op", "unary_op", "ternary_op"):
         setattr(InterpreterBuilder, name, computed(name))
     open_the_library()
+
+
+def eight_bits(width: int, infinite: bool) -> Any:
+    """The values of all floats of eight bits with an exponent of that width, as f32."""
+    codes = np.arange(256)
+    mantissa = 7 - width
+    exponent = codes >> mantissa & (1 << width) - 1
+    part = (codes & (1 << mantissa) - 1) / (1 << mantissa)
+    bias = (1 << width - 1) - 1
+    sized = np.where(exponent > 0, (1 + part) * 2.0 ** (exponent - bias), part * 2.0 ** (1 - bias))
+    top = exponent == (1 << width) - 1
+    if infinite:
+        sized = np.where(top, np.where(part == 0, np.inf, np.nan), sized)
+    else:
+        sized = np.where(codes & 127 == 127, np.nan, sized)
+    return np.where(codes < 128, sized, -sized).astype(np.float32)
 
 
 def open_the_library() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from opwright.backends.cpp.build import host_isa
+from opwright.backends.triton.interpreted import eight_bits
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.blocks import printed
 from opwright.compiler.elaborate import parse_spec
 from opwright.compiler.execution import execute
 from opwright.compiler.importing import static_gates
+from opwright.ir.dtypes import DTYPES, decode
 
 pytest.importorskip("triton")
 
@@ -34,3 +37,9 @@ def test_they_have_no_axis() -> None:
     c = printed(first.instantiate(first.preferred()[0]), op, "sm_90")
     found = execute(c, static_gates(c, op), op, host_isa(), 1)
     assert {r.status for r in found} == {"TESTED"}, found
+
+
+def test_floats_of_eight_bits_are_what_their_codes_say() -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    for name, made in (("f8e4m3", eight_bits(4, False)), ("f8e5m2", eight_bits(5, True))):
+        np.testing.assert_array_equal(made, decode(codes, DTYPES[name]).astype(np.float32))
