@@ -129,6 +129,7 @@ def _keywords(at: str, source: str, launch: Launch, parameters: list[str]) -> No
 def cpp_kernels(source: str) -> dict[str, list[str]]:
     """Functions that a C++ text defines with C linkage, with the texts of their parameters."""
     text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source, flags=re.S)
+    text = re.sub(r"__(launch_bounds|maxnreg)__\s*\([^()]*(\([^()]*\)[^()]*)*\)", " ", text)
     out: dict[str, list[str]] = {}
     blocks = [m.end() for m in re.finditer(r'extern\s*"C"\s*\{', text)]
     for m in re.finditer(r'(extern\s*"C"[^;{}()]*?|[^;{}()\n]*?)\b(\w+)\s*\(', text):

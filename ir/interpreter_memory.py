@@ -62,13 +62,26 @@ class Accesses(Threads):
         return tuple(int(i[n]) for i in at)
 
     def races(
-        self, b: Buffer, bad: NDArray[np.bool_], at: Index, text: str, names: NDArray[np.int32]
+        self,
+        b: Buffer,
+        bad: NDArray[np.bool_],
+        at: Index,
+        text: str,
+        names: NDArray[np.int32],
+        pair: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     ) -> None:
-        """A trap where two unordered accesses meet; `names` has the other statement."""
+        """A trap where two unordered accesses meet; `names` has the other statement. `pair` are the
+        threads of this access, and who did the other one."""
         if bad.any():
             where = self.first(bad, at)
             what = text.format(f"{b.name}{list(where)}")
-            self.fail("race", what, b.name, where, other=self.names[names[where]])
+            lane: dict[str, int] | None = None
+            if self.threads and pair is not None:
+                n = int(np.flatnonzero(bad)[0])
+                lane, other = self.named(int(pair[0][n])), self.named(int(pair[1][where]))
+                if other:
+                    what += f" ({', '.join(f'{a} = {i}' for a, i in other.items())})"
+            self.fail("race", what, b.name, where, lane, other=self.names[names[where]])
 
     def unordered(self, m: Memory, at: Index, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Lanes at elements that another lane of this program wrote, where lanes are unordered."""
@@ -98,10 +111,11 @@ class Accesses(Threads):
             other = (m.adder[at] != NOBODY) & (m.adder[at] != self.number)
             self.races(b, other, at, text + "combines into", m.wrote)
         elif b.role == "program":
-            self.races(b, lost, at, "writes {}, which another lane wrote", m.wrote)
+            text = "writes {}, which another lane wrote"
+            self.races(b, lost, at, text, m.wrote, (lanes, m.lane))
         if self.threads:
             text = "writes {}, which another thread read, with no barrier between"
-            self.races(b, self.read_before(m, at, lanes), at, text, m.looked)
+            self.races(b, self.read_before(m, at, lanes), at, text, m.looked, (lanes, m.seer))
         m.data[at] = data
         m.ready[at] = True
         m.writes[at] += 1
@@ -168,10 +182,10 @@ class Accesses(Threads):
         late = self.unordered(m, at, lanes)
         if self.threads:
             late &= m.adder[at] == NOBODY  # not after an atomic
-        self.races(b, late, at, text, m.wrote)
+        self.races(b, late, at, text, m.wrote, (lanes, m.lane))
         if self.threads:
             text = "combines into {}, which another thread read, with no barrier between"
-            self.races(b, self.read_before(m, at, lanes), at, text, m.looked)
+            self.races(b, self.read_before(m, at, lanes), at, text, m.looked, (lanes, m.seer))
         code = list(MONOIDS).index(s.monoid)
         alone = (m.adder[at] == self.number) & (self.order == "statement")
         if self.threads:
@@ -239,7 +253,8 @@ class Accesses(Threads):
         late = self.unordered(m, at, lanes)
         if self.order == "lane" and not self.threads:
             late = late | (m.adder[at] == self.number)
-        self.races(b, late, at, "reads {}, which another lane of this program wrote", m.wrote)
+        text = "reads {}, which another lane of this program wrote"
+        self.races(b, late, at, text, m.wrote, (lanes, m.lane))
 
     def load(self, v: Value) -> Tile:
         what: Load = v.attr

@@ -61,6 +61,13 @@ class Threads(State):
         """The thread of each lane that is on."""
         return np.asarray(np.broadcast_to(spread(self.ids, self.threads, axes), on.shape)[on])
 
+    def named(self, who: int) -> dict[str, int]:
+        """The place of a thread on its axes; nothing of several."""
+        if who < 0:
+            return {}
+        place = np.unravel_index(who, self.ids.shape)
+        return {a.name: int(i) for a, i in zip(self.threads, place, strict=True)}
+
     def group(self, who: Ints) -> Ints:
         """The group of a thread or of several threads of one; -1 for nobody and many."""
         one, several = who // self.last, -who - GROUP

@@ -239,6 +239,7 @@ class Determined(Collector):
 
     def races(self, b: Buffer, own: list[Access]) -> Iterable[Obligation]:
         """Two accesses of one launch that meet at an element, one of them writing, are ordered."""
+        apart: dict[int, int] = {}  # pairs that a barrier of a launch always separates
         for n, w in enumerate(own):
             for m, r in enumerate(own):
                 if not w.store or r.launch != w.launch or (r.store and m < n):
@@ -252,7 +253,15 @@ class Determined(Collector):
                     continue
                 if w.monoid and w.monoid == r.monoid:
                     continue
+                threads = self.program.kernels[w.launch].threads
+                if b.role == "program" and threads and self.intervals.never(w, r, threads):
+                    apart[w.launch] = apart.get(w.launch, 0) + 1
+                    continue
                 yield self.race(b, w, r, both)
+        for launch, count in apart.items():
+            note = f"a barrier is between {count} pairs of accesses"
+            case: Case = ([], YES)
+            yield self.make("G3", "barriers", launch, b.name, (), [case], note=note)
 
     def race(self, b: Buffer, w: Access, r: Access, both: bool) -> Obligation:
         t, encoder = self.terms, self.encoder

@@ -61,6 +61,22 @@ class Intervals:
             ways.append(t.all(equal))
         return t.any(ways) if ways else NO
 
+    def never(self, u: Access, w: Access, scope: Iterable[Axis]) -> bool:
+        """Whether a barrier is between the two whatever the loops around both are at."""
+        axes = set(scope)
+        known = [f for f in self.fences.get(u.launch, ()) if axes <= set(f.barrier.axes)]
+        if not self.between(known, u, w):
+            return False
+        for n, (p, q) in enumerate(zip(u.path, w.path, strict=False)):
+            if p is not q:
+                break
+            if p.loop is not None:
+                for a, b in ((u, w), (w, u)):
+                    held = (self.after(f, a, n + 1) or self.before(f, b, n + 1) for f in known)
+                    if not any(held):
+                        return False
+        return True
+
     def after(self, f: Fence, a: Access, depth: int) -> bool:
         """Whether the barrier is reached after `a` in the same iteration of the loop there."""
         inside = len(f.path) >= depth and f.path == a.path[: len(f.path)]

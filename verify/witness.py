@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from opwright.ir.expr import Expr, pid, var
+from opwright.ir.expr import Expr, conjuncts, leaves, pid, var
 from opwright.verify.encode import Encoder, Instance
 from opwright.verify.terms import Formula, Poly
 from opwright.verify.walk import Access
@@ -32,12 +32,22 @@ class Witness:
 
         What no index determines is at its first iteration, or at its last one.
         """
-        equations = self.undivided([(e, t) for e, t in zip(self.store.index, target, strict=True)])
+        pairs = [*self.pinned(), *zip(self.store.index, target, strict=True)]
+        equations = self.undivided(pairs)
         out: dict[Formula, None] = {}
         for last in (False, True):
             at = self.solve(equations, last)
             out[self.holds(at, target)] = None
         return list(out)
+
+    def pinned(self) -> list[Equation]:
+        """What the mask fixes: threads at numbers."""
+        out: list[Equation] = []
+        for c in conjuncts(self.store.mask):
+            if c.op == "eq" and c.args[1].op == "const" and leaves(c, "lane"):
+                if not leaves(c, "var", "value", "pid"):
+                    out.append((c.args[0], self.terms.const(int(c.args[1].attr))))
+        return out
 
     # -- the system of equations
     def open(self, e: Expr, solved: set[Expr]) -> bool:

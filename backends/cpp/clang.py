@@ -117,6 +117,11 @@ def _clang() -> Any:
     for name in ("clang_getCursorBinaryOperatorKind", "clang_getCursorUnaryOperatorKind"):
         function = getattr(library, name)
         function.argtypes, function.restype = [cindex.Cursor], ctypes.c_int
+    for number in (32, 39):  # types that the binding does not name: _Float16, __bf16
+        try:
+            cindex.TypeKind.from_id(number)
+        except ValueError:
+            cindex.TypeKind(number)
     library.clang_Cursor_Evaluate.argtypes = [cindex.Cursor]
     library.clang_Cursor_Evaluate.restype = ctypes.c_void_p
     for name, kind in (

@@ -234,8 +234,9 @@ class Expressions(Calls):
             return self.builder.ew("neg", x)
         if op == "-" and isinstance(x, Expr):
             return self.fitting(-self.counted(x), n.type)
-        if op == "~" and isinstance(x, Expr) and n.type.kind == "int":
-            return -self.counted(x) - 1
+        if op == "~" and isinstance(x, Expr):
+            top = const((1 << n.type.bits) - 1 if n.type.kind == "uint" else -1)
+            return top - self.counted(x)
         raise self.refuse(f"the operator {op}", n.line)
 
     # -- places

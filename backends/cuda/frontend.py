@@ -1,5 +1,5 @@
-"""CUDA C++ as the typed syntax tree of `backends/cpp/clang`, and what it adds: shared memory, indices
-of threads, vector types, addresses that are seen as other types."""
+"""CUDA C++ as the typed syntax tree of `backends/cpp/clang`, and what it adds: shared memory,
+indices of threads, vector types, addresses that are seen as other types."""
 
 from __future__ import annotations
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
-from opwright.backends.cpp.clang import CType, Function, Unit
+from opwright.backends.cpp.clang import CType, Function, Node, Unit
 from opwright.backends.cuda.frontend import parse
 from opwright.backends.cuda.loops import Loops
 from opwright.backends.cuda.numbers import GRID
+from opwright.backends.cuda.statements import nodes
 from opwright.backends.cuda.values import Pointer, Sym, dtype_of
 from opwright.ir.delinearize import flat_view, split_accesses, stated_values
 from opwright.ir.expr import Expr, ExprError, call, const, pid, substitute
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
 from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, TileProgram
 
-WARPS = re.compile(
-    r"__shfl|__syncwarp|__any_sync|__all_sync|warpSize|\b[Ww]arp|WARP|[%/&]\s*3[12]\b|>>\s*5\b"
-)
+WARPS = re.compile(r"__shfl|__syncwarp|__any_sync|__all_sync|warpSize")
 MOST = (GRID, 65535, 65535)  # programs along each axis of a grid
 THREADS = 1024  # of a block
 
@@ -33,7 +33,7 @@ def import_program(
 ) -> TileProgram:
     """The program that a text means when its plan launches it; ImportRefusal with the line of what
     is not understood. `flat` names tensors that are seen as one axis."""
-    unit = parse(defines(bound) + source, file) if defines(bound) else parse(source, file)
+    unit = parse(source, file)
     known = stated_values(bound.facts)
     views: dict[str, Buffer] = {}
     for name in flat:
@@ -41,7 +41,7 @@ def import_program(
         if view is not None:
             views[name] = view
     first = [
-        _kernel(unit, c, n, bound, file, source, known, views) for n, c in enumerate(_own(bound))
+        _kernel(unit, c, n, bound, file, source, known, views) for n, c in enumerate(bound.launches)
     ]
     offsets: dict[str, list[Expr]] = {}
     for reader, _ in first:
@@ -60,23 +60,46 @@ def import_program(
     if any(views[n] != bound.buffers[n] for n in views) or any(r.failed for r, _ in first):
         made = [
             _kernel(unit, c, n, bound, file, source, known, views)
-            for n, c in enumerate(_own(bound))
+            for n, c in enumerate(bound.launches)
         ]
     kernels = tuple(k for _, k in made)
     return TileProgram(bound.plan.op, kernels, tuple(Placement() for _ in kernels), bound.facts)
 
 
-def defines(bound: BoundPlan) -> str:
-    """Constants of the plan, as the compiler gets them; one line, which is not counted."""
-    return ""
+def radices(unit: Unit, extent: int, warps: bool) -> list[int]:
+    """Numbers by which a text divides, each of which divides the next one and the extent: threads
+    are counted in digits, and no division is left."""
+    found = {32} if warps and extent % 32 == 0 else set()
+    for f in unit.functions.values():
+        for n in nodes(f.body):
+            if n.op == "binary" and n.args[1].op in ("int", "cast", "paren", "binary"):
+                c = _constant(n.args[1])
+                if c is None or c < 0:
+                    continue
+                if n.attr in ("/", "%"):
+                    found.add(c)
+                elif n.attr == ">>" and c < 12:
+                    found.add(1 << c)
+                elif n.attr == "&":
+                    found.add(c + 1)
+    out: list[int] = []
+    lanes = warps and extent % 32 == 0
+    for d in sorted(found):
+        if lanes and d != 32 and d % 32:
+            continue
+        if 1 < d < extent and extent % d == 0 and (not out or d % out[-1] == 0):
+            out.append(d)
+    return out
 
 
-def _own(bound: BoundPlan) -> tuple[BoundLaunch, ...]:
-    return bound.launches
+def _constant(n: Node) -> int | None:
+    while n.op in ("cast", "paren"):
+        n = n.args[0]
+    return int(n.attr) if n.op == "int" else None
 
 
 def thread_axes(
-    block: Sequence[int], warps: bool
+    unit: Unit, block: Sequence[int], warps: bool
 ) -> tuple[tuple[Axis, ...], list[Expr], Axis | None]:
     """Axes of a block's threads, the fastest last; the index along x, y and z; a warp's lanes."""
     extents = [*block, 1, 1][:3]
@@ -84,20 +107,20 @@ def thread_axes(
     place: list[Expr] = []
     lane: Axis | None = None
     for name, extent in zip("xyz", extents, strict=True):
-        if name == "x" and extent % 32 == 0 and (warps or extent == 32):
-            lane = Axis("lane", 32)
-            axes.append(lane)
-            if extent > 32:
-                warp = Axis("warp", extent // 32)
-                axes.append(warp)
-                place.append(warp.lane * 32 + lane.lane)
-            else:
-                place.append(lane.lane)
-        elif extent > 1:
-            axes.append(Axis(f"t{name}", extent))
-            place.append(axes[-1].lane)
-        else:
-            place.append(const(0))
+        steps = [1, *(radices(unit, extent, warps) if name == "x" else ()), extent]
+        index: Expr = const(0)
+        for low, high in pairwise(steps):
+            if high // low < 2:
+                continue
+            digit = len([a for a in axes if a.name.startswith(f"t{name}")])
+            axis = Axis(f"t{name}{digit or ''}", high // low)
+            if name == "x" and high == 32 and low == 1 and (warps or extent == 32):
+                axis = lane = Axis("lane", 32)
+            elif name == "x" and lane is not None and low == 32 and high == extent:
+                axis = Axis("warp", high // low)
+            axes.append(axis)
+            index = axis.lane * low + index if low > 1 else axis.lane
+        place.append(index)
     if not axes:
         axes.append(Axis("tx", 1))
     return tuple(reversed(axes)), place, lane
@@ -121,7 +144,7 @@ def _kernel(
     block = [int(n) for n in launch.extra.get("block", ())]
     if not block:
         raise ImportRefusal("the plan's launch has no block", "candidate.json")
-    axes, place, lane = thread_axes(block, WARPS.search(source) is not None)
+    axes, place, lane = thread_axes(unit, block, WARPS.search(source) is not None)
     builder = Builder(name, launch.grid, "lane", axes)
     reader = Loops(file, name, builder, axes, known, views)
     reader.unit, reader.lane = unit, lane

@@ -18,7 +18,7 @@ from opwright.backends.cuda.values import Cells, Pointer, Sym, Vector, dtype_of
 from opwright.ir.dtypes import I64
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves, substitute, var
 from opwright.ir.polynomial import Polynomial, add, expression, polynomial
-from opwright.ir.tile import Axis, For, Stmt, Value, lanes
+from opwright.ir.tile import Axis, Check, For, Stmt, Value, expressions, lanes
 
 FEW = 4  # trips that are always read one by one
 MANY = 1100  # trips of a loop that may be
@@ -107,6 +107,21 @@ class Loops(Statements):
             self.env = saved
             self.at(line)
 
+    def bound(self, cond: Node, number: int, here: Expr) -> Sym:
+        """The condition of a loop, with what it loads before the loop. What it must keep within
+        its width is said inside, where the counter has a value."""
+        saved = dict(self.env)
+        self.builder._stack.append([])
+        self.env[number] = here
+        test = self.truth(self.expression(cond), cond.type)
+        self.env = saved
+        for s in self.builder._stack.pop():
+            if not any(here in leaves(e, "var") for e in expressions([s])):
+                self.builder._stack[-1].append(s)
+            elif not isinstance(s, Check):
+                raise self.refuse("a loop whose condition loads what its counter points to")
+        return test
+
     def static(self, cond: Node, step: Node, body: Node) -> list[Expr] | None:
         """The numbers that a counter goes through, where they are known and few enough."""
         number = self.counter(step)
@@ -186,11 +201,13 @@ class Loops(Statements):
     # -- trips that are counted
     def counted_loop(self, cond: Node, step: Node, body: Node, n: Node) -> Ends:
         t = self.trips(cond, step, body, n)
+        if not any(x.op in ("index", "call") for x in nodes(cond)):
+            self.expression(cond)
         cells = self.cells(body, t.number)
         steady = self.lane_free(t)
         for _ in range(8):
             self.builder._stack.append([])
-            made, again = self.attempt(t, cells, body, n, steady)
+            made, again = self.attempt(t, cells, (cond, body), n, steady)
             stmts = self.builder._stack.pop()
             if not again:
                 self.builder._stack[-1] += stmts
@@ -210,7 +227,7 @@ class Loops(Statements):
         here = var(self.builder.fresh("i"))
         wanted = step if step.op == "expr" else Node("expr", step.type, (step,), None, step.line)
         after = self.probe(wanted, number, here)
-        test = self.probe(cond, number, here)
+        test = self.bound(cond, number, here)
         if not isinstance(after, Expr) or not isinstance(test, Expr):
             raise self.refuse("a loop that does not count", n.line)
         by = expression(add(polynomial(after), polynomial(here), -1))
@@ -296,14 +313,18 @@ class Loops(Statements):
         return out
 
     def attempt(
-        self, t: Trips, cells: list[Cell], body: Node, n: Node, steady: bool
+        self, t: Trips, cells: list[Cell], parts: tuple[Node, Node], n: Node, steady: bool
     ) -> tuple[Ends, bool]:
         """Read the loop once with the state as it is thought to be; whether it must be read
         again."""
         saved, line = dict(self.env), self.line
+        cond, body = parts
         self.at(n.line)
         closed = any(c.delta is not None or c.toggles for c in cells)
         plain = t.step.op == "const" and not t.down and (not closed or t.step.attr == 1)
+        plain = plain and not any(lanes(x) for x in leaves(t.start, "value"))
+        if any(x.op == "binary" and x.attr in ("/", "%", ">>", "&") for x in nodes(body)):
+            plain = plain and t.step.attr == 1  # a number of trips splits where it is divided
         far = self.length(t) if steady else self.most(t)
         far = self.settled_number(far)
         v = var(self.builder.fresh("i" if plain else "k"))
@@ -325,21 +346,22 @@ class Loops(Statements):
         carried = [c for c in cells if c.delta is None and not c.toggles]
         for c in carried:
             if c.param is None:
-                first = self.first(c)
+                first = self.entered(c)
                 c.param = Value(self.builder.fresh(f"{first.name}_c"), "param", (), first.axes,
                                 first.dtype)  # fmt: skip
-        inits = [self.spread(self.first(c), c.param.axes) for c in carried if c.param]
+        inits = [self.spread(self.entered(c), c.param.axes) for c in carried if c.param]
         active = TRUE
         if not steady:
             active = call("lt", t.end, here) if t.down else call("lt", here, t.end)
         self.builder._stack.append([])
         self.env[t.number] = here
-        self.fitting(here + t.step if not t.down else here - t.step, self.types[t.number])
         for c in cells:
             self.put_cell(c, self.inside(c, trip))
         height = len(self.path)
         if active is not TRUE:
             self.path.append(self.settled(active))
+        inner = self.mask()
+        self.onwards(t, cond, here)
         ends = self.statement(body)
         del self.path[height:]
         if ends.returns is not FALSE or ends.breaks is not FALSE:
@@ -348,12 +370,12 @@ class Loops(Statements):
         yields: list[Value] = []
         for c in cells:
             new = self.get_cell(c)
-            again = self.judged(c, new, v, active) or again
+            again = self.judged(c, new, v) or again
         for c in carried:
             assert c.param is not None
             if c.delta is not None or c.toggles:
                 continue
-            y = self.next_value(c, active)
+            y = self.next_value(c, inner)
             if not set(y.axes) <= set(c.param.axes):
                 wide = tuple(a for a in self.threads if a in {*y.axes, *c.param.axes})
                 c.param = Value(c.param.name, "param", (), wide, c.param.dtype)
@@ -379,6 +401,13 @@ class Loops(Statements):
     def first(self, c: Cell) -> Value:
         return self.value(c.before, dtype_of(c.type))
 
+    def entered(self, c: Cell) -> Value:
+        """What a cell holds before the loop; where nobody is, a number that nobody sees."""
+        v, mask = self.first(c), self.mask()
+        if mask is not TRUE and v.op not in ("full", "param", "result"):
+            v = self.builder.ew("select", self.builder.index(mask), v, _some(v))
+        return v
+
     def inside(self, c: Cell, trip: Expr) -> Sym:
         """What a cell holds when a trip begins."""
         if c.toggles:
@@ -390,7 +419,7 @@ class Loops(Statements):
         assert c.param is not None
         return c.param if c.type.kind == "real" else self.leaf(c.param)
 
-    def judged(self, c: Cell, new: Sym, v: Expr, active: Expr) -> bool:
+    def judged(self, c: Cell, new: Sym, v: Expr) -> bool:
         """Look for a closed form of an integer; whether one was found, so that the loop is read
         again."""
         if c.param is None or c.delta is not None or c.toggles or not isinstance(new, Expr):
@@ -409,21 +438,23 @@ class Loops(Statements):
         if total == {(): 1} and c.before.op == "const" and c.before.attr in (0, 1):
             c.toggles = True
             return True
-        if new.op == "select":  # a remainder of two written as a choice is no toggle
-            return False
         return False
 
-    def next_value(self, c: Cell, active: Expr) -> Value:
+    def onwards(self, t: Trips, cond: Node, here: Expr) -> None:
+        """Moving the counter, and asking the condition again, keeps within their widths."""
+        after = self.fitting(here - t.step if t.down else here + t.step, self.types[t.number])
+        if not any(x.op in ("index", "call") for x in nodes(cond)):
+            self.env[t.number] = after
+            self.expression(cond)
+        self.env[t.number] = here
+
+    def next_value(self, c: Cell, mask: Expr) -> Value:
         new = self.get_cell(c)
         assert c.param is not None
         y = self.value(new, c.param.dtype)
-        if active is TRUE or y is c.param:
+        if mask is TRUE or y is c.param:
             return y
-        cond = self.builder.index(self.active_mask(active))
-        return self.builder.ew("select", cond, y, c.param)
-
-    def active_mask(self, active: Expr) -> Expr:
-        return call("and", self.mask(), active) if self.mask() is not TRUE else active
+        return self.builder.ew("select", self.builder.index(mask), y, c.param)
 
     def finish(
         self,
@@ -478,6 +509,10 @@ def _scalars(number: int, path: tuple[int, ...], x: Sym, t: CType) -> list[Cell]
     if x is None and t.kind not in ("real", "int", "uint", "bool"):
         return []
     return [Cell(number, path, x, t)]
+
+
+def _some(v: Value) -> float | int | bool:
+    return {"real": 0.0, "int": 0, "bool": False}[v.dtype.kind]
 
 
 def _part(x: Sym, path: tuple[int, ...]) -> Sym:

@@ -7,6 +7,7 @@ It keeps mistakes and tricks out of the measurements. It is no security boundary
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import ClassVar
 
 from opwright.backends.cpp.policy import CALLS, FORBIDDEN, HEADERS, PolicyReader, Token
@@ -72,8 +73,8 @@ class DevicePolicy(PolicyReader):
 
     def words(self) -> None:
         super().words()
-        for a, b, c in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
-            if a.text + b.text + c.text in ("<<<", "<<<<"):
+        for a, b in pairwise(self.tokens):
+            if a.text == "<<" and b.text == "<":
                 self.fault(a.line, "<<<...>>>: launches are the plan's")
         for t in self.tokens:
             if re.fullmatch(r"(cuda|cu|nvrtc)[A-Z]\w*", t.text):
