@@ -247,3 +247,41 @@ def report(
     for n in notes:
         print(f"note: {n}")
     return HOLDS
+
+
+@app.command("opinfo")
+@guarded
+def opinfo(
+    spec: Annotated[Path, typer.Argument(help="A spec file (.op).", metavar="SPEC")],
+    name: Annotated[str, typer.Argument(help="PyTorch's operator, as log_softmax.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of cases to write.")],
+    op: Annotated[str | None, typer.Option("--op", metavar="NAME", show_default=False)] = None,
+) -> int:
+    """Write PyTorch's sample inputs that fit an operator as cases, for `opwright cases add`."""
+    return opinfo_command(spec, name, out, op)
+
+
+def opinfo_command(path: Path, name: str, out: Path, op: str | None) -> int:
+    """Write cases as JSON lines; the answer is no where no sample fits."""
+    from opwright.compiler.opinfo import NoSamples, samples
+    from opwright.grammar.diagnostics import DiagnosticError
+    from opwright.spec_files import open_spec, pick_operator, print_diagnostics
+    from opwright.verify.cases import write_cases
+
+    try:
+        spec = open_spec(path)
+        chosen = pick_operator(spec, op)
+        found = samples(spec.operator(chosen, spec.bindings(chosen)[0]), name)
+    except DiagnosticError as error:
+        print_diagnostics(error.diagnostics)
+        return NO
+    except NoSamples as error:
+        raise Problem(str(error), "name an operator that PyTorch's OpInfo has", NO) from None
+    for why, count in found.reasons.items():
+        print(f"left out {count}: {why}")
+    print(f"{len(found.cases)} of {several(found.offered, 'sample')} fit {chosen}")
+    if not found.cases:
+        return NO
+    write_cases(out, found.cases)
+    print(f"{out}: keep them with `opwright cases add {path} {out}`")
+    return HOLDS
