@@ -146,6 +146,7 @@ def _square(x: Expr) -> Expr:
 
 
 def _bell(s: Expr) -> Expr:
+    """s (1 - s), for an s that is small where the product is."""
     return call("mul", s, 1.0 - s)
 
 
@@ -221,7 +222,7 @@ ROW_RULES: dict[str, Rule] = {
         lambda x, a, e: call("div", 1.0, 1.0 + _square(_nearest_to_zero(a, e))), math.pi),
     "erf": _slope(lambda x, a, e: call(
         "mul", 2 / math.sqrt(math.pi), call("exp", -_square(_nearest_to_zero(a, e)))), 2.0),
-    "sigmoid": _slope(lambda x, a, e: _bell(call("sigmoid", _nearest_to_zero(a, e))), 1.0),
+    "sigmoid": _slope(lambda x, a, e: _bell(call("sigmoid", -_nearest_to_zero(a, e))), 1.0),
     "randn": _normal,
     "rand": _none,
 }  # fmt: skip

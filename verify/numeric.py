@@ -50,7 +50,7 @@ class Bound:
 
     `unclear` elements depend on rounding in a discrete way and are not compared, but for integers
     whose distance `apart` is known. `tolerance` is the unit of the metric `error`, `scale` that of
-    the statistical limit, where it holds.
+    the statistical limit, where it holds, `derived` the bound as it is, without slack.
     """
 
     reference: Array
@@ -60,6 +60,7 @@ class Bound:
     tolerance: Array | None = None
     scale: Array | None = None
     apart: Array | None = None
+    derived: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,7 +268,12 @@ def _judged(
         allowed = np.where(known, np.minimum(usual.allowed + free, room), usual.allowed)
         basis = f"{usual.basis}, within the derived bound"
     return replace(
-        usual, allowed=allowed, basis=basis, tolerance=tolerance, scale=scale if steady else None
+        usual,
+        allowed=allowed,
+        basis=basis,
+        tolerance=tolerance,
+        scale=scale if steady else None,
+        derived=limit,
     )
 
 
