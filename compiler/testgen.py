@@ -34,11 +34,14 @@ from opwright.compiler.testgen_print import (
     names_text,
     roundings_text,
     shapes_text,
+    work_text,
 )
 from opwright.compiler.testgen_table import Table, independent_sizes, make_table
 from opwright.ir.expr import Expr, read_parts, walk
 from opwright.ir.op import Operator, Tensor
 from opwright.verify import testkit_checks, testkit_frames, testkit_spec, testkit_values
+from opwright.verify.bounds import derive
+from opwright.verify.bounds_terms import NotDerivable
 from opwright.verify.numeric import _inner_moved
 
 KIT = (testkit_values, testkit_frames, testkit_spec, testkit_checks)
@@ -85,6 +88,7 @@ class _Generator:
         self.name = identifier(self.op.name)
         self.texts = Texts()
         self.notes: list[str] = []
+        self.worked: list[Operator] = [self.op]  # what is evaluated: the arrays in between count
         self.dtypes = {t.name: self._type_of(t) for t in (*self.op.inputs, *self.op.outputs)}
 
     def _type_of(self, t: Tensor) -> str:
@@ -143,6 +147,8 @@ class _Generator:
         self.moved = self._moved()
         if self.moved is not None:
             functions.append(self.moved)
+        self.errors = [self._errors(n, other) for n, other in enumerate(self.ops)]
+        functions += [found[0] for found in self.errors if found is not None]
         self.gradient = self._gradient()
         if self.gradient is not None:
             functions.append(self.gradient[0])
@@ -160,6 +166,24 @@ class _Generator:
             return print_plain(moved, f"{self.name}_moved", doc)
         except PrintError:
             return None
+
+    def _errors(self, n: int, op: Operator) -> tuple[Printed, str] | None:
+        """The error bounds of one binding: the function, and the text of its `Errors`."""
+        try:
+            found = derive(op)
+            label = "_".join(op.types.values()) if n else ""
+            name = f"{self.name}_errors{'_' + label if label else ''}"
+            printed = print_plain(found.op, name, "Results, and what rounding may do to them.")
+        except (NotDerivable, PrintError, RecursionError) as e:
+            self.notes.append(f"no error bound is derived: {e}")
+            return None
+        self.worked.append(found.op)
+        gives = names_text([t.name for t in found.op.outputs])
+        tables = ", ".join(str(dict(d)) for d in (found.bound, found.scale, found.doubt))
+        text = f"Errors(exact.{name}, {gives}, {tables})"
+        if len(found.op.outputs) == 1:
+            return None  # every result is exact
+        return printed, text
 
     def _gradient(self) -> tuple[Printed, tuple[str, ...], tuple[str, ...]] | None:
         from opwright.compiler.autodiff import gradient
@@ -203,6 +227,7 @@ class _Generator:
                     self.laws += lines
                     self.law_names.append(c.name)
         lines = [*legal_text(op), "", "", *shapes_text(op), "", "", *roundings_text(op)]
+        lines += ["", "", *work_text(op, self.worked[:2])]
         doc = f"What may be passed to {op.name}: sizes, values and claims, printed from its spec."
         text = module_text(doc, self.texts.functions)
         head, _, functions = text.partition("import numpy as np\n")
@@ -210,7 +235,7 @@ class _Generator:
         imports = [
             "import math", "", "import numpy as np", "",
             f"import {self.name}_reference as exact",
-            "from testkit_spec import Argument, Claim, Law, LawCall, Output, Param, Spec",
+            "from testkit_spec import Argument, Claim, Errors, Law, LawCall, Output, Param, Spec",
             "from testkit_values import Bound, Input",
         ]  # fmt: skip
         body = [functions.strip("\n"), "", ""] if functions.strip() else []
@@ -278,6 +303,9 @@ class _Generator:
         fields.append(("roundings", "roundings"))
         if self.moved is not None:
             fields.append(("moved", f"exact.{self.moved.name}"))
+        fields.append(("work", "work"))
+        if self.errors and all(e is not None for e in self.errors):
+            fields.append(("errors", [f"{e[1]}," for e in self.errors if e is not None]))
         if any(t.dtype.name == "f64" for t in op.tensors) or _marks_f64(op):
             fields.append(("wide", "True"))
         if self.gradient is not None:

@@ -19,6 +19,7 @@ from opwright.ir.expr import (
     Fold,
     call,
     conjuncts,
+    free_vars,
     read_parts,
     show,
     size,
@@ -176,6 +177,51 @@ def _length(ranges: Iterable[Expr], zero: Mapping[Expr, Expr], least: int) -> st
         except PrintError:
             factors.append("64")
     return f"max({' * '.join(factors)}, {least})"
+
+
+def work_text(op: Operator, operators: Sequence[Operator]) -> list[str]:
+    """The function that says how large the arrays are that the printed functions make."""
+    terms: dict[str, None] = {}
+    for own in operators:
+        for t in own.tensors:
+            ranges = {a.name: (a.lo, a.hi) for a in t.axes}
+            terms[_extents(ranges)] = None
+            assert t.body is not None
+            for x in walk(t.body):
+                if x.op == "fold":
+                    ranges.update(zip(x.attr.binders, Fold(x).ranges, strict=True))
+            for x in walk(t.body):
+                if x.op == "fold":
+                    names = {*free_vars(x), *free_vars(x.args[-1]), *x.attr.binders}
+                    terms[_extents({n: ranges[n] for n in ranges if n in names}, ranges)] = None
+    lines = [
+        f"def work({arguments_of(op)}):",
+        '    """Elements of the largest array in between."""',
+    ]
+    return [
+        *lines,
+        "    return max(",
+        *(f"        {t}," for t in terms if t),
+        "        1,",
+        "    )",
+    ]
+
+
+def _extents(ranges: Mapping[str, tuple[Expr, Expr]], outer: Mapping[str, tuple[Expr, Expr]]
+             | None = None) -> str:  # fmt: skip
+    """The product of the widest extents of ranges."""
+    known = outer or ranges
+    factors = []
+    for lo, hi in ranges.values():
+        for _ in range(4):  # bounds speak of indices further out
+            hi = substitute(hi, {var(n): h - 1 for n, (_, h) in known.items()})
+            lo = substitute(lo, {var(n): low for n, (low, _) in known.items()})
+        try:
+            low, high = scalar_text(lo), scalar_text(hi)
+            factors.append(f"max({high}, 0)" if low == "0" else f"max({high} - ({low}), 0)")
+        except PrintError:
+            factors.append("64")
+    return " * ".join(sorted(factors))
 
 
 def derived_sizes(op: Operator) -> dict[str, Expr]:

@@ -82,6 +82,8 @@ def make_table(op: Operator, spec: Spec, seed: int = 0, most: int = 48) -> Table
             if chosen[1][p.name] != spec.all_params(chosen[0], {}).get(p.name) or p.default is None
         }
         case = Case(family, n, chosen[0], given)
+        if not spec.is_legal(chosen[0], given, LARGE.elements):
+            return False
         try:
             drawn = spec.draw(case)
         except (NoValues, ArithmeticError, ValueError, IndexError) as e:

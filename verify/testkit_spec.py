@@ -30,6 +30,11 @@ from opwright.verify.testkit_values import (
     store,
 )
 
+WORK = 1 << 22  # elements of the largest array that the reference may make
+SLACK = 2.0  # times the derived bound: what right functions do that the spec does not say
+FALSE_ALARMS = 1e-4  # of this many calls, by the statistical limits
+CALLS = 256
+REPEATED = ("ties", "equal", "zeros", "ones", "two values", "ramp", "powers of two")
 NUDGE = 2.0**-26  # relative change of inputs that measures conditioning
 
 
@@ -51,6 +56,21 @@ class Param:
     name: str
     kind: str
     default: Any = None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What rounding may do to results, as a printed function: `gives` names what it returns.
+
+    `bound` names, by result, how far any order of evaluation may be off, `scale` the scale of
+    errors whose signs are independent, `doubt` truth values that hang on rounding.
+    """
+
+    function: Callable[..., Any]
+    gives: tuple[str, ...]
+    bound: Mapping[str, str]
+    scale: Mapping[str, str]
+    doubt: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -151,6 +171,8 @@ class Spec:
     roundings: Callable[..., float] = lambda *_: 16.0
     moved: Callable[..., Any] | None = None
     wide: bool = False
+    work: Callable[..., float] = lambda *_: 0.0
+    errors: tuple[Errors, ...] = ()
     gradient: Callable[..., Any] | None = None
     gradient_reads: tuple[str, ...] = ()
     gradient_of: tuple[str, ...] = ()
@@ -166,10 +188,13 @@ class Spec:
 
         own = dict(zip((tuple(b.items()) for b in self.bindings), self.references, strict=False))
         reference = own.get(tuple(binding.items()), self.reference)
+        errors = dict(zip((tuple(b.items()) for b in self.bindings), self.errors, strict=False))
+        mine = errors.get(tuple(binding.items()))
         inputs, outputs = tuple(map(fixed, self.inputs)), tuple(map(fixed, self.outputs))
         return replace(
-            self, binding=dict(binding), reference=reference, inputs=inputs, outputs=outputs
-        )
+            self, binding=dict(binding), reference=reference, inputs=inputs, outputs=outputs,
+            errors=(mine,) if mine is not None else (),
+        )  # fmt: skip
 
     @property
     def epsilon(self) -> float:
@@ -207,6 +232,8 @@ class Spec:
             if min(sizes.values(), default=0) < 0 or not self._plain(self.legal, env):
                 return False
             shapes = self._plain(self.shapes, env)
+            if self._plain(self.work, env) > WORK:
+                return False
         except (ArithmeticError, ValueError):
             return False
         return all(min(s, default=0) >= 0 and math.prod(s) <= most for s in shapes.values())
@@ -300,11 +327,14 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Allowed:
-    """`value` +- `error` (None: exactly); `unclear` elements hang on rounding."""
+    """`value` +- `error` (None: exactly); `unclear` elements hang on rounding, but for integers
+    that are at most `apart`. `scale` is that of the statistical limit."""
 
     value: Array
     error: Array | None
     unclear: Array
+    scale: Array | None = None
+    apart: Array | None = None
 
 
 def nudged(spec: Spec, inputs: Mapping[str, Array], way: int) -> dict[str, Array]:
@@ -329,24 +359,124 @@ def nudged(spec: Spec, inputs: Mapping[str, Array], way: int) -> dict[str, Array
 
 
 def allowed(drawn: Drawn) -> dict[str, Allowed]:
-    """The tolerance of every element: what is written, and what roundings explain."""
-    spec, hard = drawn.spec, drawn.case.family in HARD
+    """The tolerance of every element: the bound derived from the spec and, but on hard inputs, no
+    more than what is written; where roundings are independent, no more than their number explains.
+
+    Without a derived bound a default follows the type, the magnitude of the result, the number of
+    roundings and the conditioning.
+    """
+    spec, case = drawn.spec, drawn.case
     exact = spec.computed(drawn.inputs, drawn.scalars)
-    moved = [
-        spec.computed(nudged(spec, drawn.inputs, way), drawn.scalars)
-        for way in range(4 if hard else 2)
-        if any(kind_of(t.dtype) == "real" for t in spec.inputs)
-    ]
-    if spec.moved is not None:
-        moved.append(spec.computed(drawn.inputs, drawn.scalars, spec.moved))
-    roundings = float(spec._plain(spec.roundings, drawn.scalars))
-    return {
-        t.name: allowance(
-            exact[t.name], [m[t.name] for m in moved], t.dtype, roundings, spec.epsilon,
-            spec.tolerance.get(t.dtype), hard, bool(drawn.case.special),
-        )
-        for t in spec.outputs
-    }  # fmt: skip
+    derived = _derived(drawn) if case.special != "denormal" else {}
+    moves = _Moves(drawn)
+    return {t.name: _judged(drawn, t, exact[t.name], derived, moves) for t in spec.outputs}
+
+
+def _derived(drawn: Drawn) -> dict[str, Array]:
+    """What the printed error bounds give, by name."""
+    spec = drawn.spec
+    if not spec.errors:
+        return {}
+    arrays = [drawn.inputs[t.name] for t in spec.inputs]
+    rest = [drawn.scalars[p.name] for p in spec.params] + [drawn.scalars[s] for s in spec.free]
+    with np.errstate(all="ignore"):
+        found = spec.errors[0].function(*arrays, *rest)
+    return dict(zip(spec.errors[0].gives, found, strict=True))
+
+
+class _Moves:
+    """Results on inputs that were moved a little, computed when they are asked for."""
+
+    def __init__(self, drawn: Drawn) -> None:
+        self.drawn = drawn
+        self.found: list[dict[str, Array]] | None = None
+
+    def of(self, name: str) -> list[Array]:
+        if self.found is None:
+            spec, hard = self.drawn.spec, self.drawn.case.family in HARD
+            self.found = [
+                spec.computed(nudged(spec, self.drawn.inputs, way), self.drawn.scalars)
+                for way in range(4 if hard else 2)
+                if any(kind_of(t.dtype) == "real" for t in spec.inputs)
+            ]
+            if spec.moved is not None:
+                drawn = self.drawn
+                self.found.append(spec.computed(drawn.inputs, drawn.scalars, spec.moved))
+        return [m[name] for m in self.found]
+
+
+def _judged(
+    drawn: Drawn, t: Output, exact: Array, derived: Mapping[str, Array], moves: _Moves
+) -> Allowed:
+    spec, case = drawn.spec, drawn.case
+    hard, special = case.family in HARD, bool(case.special)
+    names = spec.errors[0] if derived else None
+    if kind_of(t.dtype) != "real":
+        if names is None or special:
+            return allowance(exact, moves.of(t.name), t.dtype, 0.0, 0.0, special=special)
+        if t.name in names.doubt:
+            doubt = np.asarray(derived[names.doubt[t.name]], bool)
+            return Allowed(exact, None, np.broadcast_to(doubt, exact.shape))
+        none = np.zeros(exact.shape, bool)
+        if t.name not in names.bound:
+            return Allowed(exact, None, none)
+        apart = np.broadcast_to(np.asarray(derived[names.bound[t.name]], float), exact.shape)
+        return Allowed(exact, None, ~(apart == 0), apart=apart)
+    written = spec.tolerance.get(t.dtype)
+    limit = None
+    if names is not None:
+        found = derived[names.bound[t.name]] if t.name in names.bound else 0.0
+        limit = np.broadcast_to(np.asarray(found, float), exact.shape)
+    plain = limit is not None and bool(np.isfinite(limit).all()) and not special
+    if plain and (hard or written is None):
+        usual = allowance(exact, (), t.dtype, 0.0, 0.0, written)
+    else:
+        moved = moves.of(t.name) if hard or written is None else ()
+        roundings = float(spec._plain(spec.roundings, drawn.scalars))
+        usual = allowance(exact, moved, t.dtype, roundings, spec.epsilon, written, hard)
+    if limit is None or names is None:
+        return usual
+    assert usual.error is not None
+    known, least = np.isfinite(limit), _least(t.dtype)
+    twice = 2 if t.dtype == "f64" else 1
+    room = SLACK * twice * limit + least
+    scale = None
+    if t.name in names.scale and not (special or hard or case.family in REPEATED):
+        scale = np.broadcast_to(np.asarray(derived[names.scale[t.name]], float), exact.shape)
+        likely = farthest(exact.size) * scale * twice
+        room = np.where(np.isfinite(likely), np.minimum(room, likely + least), room)
+    if written is None:
+        error = np.where(known, room, usual.error)
+    elif hard:
+        error = np.where(known, usual.error + room, usual.error)
+    else:
+        error = np.where(known, np.minimum(usual.error, room), usual.error)
+    return Allowed(exact, error, usual.unclear, scale)
+
+
+def farthest(count: int) -> float:
+    """How many scales one of so many errors may be away from 0 (Higham and Mary 2019)."""
+    return math.sqrt(2 * math.log(2 * max(count, 1) * CALLS / FALSE_ALARMS))
+
+
+def _least(dtype: str) -> float:
+    """What may be lost below the smallest normal number."""
+    t = REALS[dtype]
+    return t.tiny if t.least <= -126 else t.tiny * t.epsilon
+
+
+def typical_error(found: Array, want: Allowed, dtype: str) -> tuple[float, float]:
+    """(root mean square of the errors in units of their scale, its limit); (0, 1) without one."""
+    if want.scale is None:
+        return 0.0, 1.0
+    with np.errstate(all="ignore"):
+        error = np.maximum(np.abs(found - want.value) - _least(dtype), 0)
+        share = error / want.scale
+        share = share[np.isfinite(share) & (want.scale > 0)]
+    if not share.size:
+        return 0.0, 1.0
+    different = len(np.unique(want.value))
+    return float(np.sqrt(np.mean(share**2))), 1 + farthest(1) / math.sqrt(different)
 
 
 def allowance(
@@ -376,16 +506,15 @@ def allowance(
     conditioned = spread * (epsilon / NUDGE) * roundings
     magnitude = float(size.max(initial=0))
     t = REALS[dtype]
-    error = 4 * t.epsilon * size + epsilon * roundings * magnitude + conditioned + t.tiny
-    if written is not None:
-        limit = written.get("abs", 0.0) + written.get("rel", 0.0) * size
+    if written is None:
+        tiny = t.tiny
+        error = 4 * t.epsilon * size + epsilon * roundings * magnitude + conditioned + tiny
+    else:
+        error = written.get("abs", 0.0) + written.get("rel", 0.0) * size
         if "ulp" in written:
-            limit = limit + written["ulp"] * spacing(exact, dtype)
+            error = error + written["ulp"] * spacing(exact, dtype)
         if hard:
-            limit = limit + conditioned
-        error = (
-            limit if hard or special else np.minimum(limit, np.maximum(error, 2 * t.epsilon * size))
-        )
+            error = error + conditioned
     return Allowed(exact, error, unclear)
 
 
@@ -393,7 +522,12 @@ def wrong(found: Array, want: Allowed, dtype: str) -> Array:
     """Elements that are not what is allowed."""
     ref = want.value
     if want.error is None:
-        return (found != ref) & ~want.unclear
+        bad = (found != ref) & ~want.unclear
+        if want.apart is not None:
+            with np.errstate(all="ignore"):
+                gap = np.abs(np.asarray(found, float) - np.asarray(ref, float))
+                bad |= np.isfinite(want.apart) & (gap > want.apart)
+        return bad
     t = REALS[dtype]
     with np.errstate(all="ignore"):
         plain = np.isfinite(ref) & np.isfinite(found)
