@@ -115,7 +115,7 @@ def of_function(request: Request, op: Operator, name: str, seen: object) -> Scor
     pool = CallJudge(op, framework, request.seed + 777, FEW if slow else POOL, not slow)
     if not pool.plain:
         raise Problem(f"{op.name}: no ordinary call of it could be drawn")
-    pool.passed_by(right)
+    pool = pool.passed_by(right)
     if not pool.plain:
         raise Problem(f"{label} itself is not right on any call", "name a function that is", NO)
     mutants = mutants_of(op, right, label, request.limit)

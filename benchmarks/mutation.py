@@ -119,19 +119,16 @@ def run(twin: Twin, limit: int, seed: int, space: Mapping[str, Any]) -> Line:
     operators = [spec.operator(twin.name, types) for types in spec.bindings(twin.name)]
     op = operators[0]
     line = Line(twin.spec, Score(twin.spec))
-    judges: dict[str, tuple[Generated, CallJudge]] = {}
+    tests, pool = Generated(operators, "torch", seed), CallJudge(op, "torch", seed + 777, POOL)
     for kind in KINDS:
         framework = "numpy" if kind == "numpy" else "torch"
-        if framework not in judges:
-            pool = CallJudge(op, framework, seed + 777, POOL)
-            judges[framework] = Generated(operators, framework, seed), pool
-        tests, pool = judges[framework]
+        judge = tests.on(framework)
         right = made(twin, kind, space)
-        found = tests(right)
+        found = judge(right)
         line.right[kind] = "" if found is None else f"{found[1]}: {found[2]}"
         plain = Plain(op, twin, framework, right)
         wrong = mutants(op, twin, kind, right, space, limit)
-        _scored(line, right, wrong, tests, pool.passed_by(right), plain)
+        _scored(line, right, wrong, judge, pool.on(framework).passed_by(right), plain)
     line.seconds = time.monotonic() - begin
     return line
 

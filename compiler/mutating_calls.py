@@ -12,6 +12,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
 from typing import Any
@@ -175,6 +176,12 @@ class CallJudge:
                 if second is not None:
                     self.pairs.append((first, second))
 
+    def on(self, framework: str) -> CallJudge:
+        """The same calls, for functions of another framework's arrays."""
+        other = copy(self)
+        other.framework = framework
+        return other
+
     def trial(self, case: Case) -> Trial | None:
         def meaning(arrays: Mapping[str, Any], sizes: Any, params: Any) -> Mapping[str, Any]:
             free = {s: sizes[s] for s in self.op.free_sizes}
@@ -240,11 +247,11 @@ class CallJudge:
 
     def passed_by(self, function: Function) -> CallJudge:
         """This judge without the calls that a right function fails: they tell nothing of others."""
-        kept = [t for t in self.trials if not self.once(function, t)[1]]
-        self.trials = kept
-        self.plain = [t for t in self.plain if t in kept]
-        self.pairs = [p for p in self.pairs if not self.repeated(function, *p)[1]]
-        return self
+        other = copy(self)
+        other.trials = [t for t in self.trials if not self.once(function, t)[1]]
+        other.plain = [t for t in self.plain if t in other.trials]
+        other.pairs = [p for p in self.pairs if not self.repeated(function, *p)[1]]
+        return other
 
     def __call__(self, function: Function) -> Found | None:
         for t in self.trials:
@@ -365,7 +372,9 @@ def accepted(function: Function) -> set[str] | None:
 
 
 def from_source(function: Function) -> list[Wrong]:
-    """Wrong functions made of a function's own text; empty where it has none."""
+    """Wrong functions made of a function's own text; empty where it has none that stands alone."""
+    if "<locals>" in getattr(function, "__qualname__", ""):
+        return []
     try:
         found, first = inspect.getsourcelines(function)
     except (OSError, TypeError):

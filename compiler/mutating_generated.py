@@ -13,6 +13,7 @@ import tempfile
 import unittest
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +47,12 @@ class Generated:
         self.tests = _imported(Path(self.folder.name))
         self.spec = self.tests.SPEC.typed(self.tests.SPEC.bindings[0])
         self.recorded = Path(self.folder.name) / f"{suite.name}_cases.jsonl"
+
+    def on(self, framework: str) -> Generated:
+        """The same tests, for functions of another framework's arrays."""
+        other = copy(self)
+        other.framework = framework
+        return other
 
     def __call__(self, function: Function) -> Found | None:
         given = {

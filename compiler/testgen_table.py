@@ -58,6 +58,9 @@ def boundary_sizes(op: Operator, seed: int, most: int) -> list[tuple[dict[str, i
                 keep(sampler.beside(s, v, (2, 3, 5, 8)) or sampler.beside(s, v))
     for drawn in sampler.many(max(6, most // 3)):
         keep(drawn)
+    for fixed in square(op):  # what is turned shows nowhere else
+        drawn = (sampler.draw(fixed, tries=30) for _ in range(4))
+        keep(next((d for d in drawn if d is not None and 0 not in d[0].values()), None))
     large = Sampler(op, rng, (), LARGE)
     best = [d for d in (large.draw({}, tries=60) for _ in range(24)) if d is not None]
     best.sort(key=lambda d: -sum(math.prod(shape_of(t, *d)) for t in (*op.inputs, *op.outputs)))
@@ -66,6 +69,16 @@ def boundary_sizes(op: Operator, seed: int, most: int) -> list[tuple[dict[str, i
     for s in op.sizes:  # what ends early, or counts in 16 bits less the sign, shows beyond these
         keep(large.beside(s, LONG, (2, 3)) or large.beside(s, SHORTER, (2, 3, 5)))
     return list(found.values())
+
+
+def square(op: Operator) -> list[dict[str, int]]:
+    """Equal extents for every two sizes that are the last axes of a tensor."""
+    out: dict[tuple[str, ...], dict[str, int]] = {}
+    for t in (*op.inputs, *op.outputs):
+        names = [e.attr for e in t.shape[-2:] if e.op == "size"]
+        if len(set(names)) == 2:
+            out.setdefault(tuple(sorted(names)), dict.fromkeys(names, 5 + len(out)))
+    return list(out.values())
 
 
 def make_table(op: Operator, spec: Spec, seed: int = 0, most: int = 48) -> Table:
@@ -98,8 +111,10 @@ def make_table(op: Operator, spec: Spec, seed: int = 0, most: int = 48) -> Table
         return sum(math.prod(shape_of(t, *chosen)) for t in (*op.inputs, *op.outputs))
 
     for n, chosen in enumerate(sizes):
-        long = max(chosen[0].values(), default=0) >= SHORTER  # rare values occur among so many
-        first = "normal" if long else ORDINARY[n % len(ORDINARY)]
+        # rare values occur among many; what equals its transpose tells nothing of a square
+        plain = max(chosen[0].values(), default=0) >= SHORTER
+        plain |= any(f.items() <= chosen[0].items() for f in square(op))
+        first = "normal" if plain else ORDINARY[n % len(ORDINARY)]
         for family in (first, "normal", "uniform", "zeros"):
             if add(family, chosen, n + 1):
                 break
