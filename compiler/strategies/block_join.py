@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from functools import reduce
 from typing import Any
 
-from opwright.ir.expr import ZERO, Expr, call, conjunction, leaf, maximum, pid, substitute, var
+from opwright.ir.expr import ONE, ZERO, Expr, call, conjunction, leaf, maximum, pid, substitute, var
 from opwright.ir.tile import (
     Atomic,
     Axis,
@@ -38,7 +38,8 @@ Made = tuple[Kernel, Placement]
 
 def joined(made: Sequence[Made], loose: Collection[str] = ()) -> list[Made]:
     """The launches with neighbours that are independent of each other as one. Grids agree in all
-    dimensions but the first; of kernels named in `loose`, they may differ in one more."""
+    dimensions but the first; of kernels named in `loose`, they may differ in one more, which one
+    of them may lack."""
     out: list[list[Made]] = []
     for one in made:
         if out and all(_together(other, one, loose) for other in out[-1]):
@@ -60,11 +61,28 @@ def _written(k: Kernel) -> set[str]:
 
 def _together(a: Made, b: Made, loose: Collection[str]) -> bool:
     one, two = a[0], b[0]
-    if len(one.grid) != len(two.grid) or one.order != two.order:
-        return False
-    differ = sum(x is not y for x, y in zip(one.grid[1:], two.grid[1:], strict=True))
     most = 1 if one.name in loose and two.name in loose else 0
+    if abs(len(one.grid) - len(two.grid)) > most or one.order != two.order:
+        return False
+    whole = max(one.grid, two.grid, key=len)
+    grids = [[n for n, _ in _placed(k.grid, whole)] for k in (one, two)]
+    differ = sum(x is not y for x, y in zip(grids[0][1:], grids[1][1:], strict=True))
     return differ <= most and independent(one, two) and all(_bare(p) for _, p in (a, b))
+
+
+def _placed(grid: Sequence[Expr], whole: Sequence[Expr]) -> list[tuple[Expr, int | None]]:
+    """The extent along every dimension of a longer grid, and which dimension that was."""
+    if len(grid) == len(whole):
+        return [(n, d) for d, n in enumerate(grid)]
+    rest = list(enumerate(grid))[1:]
+    out: list[tuple[Expr, int | None]] = [(grid[0], 0)]
+    for left, n in zip(range(len(whole) - 1, 0, -1), whole[1:], strict=True):
+        if rest and (rest[0][1] is n or len(rest) == left):
+            d, own = rest.pop(0)
+            out.append((own, d))
+        else:
+            out.append((ONE, None))
+    return out
 
 
 def _bare(p: Placement) -> bool:
@@ -76,16 +94,19 @@ def _bare(p: Placement) -> bool:
 
 def _one(parts: Sequence[Made]) -> Made:
     kernels = [k for k, _ in parts]
-    first, rank = kernels[0], len(kernels[0].grid)
-    others = [reduce(_longer, (k.grid[d] for k in kernels)) for d in range(1, rank)]
+    first, longest = kernels[0], max((k.grid for k in kernels), key=len)
+    grids = [_placed(k.grid, longest) for k in kernels]
+    others = [reduce(_longer, (g[d][0] for g in grids)) for d in range(1, len(longest))]
     copy = _Copy()
     bodies, ends = [], []
     count: Expr = ZERO
-    for k in kernels:
-        body = copy.of(k, {} if count is ZERO else {pid(0): pid(0) - count})
+    for k, grid in zip(kernels, grids, strict=True):
+        at = {pid(old): pid(d) for d, (_, old) in enumerate(grid) if old is not None}
+        at[pid(0)] = pid(0) - count if count is not ZERO else pid(0)
+        body = copy.of(k, at)
         inside = [
             call("lt", pid(d), n)
-            for d, (n, most) in enumerate(zip(k.grid[1:], others, strict=True), 1)
+            for d, ((n, _), most) in enumerate(zip(grid[1:], others, strict=True), 1)
             if n is not most
         ]
         bodies.append((If(conjunction(inside), body, ()),) if inside else body)
@@ -98,8 +119,8 @@ def _one(parts: Sequence[Made]) -> Made:
     launch: dict[str, int] = {}
     for _, p in parts:
         launch |= {n: max(v, launch.get(n, 0)) for n, v in p.launch.items()}
-    grid = (count, *others)
-    kernel = Kernel(first.name, grid, tuple(buffers.values()), whole, {}, first.order)
+    dims = (count, *others)
+    kernel = Kernel(first.name, dims, tuple(buffers.values()), whole, {}, first.order)
     return kernel, Placement(launch=launch)
 
 

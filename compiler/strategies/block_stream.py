@@ -478,9 +478,7 @@ class _Stream(Tiles):
             self.store(t, self.e.value(substitute(t.body, at), self.mask_of(t)))
 
     def axis_of(self, t: Tensor, n: int) -> Expr:
-        if n < len(self.index):
-            return self.index[n]
-        return self.here[var(column_of(self.f.columns[t.name]))]
+        return self.here[self.f.points[t.name][n]]
 
     def mask_of(self, t: Tensor) -> Expr:
         c = self.f.columns.get(t.name)

@@ -53,6 +53,7 @@ class Form:
     shared: tuple[OpAxis, ...]
     rows: OpAxis
     columns: Mapping[str, OpAxis]  # member -> its own axis
+    points: Mapping[str, tuple[Expr, ...]]  # member -> its axes as the shared ones and its columns
     walked: OpAxis
     outer: tuple[OpAxis, ...]
     reach: tuple[Expr, Expr] | None
@@ -115,8 +116,8 @@ class _Recogniser:
         if not self.folds:
             raise Unsupported("there is no fold")
         self.shared = self._shared()
-        columns = {t.name: own for t in self.group.members if (own := self._own(t)) is not None}
-        self.columns = columns
+        self.columns: dict[str, OpAxis] = {}
+        self.points = {t.name: self._points(t) for t in self.group.members}
         for t in self.folds:
             self._fold(t)
         for t in self.after:
@@ -133,7 +134,8 @@ class _Recogniser:
             used,
             self.shared,
             self.rows,
-            columns,
+            self.columns,
+            self.points,
             self.walked,
             self.outer,
             self.reach,
@@ -191,10 +193,7 @@ class _Recogniser:
         f, first = Fold(t.body), Fold(self.folds[0].body)  # type: ignore[arg-type]
         if len(f.binders) != len(first.binders):
             raise Unsupported(f"{t.name} reduces over {len(f.binders)} axes")
-        shared = t.axes if t is self.folds[0] else t.axes[: len(self.shared)]
-        at = {
-            var(a.name): var(b.name) for a, b in zip(shared, self.folds[0].axes, strict=False)
-        } | self._binders(f)
+        at = self._binders(f) | ({} if t is self.folds[0] else self._here(t))
         ranges = [(substitute(lo, at), substitute(hi, at)) for lo, hi in f.ranges]
         lo, hi = ranges.pop(self.at)
         names = [b for n, b in enumerate(first.binders) if n != self.at]
@@ -212,24 +211,39 @@ class _Recogniser:
         first = Fold(self.folds[0].body)  # type: ignore[arg-type]
         return {var(a): var(b) for a, b in zip(f.binders, first.binders, strict=True)}
 
-    def _own(self, t: Tensor) -> OpAxis | None:
-        """The columns of a member; Unsupported for other axes than the shared ones."""
-        n = len(self.shared)
-        if len(t.axes) not in (n, n + 1) or not all(map(same_range, t.axes[:n], self.shared)):
-            raise Unsupported(f"{t.name} has another index space")
+    def _points(self, t: Tensor) -> tuple[Expr, ...]:
+        """A member's axes as those of the first fold, in whatever order, and its columns by a name
+        of their own; Unsupported for others."""
         if t.recurrence is not None:
             raise Unsupported(f"{t.name} is a recurrence")
-        last = t.axes[n] if len(t.axes) > n else None
-        if last is not None and (last.lo is not ZERO or _dependent(last.hi)):
-            raise Unsupported(f"{t.name} has an axis that depends on another")
-        return last
+        left, column = list(self.shared), None
+        in_order = all(map(same_range, t.axes, self.shared))
+        out: list[Expr] = []
+        for n, a in enumerate(t.axes):
+            same = [b for b in left if same_range(a, b)]
+            if in_order:
+                same = left[:1]
+            elif self.found is None and n < len(self.shared):
+                same = []
+            if same:
+                left.remove(same[0])
+                out.append(var(same[0].name))
+            elif column is None:
+                column = a
+                out.append(var(column_of(a)))
+            else:
+                raise Unsupported(f"{t.name} has another index space")
+        if left:
+            raise Unsupported(f"{t.name} has another index space")
+        if column is not None:
+            if column.lo is not ZERO or _dependent(column.hi):
+                raise Unsupported(f"{t.name} has an axis that depends on another")
+            self.columns[t.name] = column
+        return tuple(out)
 
     def _here(self, t: Tensor) -> dict[Expr, Expr]:
         """A member's axes as the first fold's, its columns by a name of their own."""
-        at = {var(a.name): var(b.name) for a, b in zip(t.axes, self.shared, strict=False)}
-        if len(t.axes) > len(self.shared):
-            at[var(t.axes[-1].name)] = var(column_of(self.columns[t.name]))
-        return at
+        return {var(a.name): p for a, p in zip(t.axes, self.points[t.name], strict=True)}
 
     # -- folds
 
@@ -239,7 +253,6 @@ class _Recogniser:
             raise Unsupported(f"{t.name} folds over another range")
         f = Fold(t.body)
         term = self.group.expand(f.term, self.inner)
-        own = tuple(var(a.name) for a in self.shared)
         earlier = {x.attr[0] for x in walk(term) if x.op == "read"} & self.results
         if t.name in self.read:
             return
@@ -255,7 +268,7 @@ class _Recogniser:
             if f.kind == "sum":
                 share = product_of(_under_one(factors_of(share)))
             if any(
-                read_parts(x)[1] != own
+                x.attr[0] in self.columns or read_parts(x)[1] != self.points[x.attr[0]]
                 for x in walk(share)
                 if x.op == "read" and x.attr[0] in earlier
             ):
@@ -363,14 +376,13 @@ class _Recogniser:
         assert t.body is not None
         if not is_pointwise(t):
             raise Unsupported(f"{t.name} is neither pointwise nor one fold")
-        n = len(self.shared)
+        own = {p: i for i, p in self._here(t).items()}
         for x in walk(self.group.expand(t.body, self.inner)):
             if x.op == "read" and x.attr[0] in self.inner:
                 raise Unsupported(f"{t.name} reads entries outside of a fold")
             if x.op == "read" and x.attr[0] in self.results:
-                own = tuple(var(a.name) for a in t.axes)
                 index = read_parts(x)[1]
-                if index != own and index != own[:n]:
+                if index != tuple(own.get(p) for p in self.points[x.attr[0]]):
                     raise Unsupported(f"{t.name} reads {x.attr[0]} of another program")
 
 

@@ -268,6 +268,59 @@ def test_with_what_is_saved_there_is_one_kernel_each_way_and_a_reduction(name):
     assert ran
 
 
+FORMS = {
+    "results in another order": """
+  input q: f32[B, S, H, D], k: f32[B, S, H, D], v: f32[B, S, H, D]
+  output o: f32[B, S, H, D]
+  def {
+    s[b, h, i, j] = 0.3 * sum[d: D](q[b, i, h, d] * k[b, j, h, d])
+    m[b, h, i] = max[j: S](s[b, h, i, j])
+    p[b, h, i, j] = exp(s[b, h, i, j] - m[b, h, i]) / sum[l: S](exp(s[b, h, i, l] - m[b, h, i]))
+    o[b, i, h, d] = sum[j: S](p[b, h, i, j] * v[b, j, h, d])
+  }
+  requires qf: all[b: B, i: S, h: H, d: D](-inf < q[b, i, h, d] < inf)
+  requires kf: all[b: B, i: S, h: H, d: D](-inf < k[b, i, h, d] < inf)
+  requires vf: all[b: B, i: S, h: H, d: D](-inf < v[b, i, h, d] < inf)
+""",
+    "one set of keys for all": """
+  input q: f32[B, H, S, D], k: f32[B, S, D], v: f32[B, S, D]
+  output o: f32[B, H, S, D]
+  def {
+    s[b, h, i, j] = if j <= i then 0.3 * sum[d: D](q[b, h, i, d] * k[b, j, d]) else -inf
+    m[b, h, i] = max[j: S](s[b, h, i, j])
+    p[b, h, i, j] = exp(s[b, h, i, j] - m[b, h, i])
+    o[b, h, i, d] = sum[j: S](p[b, h, i, j] * v[b, j, d]) / sum[j: S](p[b, h, i, j])
+  }
+  requires qf: all[b: B, h: H, i: S, d: D](-inf < q[b, h, i, d] < inf)
+  requires kf: all[b: B, i: S, d: D](-inf < k[b, i, d] < inf)
+  requires vf: all[b: B, i: S, d: D](-inf < v[b, i, d] < inf)
+""",
+}
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_however_it_is_written_there_is_one_kernel_each_way(name):
+    head = 'opwright "0.1"\nop form @ 1.0 {\n  dims B, H, S, D\n  where S >= 1, D >= 1'
+    text = f"{head}{FORMS[name]}}}"
+    op = elaborate(parse(text, "form.op"), "form", filename="form.op", source=text)
+    wanted = ["q", "k", "v"]
+    saved = saved_for(op, wanted)
+    forward, back = saving(op, saved), gradient(op, wanted, saved)
+    sizes = {"B": 2, "H": 2, "S": 19, "D": 5}
+    rng = np.random.default_rng(6)
+    arrays = {t.name: rng.standard_normal([sizes[str(e.attr)] for e in t.shape]) for t in op.inputs}
+    given = {**arrays, **reference(forward, arrays, {}, sizes)}
+    given["d_o"] = rng.standard_normal(given["o"].shape)
+    for whole, kernels in ((forward, 1), (back, 2)):
+        program = next(programs(whole, rows=16, block=16, hold=16))
+        assert len(program.kernels) == kernels
+        assert {r.status for r in safety(program, Context.of(whole))} == {"PROVED"}
+        taken = {t.name: given[t.name] for t in whole.inputs}
+        got = run(program, sizes, taken, {})
+        for n, want in reference(whole, taken, {}, sizes).items():
+            np.testing.assert_allclose(got[n], want, rtol=1e-9, atol=1e-9, err_msg=n)
+
+
 APART = """
 opwright "0.1"
 op apart @ 1.0 {
