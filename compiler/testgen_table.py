@@ -59,8 +59,8 @@ def boundary_sizes(op: Operator, seed: int, most: int) -> list[tuple[dict[str, i
     for drawn in sampler.many(max(6, most // 3)):
         keep(drawn)
     for fixed in square(op):  # what is turned shows nowhere else
-        drawn = (sampler.draw(fixed, tries=30) for _ in range(4))
-        keep(next((d for d in drawn if d is not None and 0 not in d[0].values()), None))
+        some = (sampler.draw(fixed, tries=30) for _ in range(4))
+        keep(next((d for d in some if d is None or 0 not in d[0].values()), None))
     large = Sampler(op, rng, (), LARGE)
     best = [d for d in (large.draw({}, tries=60) for _ in range(24)) if d is not None]
     best.sort(key=lambda d: -sum(math.prod(shape_of(t, *d)) for t in (*op.inputs, *op.outputs)))
