@@ -65,6 +65,11 @@ def test_bent_plans_are_refused_by_name() -> None:
     assert found == {"refused", "valid"}
 
 
+def test_bent_documents_are_refused_by_place() -> None:
+    found = {fuzz.examine_document(seed) for seed in range(60)}
+    assert found == {"refused", "valid"}
+
+
 def test_strange_arguments_end_with_a_message(tmp_path: Path) -> None:
     words = fuzz.strange_files(tmp_path)
     for seed in range(40):

@@ -27,6 +27,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from support.random_specs import make
 from support.shipped import SPECS
 
@@ -356,6 +357,94 @@ def examine_plan(seed: int) -> str:
     return "valid"
 
 
+# -- other documents -------------------------------------------------------------------------------
+
+TRACED = """opwright "0.1"
+
+op traced @ 1.0 {
+  dims B, N
+  param scale: f32 = 1.0
+  input x: f32[B, N]
+  output y: f32[B, N]
+  def { y[b, j] = x[b, j] * scale }
+  workload "trace.jsonl" weight 1.0
+}
+"""
+
+
+@cache
+def exchanged() -> tuple[dict[str, Any], ...]:
+    """A definition, a solution, a workload, a trace and a case of the operator above."""
+    from opwright.compiler.elaborate import parse_spec
+    from opwright.compiler.flashinfer_export import definition_of
+    from opwright.compiler.flashinfer_schema import dump
+    from opwright.compiler.flashinfer_solutions import solution_of
+    from opwright.compiler.pure import arrays_candidate
+    from opwright.verify.cases import keep
+
+    text = TRACED.replace('  workload "trace.jsonl" weight 1.0\n', "")
+    op = parse_spec(text).operator()
+    d = definition_of(op, text, 0).definition
+    solution = json.loads(dump(solution_of(arrays_candidate(op), op, d)))
+    inputs = {"x": {"type": "random"}, "scale": {"type": "scalar", "value": 0.5}}
+    workload = {"uuid": "u", "axes": {"B": 2, "N": 3}, "inputs": inputs}
+    result = {
+        "status": "INCORRECT_NUMERICAL", "timestamp": "now", "environment": {"hardware": "cpu"},
+        "correctness": {"max_relative_error": 0.5, "max_absolute_error": 0.5},
+    }  # fmt: skip
+    trace = {"definition": d.name, "workload": workload, "solution": "s", "evaluation": result}
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    kept = keep(op, {"B": 2, "N": 3}, {"scale": 0.5}, {"x": x}, "gate", "why").to_json()
+    own = json.loads(dump(d))
+    foreign = {**own, "reference": "import torch\ndef run(x, scale):\n    return x * scale\n"}
+    row = {"B": 2, "N": 3, "scale": 0.5}
+    return own, foreign, solution, trace, json.loads(json.dumps(kept)), row
+
+
+def examine_document(seed: int) -> str:
+    """Documents with places changed are read, or refused by file and place."""
+    from opwright.compiler.elaborate import parse_spec
+    from opwright.compiler.flashinfer_import import documents, spec_of, write_solution
+    from opwright.compiler.flashinfer_schema import FormatError
+    from opwright.verify.cases import CaseError, call_of, read_cases
+
+    rng = Random(f"document:{seed}")
+    kind = rng.randrange(6)
+    data: Any = exchanged()[kind]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        data = bent(rng, data)
+    raw = json.dumps(data).encode()
+    if rng.random() < 0.2:
+        raw = spoiled(rng, raw.decode())
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as made:
+        folder = Path(made)
+        if kind == 5:
+            (folder / "trace.jsonl").write_bytes(raw)
+            found = check_text(TRACED, str(folder / "f.op"))
+            diagnosed(found.diagnostics, TRACED)
+            return "valid" if found.ok else "refused"
+        path = folder / "document.json"
+        path.write_bytes(raw)
+        try:
+            if kind == 4:
+                op = parse_spec(TRACED.replace('  workload "trace.jsonl" weight 1.0\n', ""))
+                for kept in read_cases(path):
+                    call_of(op.operator(), kept)
+                return "valid"
+            definitions, traces, solutions = documents(path)
+            for d in definitions:
+                found_spec = spec_of(d, traces)
+                if found_spec.origin == "skeleton" and not found_spec.notes:
+                    raise Bad("a skeleton without a reason")
+            for s in solutions:
+                write_solution(folder / "out", s)
+        except (FormatError, CaseError) as e:
+            if "document.json" not in str(e) and not str(e).strip():
+                raise Bad("refused without a reason") from None
+            return "refused"
+    return "valid"
+
+
 # -- the command line ------------------------------------------------------------------------------
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -496,6 +585,8 @@ def main() -> int:
     for seed in range(given.seed, given.seed + given.plans):
         own = table.setdefault("plans", Counter())
         bad += not guarded(lambda seed=seed: examine_plan(seed), f"plan {seed}", own, said)
+        own = table.setdefault("documents", Counter())
+        bad += not guarded(lambda seed=seed: examine_document(seed), f"document {seed}", own, said)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as made:
         words = strange_files(Path(made))
         for seed in range(given.seed, given.seed + given.commands):
