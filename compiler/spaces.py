@@ -16,6 +16,7 @@ from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.cascade.rewrite import Derivation, single_pass
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
+from opwright.compiler.grouped import grouped
 from opwright.compiler.normalize import Normal, normalize, reads_of
 from opwright.compiler.strategies import (
     contraction,
@@ -224,9 +225,11 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
     except ExprError:
         return out
     whole, along = normal, walked(normal, parts)
-    if along is None and (other := apart(op)) is not None:
-        normal = normalize(other)
-        along = walked(normal, partition(normal))
+    for rewritten in (apart, grouped):
+        if along is None and (other := rewritten(op)) is not None:
+            other_normal = normalize(other)
+            along = walked(other_normal, partition(other_normal))
+            normal = other_normal if along is not None else normal
     if along is not None and any(p.strategy == "walk" and p.form.owner for p in along):
         parts, along = along, None  # what is walked over twice had better not be in memory
         whole = normal
