@@ -27,7 +27,8 @@ GATES: Mapping[str, tuple[str, str]] = {
     "G5": ("function", "equal to the spec over the reals for all shapes"),
     "G6": (
         "numeric",
-        "the error against the float64 reference stays within the tolerance on edge shapes, "
+        "the error against the float64 reference stays within the tolerance and within the bound "
+        "that follows from the operator (`opwright show --stage bounds`), on edge shapes, "
         "special values and the workloads, with poisoned outputs and canaries around them",
     ),
     "G7": ("laws", "`ensures`, `law` and derived relations between calls hold"),
