@@ -144,7 +144,7 @@ def _tile_gates(
         return Static(tuple(records), program, bound)
     # a normal form leaves out hints of placement, which are obligations of what was printed, and
     # checks (wraps of a text's integers), which are obligations of what was read
-    judged, proved = program, _foreign(c, bound, program, context, subject)
+    judged, proved = _foreign(c, bound, program, context, subject)
     if same and c.program is not None:
         own = _prove(c.program, context, subject)
         if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
@@ -228,22 +228,22 @@ def _prove(program: TileProgram, context: Context, subject: str) -> list[Record]
 
 def _foreign(
     c: Candidate, bound: BoundPlan, program: TileProgram, context: Context, subject: str
-) -> list[Record]:
-    """The best of what can be said of a text: as it is read, and, where that falls short, under
-    zero fill of masked loads."""
+) -> tuple[TileProgram, list[Record]]:
+    """The best of what can be said of a text, and of which reading: as it is read, and, where that
+    falls short, under zero fill of masked loads."""
     plain = _understood(_prove(program, context, subject), subject)
     if not _weak(plain) or c.plan.backend not in ("triton", "cuda"):
-        return plain
-    plain = _flattened(c, bound, program, context, subject, plain)
+        return program, plain
+    program, plain = _flattened(c, bound, program, context, subject, plain)
     if c.plan.backend != "triton":
-        return plain
+        return program, plain
     if not any(_about_poison(r) for r in plain if r.status != "PROVED"):
-        return plain
+        return program, plain
     filled, _ = read_back(c, bound, zero_fill=True)
     if filled is None:
-        return plain
+        return program, plain
     assumed = assuming(_understood(_prove(filled, context, subject), subject), plain, filled)
-    return assumed if _rank(assumed) > _rank(plain) else plain
+    return program, assumed if _rank(assumed) > _rank(plain) else plain
 
 
 def _flattened(
@@ -253,7 +253,7 @@ def _flattened(
     context: Context,
     subject: str,
     plain: list[Record],
-) -> list[Record]:
+) -> tuple[TileProgram, list[Record]]:
     """The same with dense buffers as one axis, where an index that was read out of addresses was
     not shown to be in bounds: better, or what there was."""
     open_ = {r.id.rpartition(".")[2] for r in plain if r.status == "UNKNOWN" and ".bounds." in r.id}
@@ -264,12 +264,12 @@ def _flattened(
         elif isinstance(s, Def) and s.value.op == "load" and s.value.name in open_:
             touched.add(s.value.attr.buffer.name)
     if not touched or any(r.status == "REFUTED" for r in plain):
-        return plain
+        return program, plain
     flat, _ = read_back(c, bound, flat=sorted(touched))
     if flat is None or _same(flat, program):
-        return plain
+        return program, plain
     found = _understood(_prove(flat, context, subject), subject)
-    return found if _rank(found) > _rank(plain) else plain
+    return (flat, found) if _rank(found) > _rank(plain) else (program, plain)
 
 
 def _about_poison(r: Record) -> bool:

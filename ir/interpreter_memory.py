@@ -115,7 +115,9 @@ class Accesses(Threads):
             self.races(b, lost, at, text, m.wrote, (lanes, m.lane))
         if self.threads:
             text = "writes {}, which another thread read, with no barrier between"
-            self.races(b, self.read_before(m, at, lanes), at, text, m.looked, (lanes, m.seer))
+            read = self.read_before(m, at, lanes)
+            for names in (m.looked, m.began):
+                self.races(b, read, at, text, names, (lanes, m.seer))
         m.data[at] = data
         m.ready[at] = True
         m.writes[at] += 1
@@ -185,7 +187,9 @@ class Accesses(Threads):
         self.races(b, late, at, text, m.wrote, (lanes, m.lane))
         if self.threads:
             text = "combines into {}, which another thread read, with no barrier between"
-            self.races(b, self.read_before(m, at, lanes), at, text, m.looked, (lanes, m.seer))
+            read = self.read_before(m, at, lanes)
+            for names in (m.looked, m.began):
+                self.races(b, read, at, text, names, (lanes, m.seer))
         code = list(MONOIDS).index(s.monoid)
         alone = (m.adder[at] == self.number) & (self.order == "statement")
         if self.threads:

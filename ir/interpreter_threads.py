@@ -120,6 +120,8 @@ class Threads(State):
         if not now.size:
             return
         new = self.together(at, now, m.data.shape)
+        over = (m.seer[at] == NOBODY) | self.follows(m.seer[at], m.saw[at], now)
+        m.began[at] = np.where(over, self.me(), m.began[at])
         m.seer[at] = self.joined(m.seer[at], m.saw[at], new, now)
         m.saw[at] = self.tock()
         m.looked[at] = self.me()

@@ -44,7 +44,6 @@ class Calls(Memory):
     unit: Unit
     expression: Callable[[Node], Sym]
     inline: Callable[..., Sym]
-    lane: Axis | None = None  # the axis of a warp's lanes
 
     def call(self, n: Node) -> Sym:
         name, declared, _, _ = n.attr
@@ -123,6 +122,8 @@ class Calls(Memory):
             if word in ROW or word in BINARY or word in ("max", "min"):
                 row = ROW.get(word) or BINARY.get(word) or word
                 args = [self.real(a, to) for a in n.args]
+                if len(args) == 2:
+                    return self.combined(row, *args)
                 return self.builder.ew(row, *args)
             if word in ROUNDINGS:
                 v = self.builder.ew(ROUNDINGS[word], self.real(n.args[0], to))
@@ -243,7 +244,9 @@ class Calls(Memory):
             for k, bit in bits_of(lane, d, {}):
                 other = other + (1 << k) - bit * (2 << k)
             if d < width:
-                return b.view(v, [(axis, other)])
+                moved = b.view(v, [(axis, other)])
+                self.exchanges[moved] = (v, d)
+                return moved
             raise self.refuse("an exchange beyond its width", n.line)
         inside = call("lt", own + d, width) if kind == "down" else call("le", d, own)
         there = call("min", lane + d, WARP - 1) if kind == "down" else call("max", lane - d, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cuda.calls import ATOMICS, Calls
 from opwright.backends.cuda.frontend import PLACES
 from opwright.backends.cuda.stub import FIELDS
-from opwright.backends.cuda.values import Cells, Pointer, Sym, Vector, dtype_of
+from opwright.backends.cuda.values import Cells, Lost, Pointer, Sym, Vector, dtype_of
 from opwright.ir.expr import Expr, call, const
 from opwright.ir.tile import Value
 
@@ -24,6 +25,8 @@ class Expressions(Calls):
     types: dict[int, CType]
     places: dict[str, dict[str, Expr]]
     shared: dict[int, Pointer]
+    outer: Mapping[int, Node]
+    declare_shared: Callable[[Node], None]
 
     def expression(self, n: Node) -> Sym:
         self.at(n.line)
@@ -43,10 +46,14 @@ class Expressions(Calls):
 
     def on_name(self, n: Node) -> Sym:
         number, name = n.attr
+        if number not in self.env and number in self.outer:
+            self.declare_shared(self.outer[number])
         if number not in self.env:
             raise self.refuse(f"the name {name}", n.line)
         if (place := self.shared_scalar(n)) is not None:
             return self.load(place)
+        if isinstance(self.env[number], Lost):
+            raise self.refuse(f"{name} after a loop that threads leave early", n.line)
         return self.read(self.env[number], self.types.get(number, n.type))
 
     def shared_scalar(self, n: Node) -> Pointer | None:
@@ -182,7 +189,7 @@ class Expressions(Calls):
         raise self.refuse(f"the operator {op} on addresses")
 
     def logical(self, n: Node, op: str) -> Sym:
-        left = self.truth(self.expression(n.args[0]), n.args[0].type)
+        left = self.settled(self.truth(self.expression(n.args[0]), n.args[0].type))
         if any(has_effects(x) for x in n.args[1:]):
             raise self.refuse(f"an effect behind {op}", n.line)
         self.path.append(left if op == "&&" else ~left)
@@ -288,7 +295,9 @@ class Expressions(Calls):
             if len(x.prefix) + 1 < rank:
                 return replace(x, prefix=(*x.prefix, x.offset + i), offset=const(0),
                                unit=x.unit.of or x.unit)  # fmt: skip
-            return replace(x, offset=x.offset + i, unit=x.unit.of or x.unit)
+            unit = x.unit.of or x.unit
+            n = unit.count if unit.kind == "vector" else 1
+            return replace(x, offset=x.offset + (i * n if n > 1 else i), unit=unit)
         return self.moved(x, i)
 
     def any_cell(self, x: Cells, i: Expr) -> Sym:

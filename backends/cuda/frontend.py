@@ -3,7 +3,8 @@ indices of threads, vector types, addresses that are seen as other types."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opwright.backends.cpp.clang import BOOL, CType, Node, Reader, Unit
@@ -20,13 +21,26 @@ HALF, BFLOAT = CType("real", 16), CType("real", 16, name="bf16")
 PAIRS = {"__half2": HALF, "__nv_bfloat162": BFLOAT}
 
 
-def parse(source: str, file: str) -> Unit:
+def parse(source: str, file: str) -> Text:
     """The functions of a text; ImportRefusal with the line of what is outside of the subset."""
-    return CudaReader(source, file, STUB).unit()
+    reader = CudaReader(source, file, STUB)
+    return Text(reader.unit(), dict(reader.outer))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A read text; `outer` are arrays in shared memory that are declared outside of functions."""
+
+    unit: Unit
+    outer: Mapping[int, Node]
 
 
 class CudaReader(Reader):
     """Reads one CUDA text."""
+
+    def __init__(self, source: str, file: str, stub: str) -> None:
+        self.outer: dict[int, Node] = {}
+        super().__init__(source, file, stub)
 
     def headers(self) -> dict[str, str]:
         return {**super().headers(), **HEADERS}
@@ -54,8 +68,7 @@ class CudaReader(Reader):
     def declaration(self, c: Any) -> Node:
         kinds, line = self.ci.CursorKind, self.line(c)
         if c.kind == kinds.VAR_DECL:
-            marks = {x.spelling for x in c.get_children() if x.kind == kinds.ANNOTATE_ATTR}
-            if "shared" in marks:
+            if self.is_shared(c):
                 kind = self.type(c.type, c)
                 return Node("shared", kind, (), (self.ident(c), c.spelling), line)
             if c.type.get_canonical().kind == self.ci.TypeKind.RECORD:
@@ -80,8 +93,13 @@ class CudaReader(Reader):
             return Node("cast", self.type(c.type, c), (inner,), True, line)
         if c.kind == kinds.DECL_REF_EXPR and c.spelling in (*PLACES, "warpSize"):
             return Node("place", self.type(c.type, c), (), c.spelling, line)
-        if c.kind == kinds.DECL_REF_EXPR and self.lives_outside(c):
-            raise self.refuse(f"{c.spelling} is a variable outside of the kernel", line)
+        d = c.referenced if c.kind == kinds.DECL_REF_EXPR else None
+        if d is not None and d.kind == kinds.VAR_DECL and self.is_shared(d):
+            number = self.ident(d)
+            kind = self.type(d.type, d)
+            if d.semantic_parent.kind == kinds.TRANSLATION_UNIT:
+                self.outer[number] = Node("shared", kind, (), (number, d.spelling), self.line(d))
+            return Node("name", kind, (), (number, d.spelling), line)
         if c.kind == kinds.CALL_EXPR and (found := self.special(c, children, line)):
             return found
         if c.kind == kinds.CXX_FUNCTIONAL_CAST_EXPR and children:
@@ -90,10 +108,10 @@ class CudaReader(Reader):
             return inner if inner.type == kind else Node("cast", kind, (inner,), True, line)
         return super().expression(c)
 
-    def lives_outside(self, c: Any) -> bool:
-        """Whether a name is one of the stub's that has no meaning as a value."""
-        d, kinds = c.referenced, self.ci.CursorKind
-        return d is not None and d.kind == kinds.VAR_DECL and d.spelling == "environ"
+    def is_shared(self, declared: Any) -> bool:
+        """Whether a variable is in the memory of a block."""
+        kind = self.ci.CursorKind.ANNOTATE_ATTR
+        return any(x.kind == kind and x.spelling == "shared" for x in declared.get_children())
 
     def special(self, c: Any, children: list[Any], line: int) -> Node | None:
         """Constructors and assignments of vector types."""

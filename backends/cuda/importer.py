@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from opwright.backends.cpp.clang import CType, Function, Node, Unit
-from opwright.backends.cuda.frontend import parse
+from opwright.backends.cuda.frontend import Text, parse
 from opwright.backends.cuda.loops import Loops
 from opwright.backends.cuda.numbers import GRID
 from opwright.backends.cuda.statements import nodes
 from opwright.backends.cuda.values import Pointer, Sym, dtype_of
 from opwright.ir.delinearize import flat_view, split_accesses, stated_values
-from opwright.ir.expr import Expr, ExprError, call, const, pid, substitute
+from opwright.ir.expr import Expr, ExprError, call, const, leaves, pid, substitute
 from opwright.ir.launch import BoundLaunch, BoundPlan, ImportRefusal, Scalar
+from opwright.ir.text import parse_expr
 from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, TileProgram
 
 WARPS = re.compile(r"__shfl|__syncwarp|__any_sync|__all_sync|warpSize")
@@ -33,7 +34,7 @@ def import_program(
 ) -> TileProgram:
     """The program that a text means when its plan launches it; ImportRefusal with the line of what
     is not understood. `flat` names tensors that are seen as one axis."""
-    unit = parse(source, file)
+    text = parse(source, file)
     known = stated_values(bound.facts)
     views: dict[str, Buffer] = {}
     for name in flat:
@@ -41,7 +42,7 @@ def import_program(
         if view is not None:
             views[name] = view
     first = [
-        _kernel(unit, c, n, bound, file, source, known, views) for n, c in enumerate(bound.launches)
+        _kernel(text, c, n, bound, file, source, known, views) for n, c in enumerate(bound.launches)
     ]
     offsets: dict[str, list[Expr]] = {}
     for reader, _ in first:
@@ -59,11 +60,26 @@ def import_program(
     made = first
     if any(views[n] != bound.buffers[n] for n in views) or any(r.failed for r, _ in first):
         made = [
-            _kernel(unit, c, n, bound, file, source, known, views)
+            _kernel(text, c, n, bound, file, source, known, views)
             for n, c in enumerate(bound.launches)
         ]
     kernels = tuple(k for _, k in made)
-    return TileProgram(bound.plan.op, kernels, tuple(Placement() for _ in kernels), bound.facts)
+    assumes = tuple(dict.fromkeys(x for r, _ in made for x in r.assumes))
+    places = tuple(Placement() for _ in kernels)
+    return TileProgram(bound.plan.op, kernels, places, bound.facts, assumes)
+
+
+def _shared_bytes(launch: BoundLaunch, bound: BoundPlan) -> Expr | None:
+    """Bytes of shared memory that a launch gives besides what its kernel declares."""
+    given = launch.extra.get("shared_bytes")
+    if given is None:
+        return None
+    sizes = {x for b in bound.buffers.values() for e in b.shape for x in leaves(e, "size")}
+    try:
+        found = parse_expr(str(given), {str(x.attr): x for x in sizes})
+    except (ExprError, ValueError) as e:
+        raise ImportRefusal(f"shared_bytes: {e}", "candidate.json") from None
+    return found if found.kind == "int" else None
 
 
 def radices(unit: Unit, extent: int, warps: bool) -> list[int]:
@@ -95,6 +111,11 @@ def radices(unit: Unit, extent: int, warps: bool) -> list[int]:
 def _constant(n: Node) -> int | None:
     while n.op in ("cast", "paren"):
         n = n.args[0]
+    if n.op == "binary" and n.attr in ("+", "-", "*", "/"):
+        a, b = (_constant(x) for x in n.args)
+        if a is None or b is None or (n.attr == "/" and b <= 0):
+            return None
+        return {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[str(n.attr)]
     return int(n.attr) if n.op == "int" else None
 
 
@@ -127,7 +148,7 @@ def thread_axes(
 
 
 def _kernel(
-    unit: Unit,
+    text: Text,
     launch: BoundLaunch,
     number: int,
     bound: BoundPlan,
@@ -136,6 +157,7 @@ def _kernel(
     known: Mapping[Expr, Expr],
     views: Mapping[str, Buffer],
 ) -> tuple[Loops, Kernel]:
+    unit = text.unit
     f = unit.kernel(launch.kernel)
     if f is None:
         raise ImportRefusal(f"there is no kernel {launch.kernel}", file)
@@ -150,6 +172,7 @@ def _kernel(
     reader.unit, reader.lane = unit, lane
     reader.env, reader.types, reader.shared = {}, {}, {}
     reader.depth, reader.results, reader.base = 0, [], 0
+    reader.outer, reader.dynamic = text.outer, _shared_bytes(launch, bound)
     reader.result_type = CType("void")
     reader.at(f.line)
     extents = [const(n) for n in (*block, 1, 1)[:3]]
@@ -167,6 +190,8 @@ def _kernel(
         reader.statement(f.body)
     except ExprError as e:
         raise reader.refuse(str(e)) from None
+    for base, said in reader.based.items():
+        builder.check(base, "align", said)
     return reader, builder.kernel()
 
 

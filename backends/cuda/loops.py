@@ -14,7 +14,7 @@ from typing import NamedTuple
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cuda.numbers import ceiling
 from opwright.backends.cuda.statements import Ends, Statements, nodes
-from opwright.backends.cuda.values import Cells, Pointer, Sym, Vector, dtype_of
+from opwright.backends.cuda.values import LOST, Cells, Pointer, Sym, Vector, dtype_of
 from opwright.ir.dtypes import I64
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves, substitute, var
 from opwright.ir.polynomial import Polynomial, add, expression, polynomial
@@ -51,6 +51,8 @@ class Cell:
 
 class Loops(Statements):
     """Reads loops."""
+
+    early = False  # whether threads leave the loop that is read
 
     def loop(self, n: Node) -> Ends:
         saved = dict(self.env)
@@ -179,23 +181,28 @@ class Loops(Statements):
         number = self.counter(n.args[2] if n.op == "for" else n.args[1].args[-1])
         ends = Ends()
         height = len(self.path)
+        alive: Expr = TRUE  # threads that have not left
         for at in numbers[:-1]:
             self.env[number] = at
             before = dict(self.env)
             found = self.statement(body)
-            gone = call("or", found.returns, found.breaks)
-            ends = ends.also(Ends(found.returns, FALSE, found.breaks))
-            if found.continues is not FALSE or gone is not FALSE:
-                self.env = {k: v for k, v in self.env.items() if k in before}
-            if gone is TRUE:
+            inner = {k: v for k, v in self.env.items() if k in before}
+            self.env = inner if alive is TRUE else self.joined(alive, inner, before, before)
+            left = call("or", found.returns, found.breaks)
+            if alive is not TRUE:
+                left = call("and", alive, left)
+            ends = ends.also(Ends(found.returns, FALSE, found.breaks).under(alive))
+            if left is TRUE:
                 break
-            if gone is not FALSE:
-                self.path.append(self.settled(~gone))
+            if left is not FALSE:
+                alive = call("and", alive, self.settled(~left))
+                self.path.append(self.settled(~left))
         else:
-            self.env[number] = numbers[-1]
+            if alive is TRUE:
+                self.env[number] = numbers[-1]
+            elif number in self.env:
+                self.env[number] = LOST
         del self.path[height:]
-        if ends.breaks is not FALSE or ends.returns is not FALSE:
-            raise self.refuse("a loop that ends early", n.line)
         return Ends(ends.returns)
 
     # -- trips that are counted
@@ -320,6 +327,10 @@ class Loops(Statements):
         saved, line = dict(self.env), self.line
         cond, body = parts
         self.at(n.line)
+        self.early = any(c.number < 0 for c in cells)
+        if self.early:
+            for c in cells:
+                c.delta, c.toggles = None, False
         closed = any(c.delta is not None or c.toggles for c in cells)
         plain = t.step.op == "const" and not t.down and (not closed or t.step.attr == 1)
         plain = plain and not any(lanes(x) for x in leaves(t.start, "value"))
@@ -356,17 +367,34 @@ class Loops(Statements):
         self.builder._stack.append([])
         self.env[t.number] = here
         for c in cells:
+            if c.number < 0:
+                self.env[c.number], self.types[c.number] = c.before, c.type
             self.put_cell(c, self.inside(c, trip))
         height = len(self.path)
         if active is not TRUE:
             self.path.append(self.settled(active))
+        left = next((c for c in cells if c.number < 0), None)
+        if left is not None:
+            stays = self.get_cell(left)
+            assert isinstance(stays, Expr)
+            self.path.append(call("eq", stays, 0))
         inner = self.mask()
         self.onwards(t, cond, here)
         ends = self.statement(body)
         del self.path[height:]
-        if ends.returns is not FALSE or ends.breaks is not FALSE:
-            raise self.refuse("a loop that ends early", n.line)
         again = False
+        if ends.returns is not FALSE or ends.breaks is not FALSE:
+            if ends.returns is not FALSE and self.result_type.kind != "void":
+                raise self.refuse("a loop out of which a value is returned", n.line)
+            if left is None:
+                cells.append(self.leaving())
+                self.env = saved
+                self.builder._stack.pop()
+                self.at(line)
+                return Ends(), True
+            old = self.get_cell(left)
+            by_break = self.choose(ends.breaks, const(1), old, left.type)
+            self.put_cell(left, self.choose(ends.returns, const(2), by_break, left.type))
         yields: list[Value] = []
         for c in cells:
             new = self.get_cell(c)
@@ -388,7 +416,18 @@ class Loops(Statements):
             self.at(line)
             return Ends(), True
         self.finish(t, cells, carried, (v, lo, hi, by), inits, stmts, yields, saved, steady)
-        return Ends(), False
+        if left is None:
+            return Ends(), False
+        self.env[t.number] = LOST
+        how = self.get_cell(left)
+        assert isinstance(how, Expr)
+        del self.env[left.number]
+        return Ends(returns=call("eq", how, 2) if ends.returns is not FALSE else FALSE), False
+
+    def leaving(self) -> Cell:
+        """Whether a thread has left a loop: 1 by a break, 2 by a return."""
+        number = min([0, *self.env]) - 1
+        return Cell(number, (), const(0), CType("int", 32))
 
     def settled_number(self, e: Expr) -> Expr:
         """A number that decides how often a loop runs: 0 where nobody is here."""
@@ -423,6 +462,8 @@ class Loops(Statements):
         """Look for a closed form of an integer; whether one was found, so that the loop is read
         again."""
         if c.param is None or c.delta is not None or c.toggles or not isinstance(new, Expr):
+            return False
+        if self.early:  # what a thread holds then is not a matter of how often a loop runs
             return False
         if new.kind != "int" or not isinstance(c.before, Expr):
             return False
@@ -483,6 +524,9 @@ class Loops(Statements):
             if c in carried:
                 continue
             self.put_cell(c, self.inside(c, trips))
+        for c in carried:
+            if c.number < 0:
+                self.env[c.number] = c.before
         for c, r in zip(carried, results, strict=True):
             self.put_cell(c, r if c.type.kind == "real" else self.leaf(r))
         end = t.start - trips * t.step if t.down else t.start + trips * t.step

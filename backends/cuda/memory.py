@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType
 from opwright.backends.cuda.values import Pointer, Sym, Values, Vector, dtype_of
-from opwright.ir.delinearize import logical_index, settled
-from opwright.ir.expr import Expr, call, const, param, substitute
+from opwright.ir.delinearize import logical_index, settled, strides_of
+from opwright.ir.expr import Expr, call, conjunction, const, param, substitute
 from opwright.ir.tile import Axis, Buffer, Builder
 
 SCALARS = ("real", "int", "uint", "bool")
@@ -30,7 +30,8 @@ class Memory(Values):
         self.known, self.views = known, views
         self.offsets: dict[str, list[Expr]] = {}
         self.failed: dict[str, int] = {}
-        self.recording = True
+        self.assumes: dict[str, None] = {}
+        self.based: dict[Expr, str] = {}  # alignments of buffers, obligations of the whole kernel
 
     # -- places
     def place(self, p: Pointer, offset: Expr) -> tuple[Buffer, tuple[Expr, ...]]:
@@ -74,12 +75,16 @@ class Memory(Values):
         b = p.buffer
         needed = n * b.dtype.bytes
         goal = call("eq", p.offset % n, 0)
+        if b.role != "program":  # it is enough that rows and the place in a row are multiples
+            view, index = self.place(p, p.offset)
+            steps = strides_of(view, self.known)[:-1]
+            rows = [call("eq", s % n, 0) for s in steps if s.op != "const" or s.attr % n]
+            goal = call("or", goal, conjunction([*rows, call("eq", index[-1] % n, 0)]))
         if b.role != "program":
-            goal = param(f"aligned({b.name}, {needed})", "bool") & goal
+            base = param(f"aligned({b.name}, {needed})", "bool")
+            self.based[base] = f"{b.name} starts at a multiple of {needed} bytes"
         elif p.aligned < needed:
-            raise self.refuse(
-                f"a vector of {b.name}, which is not declared with __align__({needed})"
-            )
+            self.assumes["shared arrays start at multiples of 16 bytes"] = None
         self.check(goal, "align", f"{needed} bytes of {b.name} start at a multiple of {needed}")
 
     # -- accesses

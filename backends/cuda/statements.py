@@ -46,6 +46,7 @@ class Statements(Expressions):
     depth: int
     results: list[tuple[Expr, Sym]]  # of the function that is read: under which path, which value
     result_type: CType
+    dynamic: Expr | None  # bytes of shared memory that the launch gives
     base: int  # length of the path where it began
     loop: Callable[[Node], Ends]
 
@@ -129,18 +130,19 @@ class Statements(Expressions):
                 shape.append(const(t.count))
                 t = t.of or t
             scalar = t.scalar
-            if any(s.attr == 0 for s in shape):
-                raise self.refuse(f"{name}: shared memory whose size the launch decides", n.line)
             if scalar.kind not in ("real", "int", "uint", "bool"):
                 raise self.refuse(f"shared memory of {t}", n.line)
-            if t.kind == "vector":
-                shape.append(const(t.count))
+            wide = t.count if t.kind == "vector" else 1
+            if any(s.attr == 0 for s in shape):
+                if self.dynamic is None or len(shape) != 1:
+                    raise self.refuse(f"{name}: the plan's launch has no shared_bytes", n.line)
+                shape = [self.dynamic // (scalar.bits // 8)]
+            elif wide > 1:
+                shape = [*shape[:-1], (shape or [const(1)])[-1] * wide]
             label = f"{self.kernel}_{name}_{len(self.shared)}".replace("__", "_")
             b = Buffer(label, "program", dtype_of(scalar), tuple(shape) or (const(1),))
-            unit = n.type if n.type.kind == "array" else scalar
-            if t.kind == "vector":
-                raise self.refuse(f"shared memory of {t}", n.line)
-            self.shared[number] = Pointer(b, const(0), unit, (), 16 if scalar.bits >= 32 else 0)
+            unit = n.type if n.type.kind == "array" else t
+            self.shared[number] = Pointer(b, const(0), unit, (), 16 if wide > 1 else 0)
             self.builder.buffer(b)
         self.env[number] = self.shared[number]
 

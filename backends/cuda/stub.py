@@ -20,8 +20,8 @@ _ATTRIBUTES = """
 #define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __align__(n) alignas(n)
-#define __builtin_align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __attribute__((aligned(n)))
 #include "math.h"
 #include "stdint.h"
 #include "stddef.h"

@@ -47,7 +47,13 @@ class Cells:
     type: CType  # of one part
 
 
-Sym = Expr | Value | Pointer | Vector | Cells | None
+class Lost:
+    """What a variable holds is not known: asking for it is refused."""
+
+
+LOST = Lost()
+Sym = Lost | Expr | Value | Pointer | Vector | Cells | None
+COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}
 PLAIN = {"real": "f", "int": "i", "uint": "u"}
 
 
@@ -69,7 +75,10 @@ class Values:
         self.line = 0
         self.ranges: dict[Expr, tuple[int | None, int | None]] = {}
         self.undefined: dict[DType, Value] = {}
-        self.defined: set[tuple[Expr, ...]] = set()
+        self.lane: Axis | None = None  # the axis of a warp's lanes
+        # values that another lane of the warp held, at which distance; what such exchanges combine
+        self.exchanges: dict[Value, tuple[Value, int]] = {}
+        self.butterflies: dict[tuple[Value, str], tuple[Value, frozenset[int]]] = {}
 
     # -- places
     def refuse(self, what: str, line: int = 0) -> ImportRefusal:
@@ -136,8 +145,23 @@ class Values:
                 a, b = b, a
             if b.op == "const":
                 return self.with_bits(op, a, b.attr)
-            raise self.refuse(f"{op} of two variables")
+            return self.bitwise(op, a, b)
         raise self.refuse(f"the operator {op}")
+
+    def bitwise(self, op: str, a: Expr, b: Expr) -> Expr:
+        """An operation on the bits of two small numbers."""
+        tops = [self.bounds(x) for x in (a, b)]
+        if any(low is None or low < 0 or top is None or top >= 64 for low, top in tops):
+            raise self.refuse(f"{op} of two variables")
+        most = max(top or 0 for _, top in tops)
+        out: Expr = const(0)
+        ones = (1 << most.bit_length()) - 1
+        pairs = zip(bits_of(a, ones, self.ranges), bits_of(b, ones, self.ranges), strict=True)
+        for (n, x), (_, y) in pairs:
+            same = call("eq", x, y)
+            bit = {"^": call("select", same, 0, 1), "&": call("min", x, y), "|": call("max", x, y)}
+            out = out + bit[op] * (1 << n)
+        return out
 
     def with_bits(self, op: str, a: Expr, c: int) -> Expr:
         """An operation on bits with a constant."""
@@ -291,11 +315,29 @@ class Values:
         return replace(whole, parts=parts)
 
     # -- reals
+    def combined(self, row: str, a: Value, b: Value) -> Value:
+        """A row of two values. Where each of a warp's lanes has combined with those at all
+        distances of a power of two, all of them hold what the warp's lanes give together: sums of
+        floats, too, since both partners of an exchange add the same two numbers."""
+        out = self.builder.ew(row, a, b)
+        for x, y in ((a, b), (b, a)):
+            if row not in COMBINED or self.exchanges.get(y, (None, 0))[0] is not x:
+                continue
+            start, known = self.butterflies.get((x, row), (x, frozenset()))
+            far = known | {self.exchanges[y][1]}
+            if len(far) == len(known):
+                continue
+            self.butterflies[out, row] = (start, far)
+            axis = self.lane
+            if axis is not None and far == {1 << n for n in range(axis.extent.bit_length() - 1)}:
+                return self.builder.reduce(COMBINED[row], start, axis)
+        return out
+
     def reals(self, op: str, a: Value, b: Value) -> Value:
         names = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
         if op not in names:
             raise self.refuse(f"the operator {op} on real numbers")
-        return self.builder.ew(names[op], a, b)
+        return self.combined(names[op], a, b)
 
     def spread(self, v: Value, axes: Iterable[Axis]) -> Value:
         """A value with more axes, along which it does not change."""

@@ -20,7 +20,7 @@ class Case:
 
     @property
     def op(self) -> str:
-        return self.spec.split("op ")[1].split(" @")[0]
+        return self.spec.split("\nop ")[1].split(" @")[0]
 
     def plan(self) -> dict[str, Any]:
         return {
