@@ -9,6 +9,7 @@ import pytest
 from support.cuda_judge import judge
 from support.cuda_kernels import CASES, MUTANTS, Mutant
 
+from opwright.ir.expr import leaves
 from opwright.ir.interpreter import Trap, run
 
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
@@ -42,8 +43,9 @@ def reproduces(example: dict, judged) -> bool:
     for key, value in example.get("strides", {}).items():
         name, _, axis = key.partition(", ")
         strides[name, int(axis)] = value
+    stated = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
     try:
-        run(program, example["sizes"], judged.inputs(example), {}, strides)
+        run(program, example["sizes"], judged.inputs(example), stated, strides)
     except Trap:
         return True
     return "statement" in example and "strides" not in example
