@@ -218,7 +218,7 @@ def _extents(ranges: Mapping[str, tuple[Expr, Expr]], outer: Mapping[str, tuple[
             lo = substitute(lo, {var(n): low for n, (low, _) in known.items()})
         try:
             low, high = scalar_text(lo), scalar_text(hi)
-            factors.append(f"max({high}, 0)" if low == "0" else f"max({high} - ({low}), 0)")
+            factors.append(f"max({high}, 1)" if low == "0" else f"max({high} - ({low}), 1)")
         except PrintError:
             factors.append("64")
     return " * ".join(sorted(factors))
