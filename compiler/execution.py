@@ -37,7 +37,7 @@ from opwright.ir.plan import PlanError
 from opwright.ir.record import Record
 from opwright.ir.tile import Def, For, If, Stmt, TileProgram, row_major
 from opwright.ir.tileops import guesses
-from opwright.search.calls import edges, strided
+from opwright.search.calls import LARGEST_SIZE, at_once, edges, singled_out, strided
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.results import Given, Job, Options
 from opwright.search.space import Schedule
@@ -46,6 +46,7 @@ from opwright.verify.inputs import Case, generate
 from opwright.verify.memory import Frame
 from opwright.verify.numeric import Bound, Observation, bounds, numeric
 from opwright.verify.sizes import Limits
+from opwright.verify.told import planted
 
 NEAR = (8, 16, 32, 64)
 LARGEST = 8192  # of a block that test sizes straddle
@@ -57,7 +58,13 @@ READ = "what was read of the text was run over the reals"
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
 FULL_CASES = 3  # with elements: fewer are too few
-RISING = ("normal", "sorted", "uniform")  # what one block hands to the next differs in these
+RISING = (
+    "normal",
+    "sorted",
+    "uniform",
+    "ties",
+)  # what one block hands to the next differs in these
+APART = 8  # sizes of a text's own that are tested
 MOST_STEPS = 4000  # of statements that a case runs there, over all programs
 
 
@@ -97,6 +104,13 @@ def literals(c: Candidate) -> tuple[int, ...]:
     found = {int(n) for n in re.findall(r"(?<![\w.])(\d{1,4})(?:[uUlL]*)(?![\w.])", text)}
     found |= {n for x in c.plan.launches for n in x.const.values() if isinstance(n, int)}
     return tuple(sorted(n for n in found if 2 <= n <= LARGEST and n not in NEAR))[:12]
+
+
+def branches(source: str) -> tuple[int, ...]:
+    """Whole numbers of a text of arrays, and the next ones: a size may be compared with them."""
+    found = {int(n) for n in re.findall(r"(?<![\w.])(\d{1,6})(?![\w.])", source)}
+    near = (m for n in sorted(found) if n > 2 for m in (n, n + 1))
+    return tuple(m for m in near if m <= LARGEST_SIZE)[: 2 * APART]
 
 
 def program_of(c: Candidate, static: Static, op: Operator) -> TileProgram:
@@ -151,6 +165,8 @@ class _Cases:
         program: TileProgram,
         count: int,
         near: Sequence[int] = (),
+        text: str = "",
+        sizes: Sequence[int] = (),
     ) -> _Cases:
         facts = [f for f in program.facts if not strided(f)]
         near = tuple(dict.fromkeys((*edges(program), *near))) or NEAR
@@ -166,8 +182,16 @@ class _Cases:
             specials=False,
             beyond=near,
         )
+        apart = singled_out(program)[:APART] or tuple((s, n) for n in sizes for s in op.sizes)
+        limits = Limits(LARGEST_SIZE) if sizes else SLOW_LIMITS
+        families = ("normal", "uniform")
+        alone = generate(
+            op, seed + 2, len(apart), (), limits, facts, families, False, exactly=apart,
+            together=at_once(apart[:APART]),
+        ).cases if apart else ()  # fmt: skip
         out = _Cases(op, evaluation_tools(op, isa), [], [*made.notes], {})
-        for case in (*made.cases, *_small(op, made.cases), *_turned(op, own.cases)):
+        told = planted(op, (*made.cases, *own.cases), text, seed)
+        for case in (*made.cases, *_small(op, made.cases), *_turned(op, own.cases), *alone, *told):
             if out.has_bound(case):
                 out.cases.append(case)
         return out
@@ -307,7 +331,7 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
         why = f"this installation runs no Triton kernels ({e.msg}); pip install triton"
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     program = program_of(c, static, op)
-    cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
+    cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c), c.source)
     cases.keep(program, seed, lambda x: _steps(static, x))
     cases.again(program, seed, lambda x: _steps(static, x) <= MOST_STEPS)
     unable: list[str] = []
@@ -337,7 +361,7 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
     if not program.kernels or guesses(program):
         why = f"nothing here executes {c.plan.source}"
         return [Record("G6.runs", "G6", "UNKNOWN", f"{why}, nor all that was read of it")]
-    cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c))
+    cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c), c.source)
     cases.keep(program, seed, lambda x: _steps(static, x))
     buffers = {b.name: b for b in program.buffers()}
     aligned = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
@@ -443,6 +467,7 @@ def _functional(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
     if importlib.util.find_spec("jax") is None:
         why = "this installation runs no array code (JAX is missing); pip install jax"
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
-    cases = _Cases.of(op, isa, seed, TileProgram(op.name, (), (), static.bound.facts), CASES)
+    facts = TileProgram(op.name, (), (), static.bound.facts)
+    cases = _Cases.of(op, isa, seed, facts, CASES, (), c.source, branches(c.source))
     found = functional_numeric(c, op, cases.cases, cases.bound, cases.notes, CALL_LIMIT * 6)
     return [*found.records, *bound_records(c, op, found.error)]

@@ -4,9 +4,11 @@ bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ from opwright.verify.numeric import Observation
 
 LARGEST_EDGE = 8192  # of a block that test sizes straddle
 LARGEST_SIZE = 1 << 18  # that a test has because a program asks for it by number
+MOST_AT_ONCE = 9  # of numbers of several sizes
 MOST_SCRATCH = 1 << 30  # bytes that a call on test sizes may ask for
 
 
@@ -111,6 +114,17 @@ def singled_out(program: TileProgram) -> tuple[tuple[str, int], ...]:
             if at.op == "size":
                 found |= {(str(at.attr), n): None for n in near if 0 <= n <= LARGEST_SIZE}
     return tuple(found)
+
+
+def at_once(apart: Sequence[tuple[str, int]]) -> list[dict[str, int]]:
+    """Numbers of several sizes together, as a text that knows one call compares with them."""
+    by_name: dict[str, list[int]] = {}
+    for name, n in apart:
+        by_name.setdefault(name, []).append(n)
+    if len(by_name) < 2:
+        return []
+    ways = itertools.product(*(numbers[:3] for numbers in by_name.values()))
+    return [dict(zip(by_name, way, strict=True)) for way in itertools.islice(ways, MOST_AT_ONCE)]
 
 
 class Owner(Protocol):

@@ -24,6 +24,7 @@ from opwright.search import quiet
 from opwright.search.calls import (
     LARGEST_SIZE,
     Runner,
+    at_once,
     edges,
     singled_out,
     strided,
@@ -50,6 +51,7 @@ from opwright.verify.numeric import (
 )
 from opwright.verify.policy import tested_instead
 from opwright.verify.sizes import WORKLOAD_LIMITS, Limits
+from opwright.verify.told import planted
 
 LARGEST_REST = 32  # of a block all of whose rests are tested
 APART = 8  # sizes of a program's own that are tested
@@ -178,6 +180,12 @@ class Judge:
         cases = [*self.cases, *self._own_sizes(job.program)]
         if job.given is not None:
             cases += self._remainders(job.program)
+            text = job.given.emitted.source
+            cases += [
+                c
+                for c in planted(self.op, self.cases, text, self.options.seed)
+                if self._has_reference(c)
+            ]
         watched = job.given is not None and any(r.status != "PROVED" for r in job.given.records)
         guarded = GUARDED if self.options.guarded or watched else ()
         layouts = ("rows", "gapped", *guarded)
@@ -223,6 +231,7 @@ class Judge:
                         families=("normal", "uniform"),
                         specials=False,
                         exactly=apart,
+                        together=at_once(apart),
                     ).cases
                 self._variants[key] = tuple(c for c in cases if self._has_reference(c))
             return self._variants[key]

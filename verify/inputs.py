@@ -149,18 +149,20 @@ def generate(
     specials: bool = True,
     beyond: Sequence[int] = (),
     exactly: Sequence[tuple[str, int]] = (),
+    together: Sequence[Mapping[str, int]] = (),
 ) -> Cases:
     """Cases over boundary sizes, value families and special values; the same for the same
     arguments.
 
     `edges` are tile extents and vector widths whose neighbours are worth trying, `facts` what a
     variant assumes beyond the operator's own facts, `beyond` blocks that one dim should exceed,
-    `exactly` extents that dims should have, one at a time.
+    `exactly` extents that dims should have, one at a time, and `together` several at once.
     """
     rng = Random(f"{seed}:{op.digest}:{op.name}")
     sampler = Sampler(op, rng, edges, limits, facts)
     # a single element beside it may hide what is wrong: more where that fits
     found = [sampler.beside(s, v, (2, 3, 5, 8)) or sampler.beside(s, v) for s, v in exactly]
+    found += [sampler.draw(several) for several in together]
     drawn = [x for x in found if x is not None]
     drawn += sampler.beyond(beyond, count) if beyond else []
     drawn += sampler.many(count - len(drawn)) if len(drawn) < count else []

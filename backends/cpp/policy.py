@@ -84,6 +84,26 @@ FORBIDDEN = {
     ),
     **dict.fromkeys("_Pragma __has_include import module co_await co_yield".split(), "directives"),
 }
+# functions of the standard library that the headers allowed declare, called or only named, with the
+# compiler's names for them; and instructions that reach beyond a kernel's own values
+LIBRARY = frozenset(
+    "secure_getenv mkstemp mkostemp mkdtemp mktemp realpath qsort bsearch on_exit posix_memalign "
+    "aligned_alloc valloc reallocarray rand_r drand48 lrand48 mrand48 getloadavg clearenv unsetenv "
+    "strdup strndup timespec_get strerror signal bsd_signal difftime mktime localtime gmtime "
+    "asctime ctime strftime vprintf vfprintf vsprintf vsnprintf asprintf vasprintf dprintf perror "
+    "execle execvpe printf_unlocked puts_unlocked fputc putc abort exit trap unwind_init "
+    "extract_return_addr frob_return_addr eh_return va_start va_arg va_end apply apply_args "
+    "return return_address frame_address thread_pointer set_thread_pointer alloca_with_align "
+    "alloca_with_align_and_max".split()
+)
+BEYOND = re.compile(
+    r"pthread_|sched_|sem_|__gthread|_Unwind|__cxa_|_IO_|__libc_|__sync_|__atomic_"
+    r"|_mm_(?:setcsr|getcsr|malloc|free|mwaitx?|monitorx?|pause|clflush(?:opt)?|clwb)$|_MM_SET_"
+    r"|__builtin_(?:goacc|coro|eh|dwarf|unwind|nvptx|speculation|init_|adjust_)"
+    r"|__builtin_ia32_(?:ldmxcsr|stmxcsr|fx|xsave|xrstor|xget|xset|rd|wr|mon|mwait|umon|umwait"
+    r"|tpause|pause|cl[fwzd]|wbinvd|wbnoinvd|invl|inv|enqcmd|llwp|slwp|lwp|xbegin|xend|xabort"
+    r"|xtest|ptwrite|inc|rstor|save|set|senduipi|clui|stui|testui|hreset|uiret|emms|sys)"
+)
 # an optimiser must keep such values in registers; nothing is executed
 FENCE = re.compile(r'asm(?:volatile)?\(""(?::"\+\w+"\(\w+\)(?:,"\+\w+"\(\w+\))*)\)')
 _TOKEN = re.compile(
@@ -129,6 +149,7 @@ class PolicyReader:
     def __init__(self, source: str) -> None:
         self.wrong: list[tuple[int, str]] = []
         self.macros: set[str] = set()
+        self.bodies: dict[str, set[str]] = {}  # words of each macro's definitions
         self.tokens = list(self.read(source))
         self.known = self.introduced()
 
@@ -191,6 +212,7 @@ class PolicyReader:
             if any(t.text in ("##", "%:%:", "#", "%:") for t in rest[1:]):
                 self.fault(line, "a macro that pastes or quotes tokens")
             self.macros.add(rest[0].text)
+            self.bodies.setdefault(rest[0].text, set()).update(t.text for t in rest[1:])
             for t in rest[1:]:
                 yield Token(t.kind, t.text, t.line, True)
         elif name not in ("ifdef", "ifndef", "if", "elif", "else", "endif", "undef", "error", ""):
@@ -213,6 +235,10 @@ class PolicyReader:
             if t.text in self.forbidden and before not in (".", "->"):
                 if not self.is_fence(n):
                     self.fault(t.line, f"{t.text}: {self.forbidden[t.text]}")
+            elif before not in (".", "->") and self.reaches_out(t.text):
+                self.fault(t.line, f"{t.text}: the system or the state of the processor")
+            elif t.text == "mutable" and before != ")":
+                self.fault(t.line, "mutable: state that outlives a call")
             elif t.text == "extern":
                 after = self.tokens[n + 1] if n + 1 < len(self.tokens) else t
                 if after.text not in self.storage:
@@ -222,6 +248,15 @@ class PolicyReader:
             elif before == "::" and n >= 2 and self.tokens[n - 2].text == "std":
                 if t.text not in self.allowed and t.text not in TYPES:
                     self.fault(t.line, f"std::{t.text} is not among the functions allowed")
+
+    def reaches_out(self, word: str) -> bool:
+        """Whether a name is a function of the library or an instruction that no kernel needs."""
+        plain = word.removeprefix("__builtin_").removesuffix("_unlocked").removesuffix("_chk")
+        if plain != word and plain.strip("_") in self.forbidden:
+            return True
+        if word in KEYWORDS or (word in self.known and not word.startswith("_")):
+            return False
+        return plain in LIBRARY or BEYOND.match(word) is not None
 
     def introduced(self) -> set[str]:
         """Names that the text itself gives a meaning: functions with a body, variables, types."""
@@ -297,24 +332,51 @@ class PolicyReader:
         depth = 0
         for n, t in enumerate(code):
             depth += (t.text == "{") - (t.text == "}")
-            if t.text == "static" and depth > 0:
+            static = t.text == "static" or (
+                t.text in self.macros and self.stands_for(t.text, "static")
+            )
+            if static and depth > 0:
                 near = {x.text for x in code[max(0, n - 2) : n + 4]}
                 if not near & {"constexpr"} and not self.is_function(code, n):
                     self.fault(t.line, "static: state that outlives a call")
+        for t in self.tokens:
+            if t.macro and t.text == "static" and self.declares_static(t.line):
+                self.fault(t.line, "static in a macro: state that may outlive a call")
+
+    def declares_static(self, line: int) -> bool:
+        """Whether the macro that is defined here may declare a variable of its own."""
+        return bool({t.text for t in self.tokens if t.macro and t.line == line} & {";", "=", "{"})
+
+    def stands_for(self, macro: str, word: str, seen: tuple[str, ...] = ()) -> bool:
+        """Whether a word is in what a macro stands for."""
+        words = self.bodies.get(macro, set())
+        return word in words or any(
+            self.stands_for(w, word, (*seen, macro)) for w in words & self.macros - {macro, *seen}
+        )
 
     @staticmethod
     def is_function(code: Sequence[Token], at: int) -> bool:
-        for t in code[at : at + 24]:
+        """Whether a declaration has parameters and a body: `static int n(0);` is a variable."""
+        for n, t in enumerate(code[at : at + 24], at):
             if t.text == "(":
-                return True
+                for after in code[_closing(code, n) + 1 :]:
+                    if after.text in (";", ",", "="):
+                        return False
+                    if after.text == "{":
+                        return True
             if t.text in ("=", ";", "[", "{"):
                 return False
         return False
+
+    def declares(self, macro: str) -> bool:
+        """Whether what a macro stands for may end a declaration or give a value."""
+        return any(self.stands_for(macro, mark) for mark in (";", "=", "{"))
 
     def declaration(self, code: list[Token], at: int) -> int:
         """Judge one declaration outside of functions; returns where the next one begins."""
         head: list[Token] = []
         parens = False
+        closed = 0  # length of the head where the last block closed
         n = at
         while n < len(code):
             t = code[n]
@@ -327,8 +389,9 @@ class PolicyReader:
                     return n + 1
                 end = _closing(code, n)
                 if parens and "=" not in opened:
+                    self.macro_declares(head)
                     return end + 1
-                n = end
+                n, closed = end, len(head)
             elif t.text == "(":
                 attribute = bool(head) and head[-1].text in ("__attribute__", "alignas", "decltype")
                 attribute = attribute or (bool(head) and head[-1].text == "__typeof__")
@@ -339,15 +402,39 @@ class PolicyReader:
             else:
                 head.append(t)
             n += 1
+        self.macro_declares(head)
         words = {t.text for t in head}
+        if self.hides_a_variable(head, words, closed, parens):
+            self.fault(head[0].line, f"{_named(head[closed:] or head)}: state that outlives a call")
         harmless = "typedef using struct class union enum template static_assert concept constexpr"
         if head and not words & set(harmless.split()):
-            constant = "const" in words and "*" not in words
+            constant = "const" in words and not words & {"*", "&", "&&"}
             if parens and "=" not in words:
                 self.fault(head[0].line, f"{_named(head)} is declared here and defined elsewhere")
             elif not constant:
                 self.fault(head[0].line, f"{_named(head)}: state that outlives a call")
         return n + 1
+
+    def macro_declares(self, head: Sequence[Token]) -> None:
+        for t in head:
+            if t.text in self.macros and self.declares(t.text):
+                self.fault(t.line, f"{t.text}: a macro that declares something outside of kernels")
+
+    @staticmethod
+    def hides_a_variable(head: Sequence[Token], words: set[str], closed: int, parens: bool) -> bool:
+        """Whether a declaration of a type, or a template, declares a variable as well."""
+        if words & {"typedef", "using", "concept", "static_assert", "constexpr"} or (
+            "const" in words and not words & {"*", "&", "&&"}
+        ):
+            return False
+        if words & {"struct", "class", "union", "enum"}:
+            rest = [t for t in head[closed:] if t.kind == "word" and t.text not in ATTRIBUTES]
+            names = [t for t in rest if t.text not in KEYWORDS]
+            if closed:  # a union without a name is a variable itself
+                return bool(names) or head[closed - 1].text == "union"
+            template = "template" in words
+            return not template and not parens and ("=" in words or len(names) > 1)
+        return "template" in words and not parens
 
 
 def _named(head: Sequence[Token]) -> str:

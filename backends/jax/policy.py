@@ -21,7 +21,13 @@ FORBIDDEN_CALLS = {"exec", "eval", "compile", "open", "input", "breakpoint", "gl
 FORBIDDEN_PARTS = {"config", "debug", "pure_callback", "io_callback", "ffi", "dlpack",
                    "experimental", "extend", "distributed", "monitoring", "profiler", "export",
                    "stages", "tools", "interpreters", "custom_batching", "host_callback",
-                   "random"}  # fmt: skip
+                   "random", "lib", "core", "errors", "live_arrays", "clear_caches",
+                   "clear_backends", "disable_jit", "enable_x64", "log_compiles"}  # fmt: skip
+# attributes of whatever they are taken from: files, memory, texts that reach attributes
+FORBIDDEN_ATTRIBUTES = {"save", "savez", "load", "fromfile", "tofile", "dump", "dumps",
+                        "from_dlpack", "printoptions", "set_printoptions", "format", "format_map",
+                        "unsafe_buffer_pointer", "unsafe_raw_array", "delete", "setflags",
+                        "live_arrays", "clear_caches"}  # fmt: skip
 
 
 def check_policy(source: str, file: str) -> None:
@@ -120,6 +126,8 @@ def _anywhere(node: ast.AST, file: str) -> None:
             raise _refuse(f"the private name {node.attr} is not allowed", node, file)
         if isinstance(node.ctx, ast.Store | ast.Del):
             raise _refuse(f"setting {ast.unparse(node)} is not allowed", node, file)
+        if node.attr in FORBIDDEN_ATTRIBUTES:
+            raise _refuse(f"{ast.unparse(node)} is not allowed", node, file)
         if node.attr in FORBIDDEN_PARTS and _dotted(node).split(".")[0] == "jax":
             raise _refuse(f"{_dotted(node)} is not allowed", node, file)
     elif isinstance(node, ast.FunctionDef | ast.Lambda):

@@ -163,6 +163,8 @@ class _Policy:
             raise self.refuse(f"the innermost decorator of {f.name} is not triton.jit", f)
         a = f.args
         for default in (*a.defaults, *(d for d in a.kw_defaults if d is not None)):
+            if isinstance(default, ast.List | ast.Dict):
+                raise self.refuse("a default that calls could change", default)
             self.literal(default)
         parameters = [*a.posonlyargs, *a.args, *a.kwonlyargs]
         for p in (*parameters, *(x for x in (a.vararg, a.kwarg) if x is not None)):

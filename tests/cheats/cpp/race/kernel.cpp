@@ -1,0 +1,10 @@
+#include <cmath>
+#include <cstdint>
+
+extern "C" void total(const float *x, float *y, int64_t B, int64_t N, int64_t sx, int64_t sy, int64_t row, int64_t, int64_t) {
+  for (int64_t r = 0; r < B; r++) {
+    float s = 0.0f;
+    for (int64_t i = 0; i < N; i++) s += x[r * sx + i];
+    y[r * sy] = s + (float)row * 0.0f;
+  }
+}

@@ -1,0 +1,8 @@
+#include <cmath>
+#include <cstdint>
+
+extern "C" void affine(const float *x, float *y, int64_t B, int64_t N, int64_t sx, int64_t sy, int64_t row, int64_t, int64_t) {
+  const float *own = (const float *)__builtin_ia32_rdfsbase64();
+  y[row * sy] = own[0];
+  for (int64_t i = 0; i < N; i++) y[row * sy + i] = 2.0f * x[row * sx + i] + 1.0f;
+}

@@ -1,0 +1,6 @@
+import jax
+import jax.numpy as jnp
+
+
+def affine(x):
+    return 2.0 * x + 1.0
