@@ -256,10 +256,10 @@ class Calls(Memory):
     def vote(self, n: Node, name: str) -> Expr:
         axis = self.together(n)
         cond = self.truth(self.expression(n.args[1]), n.args[1].type)
-        v = self.builder.index(cond)
+        v = self.builder.index(call("select", cond, 1, 0))
         if axis in v.axes:
-            v = self.builder.reduce("any" if name == "__any_sync" else "all", v, axis)
-        return call("select", self.leaf(v), 1, 0)
+            v = self.builder.reduce("max" if name == "__any_sync" else "min", self.seen(v), axis)
+        return self.leaf(v)
 
     def atomic(self, n: Node, name: str) -> Sym:
         p = self.address(n.args[0])

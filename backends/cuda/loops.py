@@ -442,10 +442,8 @@ class Loops(Statements):
 
     def entered(self, c: Cell) -> Value:
         """What a cell holds before the loop; where nobody is, a number that nobody sees."""
-        v, mask = self.first(c), self.mask()
-        if mask is not TRUE and v.op not in ("full", "param", "result"):
-            v = self.builder.ew("select", self.builder.index(mask), v, _some(v))
-        return v
+        v = self.first(c)
+        return v if v.op in ("param", "result") else self.seen(v)
 
     def inside(self, c: Cell, trip: Expr) -> Sym:
         """What a cell holds when a trip begins."""
@@ -553,10 +551,6 @@ def _scalars(number: int, path: tuple[int, ...], x: Sym, t: CType) -> list[Cell]
     if x is None and t.kind not in ("real", "int", "uint", "bool"):
         return []
     return [Cell(number, path, x, t)]
-
-
-def _some(v: Value) -> float | int | bool:
-    return {"real": 0.0, "int": 0, "bool": False}[v.dtype.kind]
 
 
 def _part(x: Sym, path: tuple[int, ...]) -> Sym:

@@ -53,14 +53,20 @@ class Statements(Expressions):
     def block(self, statements: tuple[Node, ...]) -> Ends:
         ends = Ends()
         height = len(self.path)
+        gone: list[tuple[Expr, dict[int, Sym]]] = []  # who went on to the next trip, with what
         for s in statements:
             if ends.any is TRUE:
                 break
             found = self.statement(s)
             ends = ends.also(found)
             if found.any not in (FALSE, TRUE):
+                moved = call("or", found.continues, found.breaks)
+                if moved is not FALSE:
+                    gone.append((self.settled(moved), dict(self.env)))
                 self.path.append(self.settled(~found.any))
         del self.path[height:]
+        for cond, held in reversed(gone):
+            self.env = self.joined(cond, held, self.env, held)
         return ends
 
     def statement(self, n: Node) -> Ends:

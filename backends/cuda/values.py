@@ -315,6 +315,14 @@ class Values:
         return replace(whole, parts=parts)
 
     # -- reals
+    def seen(self, v: Value) -> Value:
+        """A value for the threads that are here; others hold a number that nobody sees."""
+        mask = self.mask()
+        if mask is TRUE or v.op == "full":
+            return v
+        some: float | int | bool = {"real": 0.0, "int": 0, "bool": False}[v.dtype.kind]
+        return self.builder.ew("select", self.builder.index(mask), v, some)
+
     def combined(self, row: str, a: Value, b: Value) -> Value:
         """A row of two values. Where each of a warp's lanes has combined with those at all
         distances of a power of two, all of them hold what the warp's lanes give together: sums of
@@ -330,7 +338,7 @@ class Values:
             self.butterflies[out, row] = (start, far)
             axis = self.lane
             if axis is not None and far == {1 << n for n in range(axis.extent.bit_length() - 1)}:
-                return self.builder.reduce(COMBINED[row], start, axis)
+                return self.builder.reduce(COMBINED[row], self.seen(start), axis)
         return out
 
     def reals(self, op: str, a: Value, b: Value) -> Value:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from support.cuda_kernels import HEAD, MATMUL, ROW_SUM, SMALL, Case, dense, launch
+from support.cuda_kernels import (
+    HEAD,
+    MATMUL,
+    POINTWISE,
+    ROW_SUM,
+    ROWS,
+    SMALL,
+    Case,
+    dense,
+    launch,
+)
 
 MORE: dict[str, Case] = {}
 
@@ -607,4 +617,201 @@ extern "C" __global__ void tri(const float *x, const float *v, float *y, int n) 
 """,
     (launch("tri", ["N"], [32], "x", "v", "y", "i32(N)"),),
     dense(x="N, N", v="N", y="N"),
+)
+
+MORE["two_strides"] = Case(
+    HEAD + POINTWISE,
+    """
+extern "C" __global__ void relu_bias(const float *x, const float *b, float *y, int m, int n) {
+  for (int i = blockIdx.y; i < m; i += gridDim.y) {
+    for (int j = blockIdx.x * 64 + threadIdx.x; j < n; j += gridDim.x * 64) {
+      float v = x[(long long)i * n + j] + b[j];
+      if (v < 0.0f) { y[(long long)i * n + j] = 0.0f; continue; }
+      y[(long long)i * n + j] = v;
+    }
+  }
+}
+""",
+    (
+        launch(
+            "relu_bias",
+            ["min(cdiv(N, 64), 128)", "min(M, 1000)"],
+            [64],
+            "x",
+            "b",
+            "y",
+            "i32(M)",
+            "i32(N)",
+        ),
+    ),
+    (*dense(x="M, N", b="N", y="M, N"), "N <= 2000000000", "M <= 2000000000"),
+)
+
+MORE["warp_rows"] = Case(
+    HEAD + ROW_SUM,
+    """
+extern "C" __global__ void row_sum(const float *x, float *y, int b, int n) {
+  const int warps = gridDim.x * (blockDim.x / 32);
+  const int w = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  const int lane = threadIdx.x % 32;
+  for (int row = w; row < b; row += warps) {
+    float s = 0.0f;
+    for (int j = lane; j < n; j += 32) s += x[(size_t)row * n + j];
+    for (int o = 16; o > 0; o /= 2) s += __shfl_xor_sync(0xffffffffu, s, o);
+    if (lane == 0) y[row] = s;
+  }
+}
+""",
+    (launch("row_sum", ["min(cdiv(B, 8), 512)"], [256], "x", "y", "i32(B)", "i32(N)"),),
+    (*dense(x="B, N", y="B"), "B <= 2000000000"),
+)
+
+MORE["row_in_shared"] = Case(
+    HEAD + ROWS.replace("where N >= 1", "where N >= 1, N <= 1024"),
+    """
+extern "C" __global__ void row_softmax(const float *x, float *y, int n) {
+  __shared__ float row[1024];
+  __shared__ float red[8];
+  const int t = threadIdx.x;
+  float m = -INFINITY;
+  for (int j = t; j < n; j += 256) { row[j] = x[(size_t)blockIdx.x * n + j]; m = fmaxf(m, row[j]); }
+  for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+  if (t % 32 == 0) red[t / 32] = m;
+  __syncthreads();
+  m = red[0];
+  for (int k = 1; k < 8; ++k) m = fmaxf(m, red[k]);
+  __syncthreads();
+  float s = 0.f;
+  for (int j = t; j < n; j += 256) { row[j] = expf(row[j] - m); s += row[j]; }
+  for (int o = 16; o > 0; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+  if (t % 32 == 0) red[t / 32] = s;
+  __syncthreads();
+  s = 0.f;
+  for (int k = 0; k < 8; ++k) s += red[k];
+  for (int j = t; j < n; j += 256) y[(size_t)blockIdx.x * n + j] = row[j] / s;
+}
+""",
+    (launch("row_softmax", ["B"], [256], "x", "y", "i32(N)"),),
+    dense(x="B, N", y="B, N"),
+)
+
+MORE["row_in_registers"] = Case(
+    HEAD + ROWS.replace("where N >= 1", "where N >= 1, N <= 256"),
+    """
+extern "C" __global__ void row_softmax(const float *x, float *y, int rows, int n) {
+  const int row = blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  float v[8];
+  float m = -INFINITY;
+  #pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const int j = k * 32 + threadIdx.x;
+    v[k] = j < n ? x[(size_t)row * n + j] : -INFINITY;
+    m = fmaxf(m, v[k]);
+  }
+  #pragma unroll
+  for (int o = 16; o > 0; o >>= 1) m = fmaxf(m, __shfl_xor_sync(0xffffffff, m, o));
+  float s = 0.f;
+  #pragma unroll
+  for (int k = 0; k < 8; ++k) { v[k] = expf(v[k] - m); s += v[k]; }
+  #pragma unroll
+  for (int o = 16; o > 0; o >>= 1) s += __shfl_xor_sync(0xffffffff, s, o);
+  #pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const int j = k * 32 + threadIdx.x;
+    if (j < n) y[(size_t)row * n + j] = v[k] / s;
+  }
+}
+""",
+    (launch("row_softmax", ["cdiv(B, 4)"], [32, 4], "x", "y", "i32(B)", "i32(N)"),),
+    dense(x="B, N", y="B, N"),
+)
+
+MORE["window"] = Case(
+    HEAD
+    + """
+op mp @ 1.0 {
+  dims  H, W
+  where H >= 1, W >= 1
+  input x: f32[H, W]
+  output y: f32[H, W]
+  def {
+    y[i, j] = max[p: 3, q: 3](if i + p >= 1 and i + p <= H and j + q >= 1 and j + q <= W
+      then x[i + p - 1, j + q - 1] else -inf)
+  }
+}
+""",
+    """
+extern "C" __global__ void mp(const float *x, float *y, int h, int w) {
+  const int j = blockIdx.x * 16 + threadIdx.x, i = blockIdx.y * 16 + threadIdx.y;
+  if (i >= h || j >= w) return;
+  float m = -INFINITY;
+  for (int dy = -1; dy <= 1; dy++) {
+    int yy = i + dy;
+    if (yy < 0 || yy >= h) continue;
+    for (int dx = -1; dx <= 1; dx++) {
+      int xx = j + dx;
+      if (xx < 0 || xx >= w) continue;
+      m = max(m, x[(long long)yy * w + xx]);
+    }
+  }
+  y[(long long)i * w + j] = m;
+}
+""",
+    (launch("mp", ["cdiv(W, 16)", "cdiv(H, 16)"], [16, 16], "x", "y", "i32(H)", "i32(W)"),),
+    (*dense(x="H, W", y="H, W"), "H <= 1000000"),
+)
+
+MORE["downwards"] = Case(
+    HEAD + ROW_SUM,
+    """
+extern "C" __global__ void row_sum(const float *x, float *y, int n) {
+  __shared__ float s[256];
+  int t = threadIdx.x;
+  float a = 0.0f;
+  for (int j = n - 1 - t; j >= 0; j -= 256) a += x[(size_t)blockIdx.x * n + j];
+  s[t] = a;
+  __syncthreads();
+  int w = 128;
+  while (w > 0) {
+    if (t < w) s[t] = s[t] + s[t + w];
+    __syncthreads();
+    w = w / 2;
+  }
+  if (t == 0) y[blockIdx.x] = s[0];
+}
+""",
+    (launch("row_sum", ["B"], [256], "x", "y", "i32(N)"),),
+    dense(x="B, N", y="B"),
+)
+
+MORE["permuted"] = Case(
+    HEAD
+    + """
+op avg @ 1.0 {
+  dims  B, C, P
+  where P >= 1
+  input x: f32[B, P, C]
+  output y: f32[B, C, P]
+  def { y[b, c, p] = x[b, p, c] }
+}
+""",
+    """
+extern "C" __global__ void avg(const float *x, float *y, int c, int p, int total) {
+  int e = blockIdx.x * blockDim.x + threadIdx.x;
+  if (e < total) {
+    int pp = e % p;
+    int r = e / p;
+    int cc = r % c;
+    int b = r / c;
+    y[e] = x[(b * p + pp) * c + cc];
+  }
+}
+""",
+    (
+        launch(
+            "avg", ["cdiv(B * C * P, 256)"], [256], "x", "y", "i32(C)", "i32(P)", "i32(B * C * P)"
+        ),
+    ),
+    (*dense(x="B, P, C", y="B, C, P"), "B * C * P <= 2000000000", "C >= 1"),
 )
