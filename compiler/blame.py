@@ -25,6 +25,9 @@ MISLEADING = (
     codes.DEFINED_INPUT, codes.CYCLE, codes.UNKNOWN_RESULT, codes.SHADOWED, codes.WRONG_RANK,
     codes.BAD_RECURRENCE, codes.REPEATED_INDEX,
 )  # fmt: skip
+IMPORTS = (
+    codes.UNKNOWN_MODULE, codes.UNKNOWN_OPERATOR, codes.WRONG_VERSION, codes.IMPORT_CYCLE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,32 @@ class Use:
     span: Span
 
 
-def blamed(op: ast.Op, found: Sequence[Diagnostic]) -> list[Diagnostic]:
+def blamed(
+    op: ast.Op, found: Sequence[Diagnostic], imports: Sequence[ast.Import] = ()
+) -> list[Diagnostic]:
     """The findings about one operator, each where its mistake was made."""
-    out = _ranks(op, _unread(op, list(found)))
+    out = _ranks(op, _unread(op, _imported(list(found), imports)))
     out = _misspelt_outputs(op, out)
     out = _types(op, out)
     if any(d.code in MISLEADING for d in out):
         out = [d for d in out if d.code != codes.UNKNOWN_RANGE]
     return out
+
+
+def _imported(found: list[Diagnostic], imports: Sequence[ast.Import]) -> list[Diagnostic]:
+    """Without the uses of what could not be imported."""
+    missing: set[str] = set()
+    lines = {d.span.line for d in found if d.code in IMPORTS}
+    for item in imports:
+        if isinstance(item, ast.ImportNames):
+            names = [n.name for n in item.names if {n.span.line, item.span.line} & lines]
+        else:
+            names = [item.alias or item.path[-1]] if item.span.line in lines else []
+        missing.update(names)
+    unknown = (codes.UNKNOWN_FUNCTION, codes.UNKNOWN_NAME)
+    return [
+        d for d in found if d.code not in unknown or not any(f"`{n}`" in d.message for n in missing)
+    ]
 
 
 # -- ranks ----------------------------------------------------------------------------------------

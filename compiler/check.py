@@ -14,7 +14,7 @@ from typing import Any
 
 from opwright.compiler import codes
 from opwright.compiler.blame_ranges import Refuted, relocated
-from opwright.compiler.check_claims import check_claims
+from opwright.compiler.check_claims import check_claims, trial_text
 from opwright.compiler.check_domains import REAL, Domains
 from opwright.compiler.contradiction import excluded
 from opwright.compiler.decide import Answer, Decider
@@ -30,10 +30,12 @@ from opwright.ir.expr import (
     Expr,
     ExprError,
     Fold,
+    conjunction,
     const,
     evaluate,
     read_parts,
     rebuild,
+    reduction,
     show,
     walk,
 )
@@ -197,13 +199,16 @@ def check_operator(
             found += [] if wrong is None else [wrong]
         else:
             answer = decider.decide(o, laws.get(o.owner))
+            if answer.status == "UNKNOWN":
+                answer = _tried(e, o, falsifier) or answer
         if o.kind == "call" and answer.status == "REFUTED":
             broken.add(o.span)
         text = None
         if answer.status == "REFUTED" and o.kind in REAL:
             text = answer.reason
         elif answer.status == "REFUTED":
-            text = witness(e, o, answer)
+            case = answer.reason.removeprefix("replayed on a generated case: ")
+            text = case if case != answer.reason else witness(e, o, answer)
             refuted.append(Refuted(o, answer, _diagnostic(e, o, answer, text)))
         if answer.status != "PROVED":
             pending.setdefault(o.owner if o.owner in clauses else "", []).append(o.id)
@@ -217,6 +222,23 @@ def check_operator(
             made.append((claimed.record, Place(op.name, claimed.clause.name, kind, line)))
             found += [] if claimed.wrong is None else [claimed.wrong]
     return made, found
+
+
+def _tried(e: Elaborated, o: Obligation, falsifier: Falsifier) -> Answer | None:
+    """A counterexample among generated cases, to what depends on values that z3 does not know."""
+    inside = o.owner in {t.name for t in e.operator.tensors} - set(e.origin)
+    if o.undecided or not inside or o.kind not in ("range", "empty"):
+        return None
+    goal = o.goal
+    if o.exists:
+        names, ranges = zip(*o.exists, strict=True)
+        goal = reduction("any", names, ranges, goal)
+    found, _ = falsifier.breaks(o.ranges, o.assume, goal, falsifier.inputs())
+    if found is None:
+        return None
+    values = {**found.trial.sizes, **found.trial.params, **found.indices}
+    text = trial_text(e, None, found, conjunction([goal, *o.assume]))
+    return Answer("REFUTED", f"replayed on a generated case: {text}", values)
 
 
 def _record(id: str, answer: Answer, subject: str, witness: str | None, what: str = "") -> Record:

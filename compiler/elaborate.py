@@ -177,7 +177,7 @@ def _elaborate(
         for grad in op.grads:
             if isinstance(grad.body, ast.GradDef):
                 findings.found += gradient_findings(library, module, op, grad, types)
-    findings.found[:] = blamed(op, findings.found)
+    findings.found[:] = blamed(op, findings.found, module.imports)
     findings.raise_all()
     named = {name: None for name in body.definitions}
     kept = prune(tensors, named, {d.name for d, _, _ in interface.outputs})

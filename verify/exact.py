@@ -18,6 +18,7 @@ import numpy as np
 from opwright.ir.dtypes import decode, encode
 from opwright.ir.expr import Expr, Fold, read_parts, show, var
 from opwright.ir.op import Tensor
+from opwright.ir.philox import uniform
 from opwright.ir.semantics import ARG_FOLDS
 
 DIGITS = 60
@@ -117,6 +118,8 @@ class Exact:
             return op == "isinf" and not isinstance(args[0], Fraction) and self.mp.isinf(args[0])
         if op in ("floor", "ceil", "trunc", "nearest"):
             return self._integer(op, args[0])
+        if op == "rand":
+            return Fraction(float(uniform(*args)))
         if op == "round":
             back = decode(encode(np.asarray([float(args[0])]), e.attr), e.attr)
             return self.number(float(back[0]))

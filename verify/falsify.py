@@ -63,6 +63,7 @@ class Falsifier:
     def __init__(self, op: Operator, seed: int = 0) -> None:
         self.op, self.seed = op, seed
         self._trials: list[Trial] | None = None
+        self._inputs: list[Trial] | None = None
         self.undefined = ""  # a case of the last clause where a side of it has no value
 
     # -- cases ------------------------------------------------------------------------------------
@@ -70,16 +71,26 @@ class Falsifier:
     def trials(self) -> list[Trial]:
         """The cases, smallest first; none when no sizes or values are legal."""
         if self._trials is None:
-            made: list[Trial] = []
-            for n, (sizes, params) in enumerate(self._sizes()):
-                for k, family in enumerate(FAMILIES):
-                    if (len(made) >= CASES and k >= 3) or (k and 0 in sizes.values()):
-                        break
-                    trial = self._trial(sizes, params, family, self.seed * 977 + n * 31 + k)
-                    if trial is not None:
-                        made.append(trial)
-            self._trials = made
+            self._trials = self._made(outputs=True)
         return self._trials
+
+    def inputs(self) -> list[Trial]:
+        """As `trials`, of an operator that may have no outputs there."""
+        if self._inputs is None:
+            self._inputs = self._made(outputs=False)
+        return self._inputs
+
+    def _made(self, outputs: bool) -> list[Trial]:
+        made: list[Trial] = []
+        for n, (sizes, params) in enumerate(self._sizes()):
+            for k, family in enumerate(FAMILIES):
+                if (len(made) >= CASES and k >= 3) or (k and 0 in sizes.values()):
+                    break
+                seed = self.seed * 977 + n * 31 + k
+                trial = self._trial(sizes, params, family, seed, outputs)
+                if trial is not None:
+                    made.append(trial)
+        return made
 
     def _sizes(self) -> list[tuple[Mapping[str, int], Mapping[str, Number]]]:
         """Legal sizes from one to four, all alike first, then what a sampler finds."""
@@ -123,7 +134,12 @@ class Falsifier:
             yield must | {p.name: rng.choice(_pool(p)) for p in chosen}
 
     def _trial(
-        self, sizes: Mapping[str, int], params: Mapping[str, Number], family: str, seed: int
+        self,
+        sizes: Mapping[str, int],
+        params: Mapping[str, Number],
+        family: str,
+        seed: int,
+        run: bool,
     ) -> Trial | None:
         base = {"normal": "normal", "uniform": "uniform", "ties": "ties"}.get(family, "normal")
         try:
@@ -140,6 +156,8 @@ class Falsifier:
                 if not holds(self.op, trial, sizes, params):
                     stored = trial
         inputs = {t.name: decode(stored[t.name], t.dtype) for t in self.op.inputs}
+        if not run:
+            return Trial(sizes, params, inputs, {})
         free = {s: sizes[s] for s in self.op.free_sizes}
         try:
             outputs = reference(self.op, inputs, params, free)
@@ -259,13 +277,17 @@ class Falsifier:
         return Counterexample(trial, place[1], place[0], tuple(sides), given)
 
     def breaks(
-        self, ranges: Mapping[str, tuple[Expr, Expr]], assume: Sequence[Expr], goal: Expr
+        self,
+        ranges: Mapping[str, tuple[Expr, Expr]],
+        assume: Sequence[Expr],
+        goal: Expr,
+        trials: Sequence[Trial] | None = None,
     ) -> tuple[Counterexample | None, bool]:
         """Where a condition on `def` fails over the reals, and whether it fails everywhere."""
         first: Counterexample | None = None
         held = False
         where = setting(self.op)
-        for trial in self.trials()[:16]:
+        for trial in (self.trials() if trials is None else trials)[:16]:
             exact = Exact(where.tensors, {**trial.sizes, **trial.params}, trial.inputs)
             try:
                 for at in _points(exact, list(ranges.items()), {}):
@@ -274,7 +296,8 @@ class Falsifier:
                     if exact.value(goal, at):
                         held = True
                     elif first is None and self._legal(exact, where):
-                        sides = tuple(float(exact.value(x, at)) for x in goal.args)
+                        number = goal.op in ("lt", "le", "eq", "ne") and goal.args[0].kind != "bool"
+                        sides = tuple(float(exact.value(x, at)) for x in goal.args if number)
                         first = Counterexample(trial, at, goal, sides, {})
             except (NotExact, OverflowError, KeyError, IndexError):
                 continue

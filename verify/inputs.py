@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from opwright.ir.binding import InputError
+from opwright.ir.binding import InputError, prepare
 from opwright.ir.dtypes import DType, decode, encode
+from opwright.ir.evaluator import Evaluator, MeaningError
 from opwright.ir.expr import Expr, ExprError, evaluate, show
 from opwright.ir.op import Operator, Workload
 from opwright.verify.cases import CaseError, call_of, known_cases
@@ -78,13 +79,16 @@ class Cases:
 def overflows(op: Operator, case: Case) -> bool | None:
     """Whether a finite intermediate of the definition, taken literally, leaves the range of f32.
 
-    None when the definition has a form that is not evaluated here (a recurrence, a derived fold).
+    None when the definition has a form that is not evaluated here: a derived fold, or a recurrence
+    whose elements all stay within that range.
     """
     values = Values(decoded(op, case.inputs), case.sizes, case.params)
+    if any(t.recurrence is not None for t in op.tensors):
+        return True if _recurs_beyond(op, case) else None
     try:
         with np.errstate(all="ignore"):
             for t in op.tensors:
-                if t.recurrence is not None or t.body is None:
+                if t.body is None:
                     return None
                 env: dict[str, Any] = {}
                 shape = [extent(s, case.sizes, case.params) for s in t.shape]
@@ -101,6 +105,23 @@ def overflows(op: Operator, case: Case) -> bool | None:
     except (ExprError, MemoryError, KeyError):
         return None
     return values.peak > OVERFLOW
+
+
+def _recurs_beyond(op: Operator, case: Case) -> bool:
+    """Whether an element of a definition is beyond f32, or so near that its terms may be."""
+    inputs = decoded(op, case.inputs)
+    evaluator = Evaluator(op, {**case.sizes, **case.params}, prepare(op, inputs))
+    try:
+        with np.errstate(all="ignore"):
+            evaluator.run()
+    except (ArithmeticError, ExprError, InputError, LookupError, MeaningError, TypeError):
+        return False
+    for t in op.tensors:
+        made = evaluator.arrays.get(t.name)
+        if made is not None and made.dtype.kind == "f" and made.size:
+            if not np.isfinite(made).all() or float(np.abs(made).max()) > OVERFLOW / 4:
+                return True
+    return False
 
 
 def plant(op: Operator, case: Case, special: str, seed: int) -> Case | None:

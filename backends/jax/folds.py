@@ -387,6 +387,9 @@ class Folds(Windows):
                 for i, (lo, hi) in zip(index, stored.ranges, strict=True):
                     if i is at:
                         return lo, hi
+                    if i.op == "floordiv" and i.args[0] is at and lo is ZERO:
+                        if self.is_static(i.args[1]):
+                            return ZERO, hi * i.args[1]
         return None
 
     def _segments(self, f: Fold, first: Expr, last: Expr, scope: Scope) -> Term | None:
@@ -488,8 +491,10 @@ class Folds(Windows):
         if found.descending:
             code = f"-{code}" if keys.kind == "real" else f"-1 - {code}"
         order = f"jnp.argsort({code}, axis={k}, stable=True)"
+        if found.nan and found.descending:  # what is no number comes first
+            order = f"jnp.argsort({keys.code}, axis={k}, stable=True, descending=True)"
         text = f"jnp.argsort({order}, axis={k}, stable=True)"
-        if keys.kind == "real":  # nothing comes before what is no number
+        if keys.kind == "real" and not found.nan:  # nothing comes before what is no number
             text = f"jnp.where(jnp.isnan({keys.code}), 0, {text})"
         out = Term(text, keys.axes, "int")
         if f.term is not ONE:

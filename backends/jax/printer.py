@@ -378,12 +378,27 @@ class _Printer(Folds):
             moved.append(f"jnp.moveaxis({whole.code}, {when}, 0)" if when else whole.code)
         over = _tuple([*([runs] if uses_time or not rows else []), *moved])
         begin = _tuple([s.code for s in starts])
-        self.lines += wrapped(f"_, {_tuple(stacked)} = lax.scan({step}, {begin}, {over})")
+        runs_through = wrapped(f"_, {_tuple(stacked)} = lax.scan({step}, {begin}, {over})")
+        if any(now in _words(part) for line in body for part in line.split("[")[1:]):
+            # what is indexed by the step cannot even be traced where there is no step
+            none = [self._no_steps(t, rest) for t, rest in members]
+            self.lines.append(f"if {self.extent(steps.lo, steps.hi)} > 0:")
+            self.lines += [f"    {line}" for line in runs_through]
+            self.lines.append("else:")
+            self.lines += [f"    {line}" for line in wrapped(f"{_tuple(stacked)} = {_tuple(none)}")]
+        else:
+            self.lines += runs_through
         for t, name in zip(group, stacked, strict=True):
             when = places[t.name]
             if when:
                 self.lines.append(f"{name} = jnp.moveaxis({name}, 0, {when})")
             self.arrays[t.name] = Stored(name, tuple((a.lo, a.hi) for a in t.axes), t.kind)
+
+    def _no_steps(self, t: Tensor, rest: tuple[OpAxis, ...]) -> str:
+        """What a scan of no steps stacks."""
+        shape = ", ".join(["0", *(self.extent(a.lo, a.hi) for a in rest)])
+        to = {"real": self.real, "int": "int", "bool": "bool"}[t.kind]
+        return f"jnp.zeros(({shape}{'' if rest else ','}), {to})"
 
     def _slices(self, group: list[Tensor], places: dict[str, int]) -> dict[str, tuple[int, str]]:
         """Tensors that are only read at the present step: {name: (axis, name of the slice)}."""
