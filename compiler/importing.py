@@ -24,6 +24,7 @@ from opwright.ir.tile import Atomic, Check, Def, Store, TileProgram, statements
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
 from opwright.verify.policy import Breach, policy_records, precision_records
+from opwright.verify.tile_function import tile_function
 
 SAFETY = ("G2", "G3")
 # what a defect of an importer may look like: the text is then as good as not understood
@@ -149,7 +150,18 @@ def _tile_gates(
         own = _prove(c.program, context, subject)
         if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
             judged, proved = c.program, [*own, *_checks(program, proved)]
-    return Static((*records, *proved), judged, bound)
+    return Static((*records, *proved, *_function(judged, op, proved, subject)), judged, bound)
+
+
+def _function(
+    program: TileProgram, op: Operator, proved: Sequence[Record], subject: str
+) -> list[Record]:
+    """G5 of a program that is safe and determined: what else it does is then what it stores."""
+    weak = next((r for r in proved if r.kind in SAFETY and r.status != "PROVED"), None)
+    if weak is not None:
+        why = f"it stands on {weak.kind}, of which {weak.id} is {weak.status}"
+        return [Record(f"G5.{t.name}", "G5", "UNKNOWN", why, subject) for t in op.outputs]
+    return tile_function(program, op, subject)
 
 
 def writes_to_inputs(program: TileProgram, subject: str) -> list[Record]:

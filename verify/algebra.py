@@ -9,7 +9,8 @@ normal form are equal over the reals where both are defined; the converse does n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 
@@ -425,6 +426,17 @@ class Algebra:
         finally:
             self.assumed, self.path = before
 
+    @contextmanager
+    def under(self, c: Expr) -> Iterator[None]:
+        """What is asked meanwhile is asked where a condition in normal form holds."""
+        says = [p for part in conjuncts(c) for p in self._inequality(part, True)]
+        before = self.assumed, self.path
+        self.assumed, self.path = (*self.assumed, c), [*self.path, *says]
+        try:
+            yield
+        finally:
+            self.assumed, self.path = before
+
     def _inequality(self, c: Expr, truth: bool) -> list[Poly]:
         """Polynomials that are >= 0 where a comparison of integers holds, or does not."""
         if c.op not in ("le", "eq") or c.args[0] is not ZERO:
@@ -610,8 +622,14 @@ class Algebra:
     def _limits(self, a: Expr) -> tuple[list[Poly], list[Poly]]:
         """Values that an atom is at least, and at most."""
         if a.op == "var" and a.attr in self.ranges:
-            lo, hi = self.ranges[a.attr]
-            return [self.poly(lo)], [self.add(self.poly(hi), UNIT, -1)]
+            if a in self._asking:  # what is known of its end speaks of it
+                return [], []
+            self._asking.add(a)
+            try:
+                lo, hi = self.ranges[a.attr]
+                return [self.poly(lo)], [self.add(self.poly(hi), UNIT, -1)]
+            finally:
+                self._asking.discard(a)
         if self.is_indicator(a):
             return [{}], [UNIT]
         if a.op == "mod":
@@ -621,7 +639,13 @@ class Algebra:
                 return [], []
             self._asking.add(a)
             try:
-                return ([{}] if self.nonnegative(self.poly(a.args[0]), 1) else []), []
+                above = self.poly(a.args[0])
+                low: list[Poly] = [{}] if self.nonnegative(above, 1) else []
+                if a.args[1].op != "const" or a.args[1].attr < 1:
+                    return low, []
+                share = Fraction(1, int(a.args[1].attr))  # q is in (a - c) / c .. a / c
+                first = self.add(above, self.number(int(a.args[1].attr) - 1), -1)
+                return [*low, scaled(first, share)], [scaled(above, share)]
             finally:
                 self._asking.discard(a)
         if a.op == "max":

@@ -1,0 +1,102 @@
+"""Gate G5 of tile programs: what is proved for all sizes, and faults that it must not prove."""
+
+from __future__ import annotations
+
+import pytest
+from support.shipped import SPECS
+
+from opwright.compiler import block_spaces, spaces
+from opwright.compiler.elaborate import load_spec
+from opwright.ir.op import Operator
+from opwright.ir.tile import TileProgram
+from opwright.ir.tiletext import parse_program, show_program
+from opwright.verify.tile_function import tile_function
+
+
+def operator(name: str) -> Operator:
+    (path,) = SPECS.rglob(f"{name}.op")
+    return load_spec(path).operator()
+
+
+def program(op: Operator, backend: str, space: str) -> TileProgram:
+    found = spaces.spaces(op, 16) if backend == "cpp" else block_spaces.spaces(op)
+    (one,) = [s for s in found if s.name == space]
+    return one.instantiate(one.preferred()[0])
+
+
+def statuses(p: TileProgram, op: Operator) -> set[str]:
+    return {r.status for r in tile_function(p, op)}
+
+
+PROVED = [
+    ("softmax", "cpp", "row"),
+    ("softmax", "cpp", "column"),
+    ("layernorm", "cpp", "row"),
+    ("gelu_tanh", "cpp", "pointwise"),
+    ("transpose", "cpp", "pointwise"),
+    ("matmul", "cpp", "fallback"),
+    ("softmax", "triton", "loop"),
+    ("softmax", "triton", "persistent"),
+    ("causal_attention", "triton", "stream"),
+    ("causal_attention", "triton", "fallback"),
+]
+
+
+@pytest.mark.parametrize(("name", "backend", "space"), PROVED)
+def test_what_a_program_stores_is_the_spec_for_all_sizes(
+    name: str, backend: str, space: str
+) -> None:
+    op = operator(name)
+    assert statuses(program(op, backend, space), op) == {"PROVED"}
+
+
+ROW = [  # a tail that is left out, an anchor of nothing, a combination of unlike folds
+    ("t: f32[c64] = full -inf", "t: f32[c64] = full inf"),
+    ("t_9: f32[c64] = full 0.0", "t_9: f32[c64] = full 1.0"),
+    ("for n0 in 0 ..", "for n0 in 64 .."),
+    ("for n1_1 in N // 64 * 64 .. N by", "for n1_1 in N // 64 * 64 .. N - 1 by"),
+    ("t_8: f32 = max t_2 t_7", "t_8: f32 = min t_2 t_7"),
+    ("t_8: f32 = max t_2 t_7", "t_8: f32 = add t_2 t_7"),
+    ("t_21: f32 = add t_13 t_20", "t_21: f32 = max t_13 t_20"),
+    ("t_2: f32 = reduce max t_r over c64", "t_2: f32 = reduce min t_r over c64"),
+    ("t_18: bool[z8] = index n1_1 + z8 < N", "t_18: bool[z8] = index n1_1 + z8 <= N"),
+    ("t_19: f32[z8] = select t_18 t_17 t_14_c", "t_19: f32[z8] = add t_17 t_17"),
+    ("st_y: store y[p0, n2 + c64] = t_26", "st_y: store y[p0, n2 + c64] = t_23"),
+    ("t_10: f32[c64] = sub x_2 t_8", "t_10: f32[c64] = sub t_8 x_2"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong"), ROW)
+def test_faults_in_rows_are_not_proved(right: str, wrong: str) -> None:
+    op = operator("softmax")
+    text = show_program(program(op, "cpp", "row"))
+    assert right in text
+    assert statuses(parse_program(text.replace(right, wrong, 1)), op) == {"UNKNOWN"}
+
+
+def faults(text: str) -> list[str]:
+    """A walk with each of its carried sums spoilt: not moved to the new anchor, not reset, moved
+    the wrong way, a mask that lets one element more in."""
+    lines = text.splitlines()
+    out = []
+    for n, line in enumerate(lines):
+        words = line.split()
+        if " = mul acc_" in line:
+            out.append([*lines[:n], line.replace(" = mul ", " = add "), *lines[n + 1 :]])
+        if " = sub " in line:
+            turned = f"{line.split(' = ')[0]} = sub {words[-1]} {words[-2]}"
+            out.append([*lines[:n], turned, *lines[n + 1 :]])
+        if " = index " in line and "<=" in line:
+            out.append([*lines[:n], line.replace("<=", "<", 1), *lines[n + 1 :]])
+        if " = full 0.0" in line and "acc" in line:
+            out.append([*lines[:n], line.replace("full 0.0", "full 1.0"), *lines[n + 1 :]])
+    return ["\n".join(x) for x in out]
+
+
+def test_faults_in_a_walk_are_not_proved() -> None:
+    op = operator("causal_attention")
+    text = show_program(program(op, "triton", "stream"))
+    found = faults(text)
+    assert len(found) >= 7
+    for wrong in found:
+        assert statuses(parse_program(wrong), op) == {"UNKNOWN"}, wrong

@@ -1,0 +1,308 @@
+"""Folds over blocks and lanes as folds over one index.
+
+A program runs over `lo, lo + S, ...` and over lanes of a tile; what it combines is one reduction
+over `lo <= j < hi`, with a mask where a block hangs over. Two indices join where the term knows
+them through `E * outer + inner` alone, and reductions over ranges that touch become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from opwright.ir.expr import (
+    FALSE,
+    TRUE,
+    ZERO,
+    Expr,
+    Fold,
+    call,
+    conjuncts,
+    free_vars,
+    neutral,
+    reduction,
+    rename,
+    substitute,
+    transform,
+    var,
+    walk,
+)
+from opwright.ir.semantics import MONOIDS
+from opwright.verify.reals import Reals
+
+JOINED = 6  # indices of one nest
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index of a nest: 0 <= name < count. Where it numbers blocks, they begin at `first`, are
+    `unit` long and cover at least `reach` elements."""
+
+    name: str
+    count: Expr
+    first: Expr = ZERO
+    unit: int = 0
+    reach: Expr = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """kind over all `indices` of `term`."""
+
+    kind: str
+    indices: tuple[Index, ...]
+    term: Expr
+
+
+class Joiner:
+    """Builds reductions for one kernel's values; `algebra` knows the ranges of what is free."""
+
+    def __init__(self, algebra: Reals) -> None:
+        self.algebra = algebra
+        self.numbers = count()
+        self.nests: dict[Expr, Nest] = {}  # of the folds that were made here
+
+    def fresh(self, hint: str = "j") -> str:
+        """An index that nothing else has."""
+        return f"@{hint}%{next(self.numbers)}"
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def over(self, kind: str, index: Index, e: Expr) -> Expr:
+        """kind over an index of an expression: part by part where the monoid allows."""
+        parts = [x for x in self.parts(kind, e) if x is not neutral(kind, e.kind)]
+        if kind in ("sum", "max", "min", "prod"):
+            made = [self._one(kind, index, p) for p in parts]
+            return self.combined(kind, made, e.kind)
+        return self._one(kind, index, e)
+
+    def _one(self, kind: str, index: Index, e: Expr) -> Expr:
+        inner = self.nests.get(e) or _nest(kind, e)
+        if inner is not None and inner.kind == kind and len(inner.indices) < JOINED:
+            return self.fold(Nest(kind, (index, *inner.indices), inner.term))
+        return self.fold(Nest(kind, (index,), e))
+
+    def fold(self, nest: Nest) -> Expr:
+        """The fold of a nest, joined as far as it goes."""
+        own = {i.name: self.fresh() for i in nest.indices}
+        indices = tuple(
+            replace(i, name=own[i.name], count=_renamed(i.count, own)) for i in nest.indices
+        )
+        nest = Nest(nest.kind, indices, _renamed(nest.term, own))
+        changed = True
+        while changed and len(nest.indices) > 1:
+            changed = False
+            for a in nest.indices:
+                for b in nest.indices:
+                    joined = self._joined(nest, a, b) if a is not b else None
+                    if joined is not None:
+                        nest, changed = joined, True
+                        break
+                if changed:
+                    break
+        term = nest.term
+        out: Expr | None = None
+        if len(nest.indices) == 1 and nest.indices[0].unit in (0, 1):
+            out = self._single(nest.kind, nest.indices[0], term)
+        else:
+            out = term
+            for i in reversed(nest.indices):
+                out = reduction(nest.kind, (i.name,), ((ZERO, i.count),), out)
+        self.nests.setdefault(out, nest)
+        return out
+
+    def _joined(self, nest: Nest, outer: Index, inner: Index) -> Nest | None:
+        """The nest with two indices as one, where the term knows E * outer + inner alone."""
+        if inner.unit or inner.count.op != "const" or (outer.unit and outer.unit % _int(inner)):
+            return None
+        if any(outer.name in free_vars(i.count) for i in nest.indices):
+            return None
+        extent = _int(inner)
+        name = self.fresh()
+        place = var(name) - extent * var(outer.name)
+        with self.algebra.binding(outer.name, (ZERO, outer.count)):
+            with self.algebra.binding(name, (ZERO, extent * outer.count)):
+                term = self.tidy(substitute(nest.term, {var(inner.name): place}))
+        if {outer.name, inner.name} & free_vars(term):
+            return None
+        unit = outer.unit // extent if outer.unit else 0
+        made = replace(outer, name=name, count=extent * outer.count, unit=unit)
+        rest = [i for i in nest.indices if i not in (outer, inner)]
+        return Nest(nest.kind, (made, *rest), term)
+
+    def _single(self, kind: str, i: Index, term: Expr) -> Expr:
+        """One index: from where its blocks begin, to where masks end it."""
+        lo, hi = ZERO, i.count
+        own = var(i.name)
+        if i.unit == 1:
+            lo = i.first
+            term = substitute(term, {own: own - lo})
+            hi = lo + i.count
+        span = (lo, self.algebra.normal(hi))
+        with self.algebra.binding(i.name, span):
+            term = self.tidy(term)
+            conditions = nonzero(kind, term)
+        covered = self.algebra.normal(i.reach + lo if i.unit == 1 else hi)
+        above = [e for c in conditions if (e := self._end(c, own)) is not None]
+        below = [e for c in conditions if (e := self._begin(c, own)) is not None]
+        if above and self._covers(covered, above):
+            hi = min(above, key=lambda e: len(free_vars(e)))  # beyond it a condition fails
+        first = self.algebra.normal(lo)
+        if first is not ZERO and self._least(first, ZERO):
+            if below and all(
+                any(self._least(e, r) for e in below) for r in _operands("max", first)
+            ):
+                lo = ZERO  # before it a condition fails
+        span = (self.algebra.normal(lo), self.algebra.normal(hi))
+        with self.algebra.binding(i.name, span):
+            term = self.tidy(term)
+        return reduction(kind, (i.name,), (span,), term)
+
+    def _covers(self, end: Expr, conditions: Sequence[Expr]) -> bool:
+        """Whether some of the ends that conditions state is at most this one."""
+        if end.op in ("min", "max"):
+            every = all if end.op == "min" else any
+            return every(self._covers(x, conditions) for x in end.args)
+        return any(self._least(end, e) for e in conditions)
+
+    def _least(self, a: Expr, b: Expr) -> bool:
+        """Whether b <= a."""
+        return self.algebra.nonnegative(self.algebra.poly(a - b))
+
+    def _begin(self, c: Expr, own: Expr) -> Expr | None:
+        """B where a condition says B <= own."""
+        if c.op not in ("lt", "le") or c.args[0].kind != "int":
+            return None
+        above = c.args[1] - c.args[0] - (1 if c.op == "lt" else 0)  # 0 <= above
+        p = self.algebra.poly(above)
+        if p.get(((own, 1),)) != 1 or sum(any(a is own for a, _ in m) for m in p) != 1:
+            return None
+        begin = self.algebra.normal(own - above)
+        return None if own.attr in free_vars(begin) else begin
+
+    def _end(self, c: Expr, own: Expr) -> Expr | None:
+        """E where a condition says own < E."""
+        if c.op not in ("lt", "le") or c.args[0].kind != "int":
+            return None
+        above = c.args[1] - c.args[0] - (1 if c.op == "lt" else 0)  # 0 <= above
+        p = self.algebra.poly(above)
+        slope = p.get(((own, 1),))
+        if slope != -1 or sum(any(a is own for a, _ in m) for m in p) != 1:
+            return None
+        end = self.algebra.normal(above + own + 1)
+        return None if own.attr in free_vars(end) else end
+
+    # -- combining --------------------------------------------------------------------------------
+
+    def parts(self, kind: str, e: Expr) -> list[Expr]:
+        """Operands of the monoid's own operation."""
+        row = MONOIDS[kind].row
+        if e.op == row:
+            return [x for a in e.args for x in self.parts(kind, a)]
+        return [e]
+
+    def combined(self, kind: str, parts: Sequence[Expr], of: str) -> Expr:
+        """The parts as one expression; folds over ranges that touch as one fold."""
+        left = [x for p in parts for x in self.parts(kind, p)]
+        left = [x for x in left if x is not neutral(kind, of)]
+        merged = True
+        while merged:
+            merged = False
+            for a in left:
+                for b in left:
+                    one = self._touching(kind, a, b) if a is not b else None
+                    if one is not None:
+                        left = [x for x in left if x is not a and x is not b]
+                        left.append(one)
+                        merged = True
+                        break
+                if merged:
+                    break
+        out: Expr | None = None
+        for x in left:
+            out = x if out is None else call(MONOIDS[kind].row, out, x)
+        return neutral(kind, of) if out is None else out
+
+    def _touching(self, kind: str, a: Expr, b: Expr) -> Expr | None:
+        """a over lo..m and b over m..hi as one fold over lo..hi."""
+        if a.op != "fold" or b.op != "fold":
+            return None
+        f, g = Fold(a), Fold(b)
+        if {f.kind, g.kind} != {kind} or len(f.binders) != 1 or len(g.binders) != 1:
+            return None
+        (lo, middle), (start, hi) = f.ranges[0], g.ranges[0]
+        if self.algebra.normal(middle) is not self.algebra.normal(start):
+            return None
+        name = self.fresh()
+        span = (lo, hi)
+        with self.algebra.binding(name, span):
+            one, two = (
+                self.algebra.normal(substitute(x.term, {var(x.binders[0]): var(name)}))
+                for x in (f, g)
+            )
+        if one is not two:
+            return None
+        with self.algebra.binding(name, span):
+            term = substitute(f.term, {var(f.binders[0]): var(name)})
+        made = reduction(kind, (name,), (span,), term)
+        self.nests[made] = Nest(kind, (Index(name, hi - lo, lo, 1, hi - lo),),
+                                substitute(term, {var(name): var(name) + lo}))  # fmt: skip
+        return made
+
+    def tidy(self, e: Expr) -> Expr:
+        """The expression with its integers and its conditions on them in normal form."""
+
+        def plain(x: Expr) -> bool:
+            return not any(y.op in ("read", "fold", "state") or y.kind == "real" for y in walk(x))
+
+        def rule(x: Expr) -> Expr | None:
+            if x.kind == "int" and x.op not in ("const", "var", "size") and plain(x):
+                return self.algebra.normal(x)
+            if x.kind == "bool" and x.op in ("lt", "le", "eq", "ne") and plain(x):
+                found = self.algebra.normal(x)
+                return found if found in (TRUE, FALSE) else None
+            return None
+
+        return transform(e, rule)
+
+
+def _nest(kind: str, e: Expr) -> Nest | None:
+    """The nest that a fold is by its form."""
+    indices: list[Index] = []
+    while e.op == "fold" and Fold(e).kind == kind and len(Fold(e).binders) == 1:
+        f = Fold(e)
+        (name,), ((lo, hi),) = f.binders, f.ranges
+        if f.guard is not TRUE or free_vars(hi) & {i.name for i in indices}:
+            break
+        indices.append(Index(name, hi - lo))
+        e = f.term if lo is ZERO else substitute(f.term, {var(name): var(name) + lo})
+    return Nest(kind, tuple(indices), e) if indices else None
+
+
+def _operands(op: str, e: Expr) -> list[Expr]:
+    return [x for a in e.args for x in _operands(op, a)] if e.op == op else [e]
+
+
+def _renamed(e: Expr, names: dict[str, str]) -> Expr:
+    return rename(e, names)
+
+
+def _int(i: Index) -> int:
+    return int(i.count.attr)
+
+
+def nonzero(kind: str, e: Expr) -> list[Expr]:
+    """Conditions without which a term is the monoid's neutral element."""
+    if e.op == "cast":
+        return nonzero(kind, e.args[0])
+    if e.op == "select" and e.args[2] is neutral(kind, e.kind):
+        return [*conjuncts(e.args[0]), *nonzero(kind, e.args[1])]
+    if kind == "sum" and e.op == "mul":
+        return [c for a in e.args for c in nonzero(kind, a)]
+    if kind == "sum" and e.op in ("div", "neg"):
+        return nonzero(kind, e.args[0])
+    return []
+
+
+__all__ = ["Index", "Joiner", "Nest", "nonzero"]

@@ -1,0 +1,142 @@
+"""Gate G5 of tile programs: what is stored is what the spec says, over the reals, for all sizes.
+
+A program is lifted to index notation and every store to an output is compared with the spec's
+expression at the same index, under the store's own conditions. That every element is stored, and
+that writes agree, is G3's.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from opwright.ir.expr import (
+    Expr,
+    ExprError,
+    Fold,
+    call,
+    conjunction,
+    const,
+    neutral,
+    read,
+    reduction,
+    show,
+    substitute,
+)
+from opwright.ir.op import Operator, Tensor
+from opwright.ir.record import Record
+from opwright.ir.tile import Buffer, TileProgram
+from opwright.verify.algebra import infinite
+from opwright.verify.carried import NotCarried
+from opwright.verify.functional import FINITE, _fixed, _pinned
+from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
+from opwright.verify.reals import Reals, TooLarge, equal_reals
+
+REALS = "numbers are real numbers; no divisor is 0, no root or logarithm leaves its domain"
+
+
+def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list[Record]:
+    """One record per output: PROVED for all sizes, or UNKNOWN with a reason. Holds of a program
+    whose G2 and G3 are proved."""
+    begin = time.perf_counter()
+    fixed = _fixed(program.facts)
+    op = _pinned(op, fixed)
+    tensors = {t.name: t for t in (*op.inputs, *op.tensors)}
+    facts = [substitute(f, fixed) for f in program.facts]
+    algebra = Reals([*op.facts, *(f for f in facts if f.op != "const")], op.requires, tensors)
+    lift = Lift(program, op, algebra, fixed)
+    why = ""
+    try:
+        lift.run()
+    except NotCarried as e:
+        why = str(e)
+    except (TooLarge, RecursionError):
+        why = "what the program computes is too large to write down"
+    except (ExprError, KeyError, AssertionError) as e:
+        why = f"a part of it has no form here ({type(e).__name__}: {e})"
+    out = []
+    for t in op.outputs:
+        reason = why or _differs(lift, t)
+        status = "UNKNOWN" if reason else "PROVED"
+        text = reason or "every store is the spec's value at its index, for all sizes"
+        spent = time.perf_counter() - begin
+        assumed = (FINITE, REALS, *map(show, program.facts))
+        out.append(Record(f"G5.{t.name}", "G5", status, text, subject, assumed, None, spent))
+        begin = time.perf_counter()
+    return out
+
+
+def _differs(lift: Lift, t: Tensor) -> str:
+    """Why what was written to an output is not known to be the spec's; empty if it is."""
+    buffer: Buffer | None = next((b for b in lift.program.buffers() if b.name == t.name), None)
+    written = lift.memory.get(t.name, [])
+    if buffer is None or not written:
+        return f"nothing that is known is stored to {t.name}"
+    for w in written:
+        if isinstance(w, Unknown):
+            return f"{t.name} is written across iterations of {w.loop}"
+        try:
+            why = _store_differs(lift, t, buffer, w)
+        except (TooLarge, RecursionError):
+            why = "the normal form is too large"
+        except NotCarried as e:
+            why = str(e)
+        except (ExprError, KeyError, AssertionError) as e:
+            why = f"a part of it has no form here ({type(e).__name__}: {e})"
+        if why:
+            return f"{w.name}: {why}"
+    return ""
+
+
+def _store_differs(lift: Lift, t: Tensor, b: Buffer, w: Written) -> str:
+    algebra = lift.algebra
+    index = unflattened(t, b, w.index)
+    inside = [
+        c
+        for i, a in zip(index, t.axes, strict=True)
+        for c in (call("le", a.lo, i), call("lt", i, a.hi))
+    ]
+    cond = conjunction([w.cond, *inside])
+    wanted = read(t.name, index, t.kind)
+    zero: Expr = const({"real": 0.0, "int": 0, "bool": False}[t.kind])
+    with algebra.under(algebra.normal(cond)):
+        empty = _may_be_empty(algebra, w.value)
+    if empty is not None:
+        return f"{show(empty)} may be of nothing, and what is done with it then is not looked into"
+    one, two = (chosen(cond, e, zero) for e in (w.value, wanted))
+    left, right = algebra.normal(one), algebra.normal(two)
+    if left is right:
+        return ""
+    if t.kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right)):
+        return ""
+    return "the normal forms differ; that does not say that the values do"
+
+
+def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
+    """An extreme in a value that may be infinite: algebra would cancel it like a number."""
+    seen: set[Expr] = set()
+
+    def visit(x: Expr) -> Expr | None:
+        if x in seen:
+            return None
+        seen.add(x)
+        if x.op in ("max", "min") and any(infinite(a) for a in x.args):
+            return x
+        if x.op != "fold":
+            return next((y for a in x.args if (y := visit(a)) is not None), None)
+        f = Fold(x)
+        with ExitStack() as inside:
+            for name, span in zip(f.binders, f.ranges, strict=True):
+                inside.enter_context(algebra.binding(name, span))
+            found = visit(f.term) if f.kind is not None else x
+        if found is not None:
+            return found
+        if f.kind not in ("max", "min"):
+            return None
+        guard, term = f.guard, f.term
+        while term.op == "select" and term.args[2] is neutral(f.kind, term.kind):
+            guard, term = guard & term.args[0], term.args[1]
+        plain = reduction(f.kind, f.binders, f.ranges, term, guard)
+        return None if term.kind != "real" or algebra.finite(plain) else x
+
+    return visit(e)
