@@ -513,6 +513,8 @@ def _lower(
         return walk_.lower(name, p.form, memory, plan, memory.real), []
     if p.strategy == "scan":
         running = scan.ScanSchedule(**{"mode" if k == "lanes" else k: v for k, v in own.items()})
+        if running.stream and p.form.result.role != "output":
+            raise Unsupported("what is read again is not stored past the cache")
         facts = _line_facts([p.form.result]) if running.stream else []
         return [scan.lower(name, p.form, memory, running, memory.real)], facts
     if p.strategy == "lanes":
@@ -533,6 +535,7 @@ def _stream_facts(a: lanes.Analysis) -> list[Expr]:
             t
             for t in a.group.members
             if not is_fold(t) and not (a.row is not None and a.position[t.name] < 0)
+            if t.role == "output"  # memory of a local is nobody's argument
         ]
     )
 

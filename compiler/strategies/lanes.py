@@ -233,7 +233,11 @@ class Emitter:
         return axis
 
     def placement(self) -> Placement:
-        stream = tuple(f"st_{t.name.lower()}*" for t in self.outs) if self.s.stream else ()
+        stream = (
+            tuple(f"st_{t.name.lower()}*" for t in self.outs if t.role == "output")
+            if self.s.stream
+            else ()
+        )
         unroll = {n: self.s.unroll for n in self.unrolled} if self.s.unroll > 1 else {}
         return Placement(
             axes=self.axes, stream=stream, unroll=unroll, home=self.homes, threads=self.s.threads

@@ -81,3 +81,37 @@ def test_scans_are_safe_for_all_shapes(name: str, native: int) -> None:
         except IllegalSchedule:
             continue
         assert {r.status for r in safety(program, Context.of(op))} == {"PROVED"}
+
+
+RUNNING = """opwright "0.1"
+op shares @ 1.0 {
+  dims M
+  input x: f32[M]
+  output y: f32[M]
+  def {
+    m[t] = max[r: 0..t + 1](x[r])
+    y[t] = sum[r: 0..t + 1](exp(x[r] - m[r]))
+  }
+}
+"""
+
+
+def test_facts_speak_of_what_a_caller_hands_over() -> None:
+    """A local is nobody's argument: it is not stored past the cache under a guard on its memory."""
+    from opwright.compiler.elaborate import parse_spec
+    from opwright.compiler.spaces import spaces
+    from opwright.ir.expr import leaves
+    from opwright.search.space import IllegalSchedule
+
+    op = parse_spec(RUNNING).operator()
+    found = 0
+    for space in spaces(op):
+        for schedule in space.preferred():
+            try:
+                program = space.instantiate(schedule)
+            except IllegalSchedule:
+                continue
+            found += 1
+            names = [x.attr for f in program.facts for x in leaves(f, "param")]
+            assert not any("aligned(m," in str(n) for n in names)
+    assert found > 1

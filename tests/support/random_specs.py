@@ -779,6 +779,83 @@ class Maker:
         inner = f"sum[s: {b}]({u.name}[r, s] * {self.leaf([('r', a), ('s', b)])})"
         self.output("real", scope, f"sum[r: {a}](tanh({t.name}[i, r]) * {inner})")
 
+    def do_dependent_binders(self) -> None:
+        """A range that depends on another index of the same reduction."""
+        scope: Scope = [("i", self.other())] if self.chance(0.7) else []
+        e = self.other(*(x for _, x in scope))
+        t = self.real([e, e])
+        bounds = self.rng.choice(("0..r + 1", f"r..{e}", f"0..min(r + 2, {e})", "0..r"))
+        body = f"{t.name}[r, s]"
+        if scope:
+            body = f"{body} * {self.at(self.real([scope[0][1], e]), 'i', 's')}"
+        self.output("real", scope, f"sum[r: {e}, s: {bounds}]({body})")
+
+    def do_fills(self) -> None:
+        """Padded reads of integers and truth values, by computed indices."""
+        scope = self.scope(2)
+        i, e = scope[-1]
+        k, m = self.whole([e]), self.truth([e])
+        self.output("int", scope, f"({k.name}[{i} + 1] ?? 7) + {k.name}[{i}]")
+        if self.chance(0.5):
+            fill = self.rng.choice(("true", "false"))
+            self.output("bool", scope, f"{m.name}[{i} - 1] ?? {fill}")
+        if self.chance(0.5):
+            x = self.real([e])
+            self.output("real", scope, f"{x.name}[{i} + {k.name}[{i}]] ?? 0.25")
+
+    def do_cell(self) -> None:
+        """A recurrence whose step reduces the state before."""
+        e, h = self.other(), ""
+        h = self.other(e)
+        x, w = self.real([e, h]), self.real([h, h])
+        y = self.fresh("y")
+        self.outputs.append(_Tensor(y, self.result, (e, h)))
+        inner = f"sum[r: {h}]({w.name}[i, r] * {y}[t - 1, r])"
+        init = self.rng.choice(("0", self.at(self.real([h]), "i")))
+        self.equations.append(f"rec t: {y}[t, i] = tanh({inner} + {x.name}[t, i]) init {init}")
+
+    def do_masked_best(self) -> None:
+        """An extreme under a guard that a choice keeps from being empty."""
+        scope = self.scope(2)
+        e = self.other(*(x for _, x in scope))
+        inner = [*scope, ("r", e)]
+        t = self.real([x for _, x in inner][-3:])
+        plain = self.at(t, *[x for x, _ in inner][-3:])
+        guard = self.read(inner, self.truth) if self.chance(0.5) else f"{plain} > 0"
+        kind = self.rng.choice(("max", "min", "argmax", "argmin"))
+        some = f"any[r: {e}]({guard})"
+        best = f"{kind}[r: {e} | {guard}]({plain})"
+        out = "int" if kind.startswith("arg") else "real"
+        self.output(out, scope, f"if {some} then {best} else {'-1' if out == 'int' else '0'}")
+
+    def do_counts(self) -> None:
+        """Reductions of integers, and counts as numbers."""
+        scope = self.scope(2)
+        e = self.other(*(x for _, x in scope))
+        inner = [*scope, ("r", e)]
+        count = f"sum.{self.rng.choice(('i32', 'i64'))}[r: {e} | {self.condition(inner, 0)}](1)"
+        if self.chance(0.5):
+            self.output("int", scope, f"{count} * 2 - {self.integer(scope, 1)}")
+        else:
+            self.output("real", scope, f"{count} * 0.5 / (1 + {e})")
+        if self.chance(0.4):
+            self.where(f"{e} >= 1")
+            kind = self.rng.choice(("max", "min", "argmax"))
+            own = self.at(self.whole([x for _, x in inner][-2:]), *[x for x, _ in inner][-2:])
+            self.output("int", scope, f"{kind}[r: {e}]({own} * 3 - r)")
+
+    def do_chain_of_scans(self) -> None:
+        """Running results of running results."""
+        scope: Scope = [("b", self.other())] if self.chance(0.5) else []
+        e = self.other(*(x for _, x in scope))
+        front = [i for i, _ in scope]
+        t = self.real([*(x for _, x in scope), e])
+        m = self.fresh("l")
+        read = self.at(t, *front, "r")
+        self.define(m, [*scope, ("t", e)], f"max[r: 0..t + 1]({read})")
+        own = f"{m}[{', '.join([*front, 'r'])}]"
+        self.output("real", [*scope, ("t", e)], f"sum[r: 0..t + 1](exp({read} - {own}))")
+
     # -- the text ----------------------------------------------------------------------------------
 
     def text(self) -> str:
