@@ -177,7 +177,8 @@ class _Generator:
         except (NotDerivable, PrintError, RecursionError) as e:
             self.notes.append(f"no error bound is derived: {e}")
             return None
-        self.worked.append(found.op)
+        if not n:
+            self.worked.append(found.op)
         gives = names_text([t.name for t in found.op.outputs])
         tables = ", ".join(str(dict(d)) for d in (found.bound, found.scale, found.doubt))
         text = f"Errors(exact.{name}, {gives}, {tables})"
@@ -204,6 +205,7 @@ class _Generator:
         except (PrintError, DiagnosticError, ValueError) as e:
             self.notes.append(f"no gradients are tested: {e}")
             return None
+        self.worked.append(back)
         reads = [t.name for t in back.inputs] + [p.name for p in back.params]
         reads += list(back.free_sizes)
         return printed, tuple(reads), tuple(t.name[2:] for t in back.outputs)
@@ -227,7 +229,7 @@ class _Generator:
                     self.laws += lines
                     self.law_names.append(c.name)
         lines = [*legal_text(op), "", "", *shapes_text(op), "", "", *roundings_text(op)]
-        lines += ["", "", *work_text(op, self.worked[:2])]
+        lines += ["", "", *work_text(op, self.worked)]
         doc = f"What may be passed to {op.name}: sizes, values and claims, printed from its spec."
         text = module_text(doc, self.texts.functions)
         head, _, functions = text.partition("import numpy as np\n")

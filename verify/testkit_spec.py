@@ -442,9 +442,11 @@ def _judged(
     known, least = np.isfinite(limit), _least(t.dtype)
     twice = 2 if t.dtype == "f64" else 1
     room = SLACK * twice * limit + least
-    scale = None
-    if t.name in names.scale and not (special or hard or case.family in REPEATED):
-        scale = np.broadcast_to(np.asarray(derived[names.scale[t.name]], float), exact.shape)
+    scale = spread = None
+    if t.name in names.scale:
+        spread = np.broadcast_to(np.asarray(derived[names.scale[t.name]], float), exact.shape)
+    if spread is not None and not (special or hard or case.family in REPEATED):
+        scale = spread
         likely = LIKELY * farthest(exact.size) * scale * twice
         room = np.where(np.isfinite(likely), np.minimum(room, likely + least), room)
     if written is None:
@@ -453,7 +455,8 @@ def _judged(
         error = np.where(known, usual.error + room, usual.error)
     else:
         # what independent roundings give as a rule is allowed, also where less is written
-        most = usual.error if scale is None else np.maximum(usual.error, USUAL * scale)
+        few = USUAL if scale is not None else 4 * USUAL  # roundings that are alike add up
+        most = usual.error if spread is None else np.maximum(usual.error, few * spread)
         error = np.where(known, np.minimum(most, room), usual.error)
     return Allowed(exact, error, usual.unclear, scale)
 

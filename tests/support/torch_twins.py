@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from support import (  # type: ignore[import-not-found]
     torch_linalg,
     torch_loss,
@@ -26,6 +27,17 @@ NOT_TWINS = {
     "exclusive_cumsum": "it subtracts what it added",
     "focal": "it computes in f64",
     "frobenius_norm": "it divides zeros by their norm",
+    "matmul_fp8": "it returns f8",
+    "matmul_w8a8": "it multiplies in i8",
+    "pairwise_distance": "it expands the square, which cancels",
+    "quantize_rows": "it returns i64",
+    "router": "it takes equal values in any order",
+    "top_p": "it takes equal values in any order",
+    "topk": "it takes equal values in any order",
+}
+OWN: dict[str, Callable[..., Any]] = {
+    "softplus": torch.nn.functional.softplus,
+    "variance": lambda x, correction=1: torch.var_mean(x, 1, correction=correction),
 }
 ROWS: dict[str, Any] = {}
 for _module in (torch_nn, torch_linalg, torch_loss, torch_sparse, torch_training):
@@ -36,6 +48,8 @@ for _module in (torch_nn, torch_linalg, torch_loss, torch_sparse, torch_training
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
+    if name in OWN:
+        return OWN[name]
     if name not in ROWS:
         raise AttributeError(name)
     row = ROWS[name]
