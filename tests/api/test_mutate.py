@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sandboxed import flags
 
 SPEC = """opwright "0.1"
 
@@ -75,7 +76,7 @@ def mutate(
 ) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     return subprocess.run(
-        [sys.executable, "-m", "opwright", command, "centred.op", *map(str, arguments)],
+        [sys.executable, "-m", "opwright", command, "centred.op", *map(str, arguments), *flags()],
         capture_output=True,
         text=True,
         timeout=300,

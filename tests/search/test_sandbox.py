@@ -96,7 +96,9 @@ def test_limits_reach_the_worker() -> None:
 
 _PARENT = """
 import time
+from opwright.backends import isolation
 from opwright.search.sandbox import Shared, Worker
+isolation.permit_unsafe()
 w = Worker(Shared(4096), 1)
 print(w.pid, flush=True)
 time.sleep(60)

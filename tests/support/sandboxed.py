@@ -8,9 +8,13 @@ from opwright.backends import isolation
 
 
 def works(kind: str = "") -> bool:
-    """Whether a kind of sandbox, or any, works here."""
-    kinds = (kind,) if kind else isolation.KINDS
-    return any(isinstance(isolation.usable(one), isolation.Sandbox) for one in kinds)
+    """Whether a kind of sandbox works here, or is the one in use."""
+    if kind:
+        return isinstance(isolation.usable(kind), isolation.Sandbox)
+    try:
+        return isolation.sandbox().kind != "none"
+    except isolation.Refused:
+        return False
 
 
 def flags() -> tuple[str, ...]:
