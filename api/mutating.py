@@ -83,16 +83,21 @@ def _progress(one: Outcome) -> None:
 def of_candidate(request: Request, op: Operator, name: str, seen: object) -> Score:
     """The gates on mutants of a candidate, or of a program that our own schedules make."""
     from opwright.backends.cpp.build import host_isa
-    from opwright.compiler.mutating import score_candidate, score_program
+    from opwright.compiler.mutating import NotRight, score_candidate, score_program
 
     isa = host_isa()
-    if request.candidate is not None:
-        found = score_candidate(request.candidate, op, isa, request.limit, request.seed, seen)  # type: ignore[arg-type]
-    else:
-        from opwright.show import View, lowered
+    limit, seed = request.limit, request.seed
+    try:
+        if request.candidate is not None:
+            found = score_candidate(request.candidate, op, isa, limit, seed, seen)  # type: ignore[arg-type]
+        else:
+            from opwright.show import View, lowered
 
-        program = lowered(op, View(request.spec, "tile", name, request.types))
-        found = score_program(program, op, isa, request.limit, request.seed, seen)  # type: ignore[arg-type]
+            program = lowered(op, View(request.spec, "tile", name, request.types))
+            found = score_program(program, op, isa, limit, seed, seen)  # type: ignore[arg-type]
+    except NotRight as e:
+        cure = "only what passes every gate is worth a fault; `opwright verify` says more"
+        raise Problem(str(e), cure, NO) from None
     if not found.outcomes:
         raise Problem(f"{found.subject}: nothing in it could be mutated")
     return found

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ KILLED, SURVIVED = "killed", "survived"
 EQUAL, UNDECIDED, BROKEN = "equivalent", "undecided", "broken"
 TRIED = Limits(elements=1 << 9)
 TRIES = 10
+EFFORT, LEAST_EFFORT = 4.0, 10.0  # seconds of proofs, in units of the original's, and at least
 NEAR = 1e-9  # two evaluations over the reals that agree
 
 
@@ -111,6 +113,10 @@ class Score:
         }
 
 
+class NotRight(Exception):
+    """What was to be mutated is not right, so that a score of it would say nothing."""
+
+
 Seen = Callable[[Outcome], None]
 
 
@@ -129,6 +135,7 @@ def score_program(
     text = show_program(program)
     score = Score(f"TileIR {program.name}")
     judge = _Programs(program, op, isa, seed)
+    _right(judge.original(), score.subject)
     for m in spread(tile_mutants(program), limit):
         _add(score, m, text, judge(m.text), seen)
     return score
@@ -143,6 +150,7 @@ def score_candidate(
         return score_program(c.program, op, isa, limit, seed, seen)
     score = Score(f"{c.plan.backend} {c.plan.source}")
     judge = _Sources(folder if folder.is_dir() else folder.parent, c, op, isa, seed)
+    _right(judge.original(), score.subject)
     for m in spread(source_mutants(c), limit):
         _add(score, m, c.source, judge(m.text), seen)
     return score
@@ -163,6 +171,12 @@ def source_mutants(c: Candidate) -> list[Mutant]:
 
 
 Found = tuple[str, str, str]  # status, by, reason
+
+
+def _right(found: Found | None, subject: str) -> None:
+    """NotRight for what the gates do not pass without any fault."""
+    if found is not None:
+        raise NotRight(f"{subject} itself does not pass {found[1]}: {found[2]}")
 
 
 def _add(score: Score, m: Mutant, original: str, found: Found, seen: Seen | None) -> None:
@@ -204,21 +218,31 @@ class _Programs:
         self.program, self.op, self.isa, self.seed = program, op, isa, seed
         self.context = Context.of(op)
 
-    def __call__(self, text: str) -> Found:
-        mutant = parse_program(text)
-        try:
-            static = by_gates(safety(mutant, self.context))
-        except FAILURES as e:
-            return KILLED, "G2 (not proved)", f"the prover failed: {e}"
-        if static is not None:
-            return static
+    def original(self) -> Found | None:
+        """Who kills the program itself; what its proofs take bounds those of its mutants."""
+        begin = time.monotonic()
+        found = by_gates(safety(self.program, self.context))
+        effort = max(LEAST_EFFORT, EFFORT * (time.monotonic() - begin))
+        self.context = replace(self.context, budget=min(effort, self.context.budget))
+        return found or self.verified(show_program(self.program))
+
+    def verified(self, text: str) -> Found | None:
+        """Who kills a program that is printed, built and run."""
         with tempfile.TemporaryDirectory(prefix="opwright-mutant-") as folder:
             path = Path(folder) / "mutant.tile"
             path.write_text(text)
-            try:
-                found = _after(verify_operator(self.op, path, self.isa, "proved", self.seed))
-            except PlanError as e:
-                return BROKEN, "", str(e)
+            return _after(verify_operator(self.op, path, self.isa, "proved", self.seed))
+
+    def __call__(self, text: str) -> Found:
+        mutant = parse_program(text)
+        try:
+            found = by_gates(safety(mutant, self.context))
+        except FAILURES as e:
+            return KILLED, "G2 (not proved)", f"the prover failed: {e}"
+        try:
+            found = found or self.verified(text)
+        except PlanError as e:
+            return BROKEN, "", str(e)
         return found or same_values(self.program, mutant, self.op)
 
 
@@ -228,8 +252,12 @@ class _Sources:
     def __init__(self, folder: Path, c: Candidate, op: Operator, isa: str, seed: int) -> None:
         self.folder, self.candidate, self.op, self.isa, self.seed = folder, c, op, isa, seed
         self.bound = bind_plan(c.plan, op)
-        self.original, _ = read_back(c, self.bound)
-        self.form = normal_form(self.original) if self.original is not None else ""
+        self.program, _ = read_back(c, self.bound) if c.plan.backend != "jax" else (None, "")
+        self.form = normal_form(self.program) if self.program is not None else ""
+
+    def original(self) -> Found | None:
+        """Who kills the text itself."""
+        return _after(verify_operator(self.op, self.folder, self.isa, "proved", self.seed))
 
     def __call__(self, text: str) -> Found:
         c = Candidate(self.candidate.plan, text)
@@ -251,9 +279,9 @@ class _Sources:
         if any(r.kind == "G5" and r.status == "PROVED" for r in verdict.records):
             return EQUAL, "", "it is proved to be the operator"
         found = _after(verdict)
-        if found is not None or program is None or self.original is None:
+        if found is not None or program is None or self.program is None:
             return found or (SURVIVED, "", "every gate passed it")
-        return same_values(self.original, program, self.op)
+        return same_values(self.program, program, self.op)
 
 
 def same_values(a: TileProgram, b: TileProgram, op: Operator) -> Found:
