@@ -201,6 +201,8 @@ class _Policy:
 
     def name(self, x: ast.AST, local: set[str]) -> None:
         if isinstance(x, ast.Attribute):
+            if x.attr in ("handle", "tofile"):  # an array in the interpreter, not on a device
+                raise self.refuse(f"attribute {x.attr} is not part of the language", x)
             if x.attr.startswith("_") or (x.attr in ROUTES and self.route(x) is not None):
                 raise self.refuse(f"attribute {x.attr} is not part of the language", x)
             route = self.route(x)
