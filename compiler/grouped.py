@@ -52,6 +52,8 @@ class _Grouped:
             inner = {b for k, b in enumerate(f.binders) if k != n}
             if any(binder in free_vars(x) for k, r in enumerate(f.ranges) if k != n for x in r):
                 continue
+            if any(free_vars(x) & inner for x in f.ranges[n]):
+                continue  # its range is another one for each of the others
             for e, axis in self._indices(f, binder):
                 if not free_vars(e) & inner:
                     found = self._split(t, f, n, e, axis)
