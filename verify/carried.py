@@ -13,6 +13,7 @@ from opwright.ir.expr import (
     const,
     neutral,
     rebuild,
+    reduction,
     show,
     substitute,
     transform,
@@ -87,6 +88,18 @@ def guards(kind: str, e: Expr) -> set[Expr]:
         e = substitute(f.term, {var(f.binders[0]): var("?")})
         found += nonzero(kind, e)
     return {_sorted(c) for c in found}
+
+
+def guarded(e: Expr) -> Expr:
+    """An extreme with the conditions of its elements as its guard."""
+    if e.op != "fold" or Fold(e).kind not in ("max", "min"):
+        return e
+    f = Fold(e)
+    assert f.kind is not None
+    guard, term = f.guard, f.term
+    while term.op == "select" and term.args[2] is neutral(f.kind, term.kind):
+        guard, term = guard & term.args[0], term.args[1]
+    return reduction(f.kind, f.binders, f.ranges, term, guard)
 
 
 def _sorted(c: Expr) -> Expr:

@@ -51,7 +51,16 @@ from opwright.ir.tile import (
     statements,
 )
 from opwright.verify.algebra import Poly
-from opwright.verify.carried import ROWS, NotCarried, combined, guards, linear_in, masked, settled
+from opwright.verify.carried import (
+    ROWS,
+    NotCarried,
+    combined,
+    guarded,
+    guards,
+    linear_in,
+    masked,
+    settled,
+)
 from opwright.verify.nests import Index, Joiner
 from opwright.verify.reals import Reals, equal_reals
 
@@ -104,6 +113,7 @@ class Lift:
         self.loops: list[tuple[str, Expr]] = []  # open ones: counter, how often
         self.at: dict[str, Expr] = {}  # loop variables by their counters
         self.looked = 0
+        self.literals: dict[float, Expr] = {}  # the spec's, in single precision
 
     def run(self) -> None:
         """All launches, in order; Unlifted (or NotCarried) says what has no form."""
@@ -500,7 +510,10 @@ class Lift:
             if empty is not algebra.normal(const(0.0)):
                 raise Unlifted(f"{name}: an empty sum may become something else")
             kind, block = combined(self.join.tidy(step), a)
-            if not algebra.finite(block) and not guards(kind, block) <= guards("sum", d):
+            first = self.join.tidy(substitute(block, {var(index.name): ZERO}))
+            if algebra.finite(guarded(first)):
+                continue  # from the first iteration on the anchor is a number
+            if not guards(kind, block) <= guards("sum", d):
                 raise Unlifted(f"{name} takes elements that its anchor may have left out")
         ends = {after[a]: end for a, (_, _, end) in known.items()}
         return self.join.over("sum", index, substitute(d, ends))

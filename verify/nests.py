@@ -29,6 +29,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.semantics import MONOIDS
+from opwright.verify.algebra import infinite
 from opwright.verify.reals import Reals
 
 JOINED = 6  # indices of one nest
@@ -302,6 +303,17 @@ def nonzero(kind: str, e: Expr) -> list[Expr]:
         return [c for a in e.args for c in nonzero(kind, a)]
     if kind == "sum" and e.op in ("div", "neg"):
         return nonzero(kind, e.args[0])
+    if kind == "sum" and e.op == "exp":
+        return _bounded_below(e.args[0])
+    return []
+
+
+def _bounded_below(e: Expr) -> list[Expr]:
+    """Conditions without which a value is minus infinity, where what is taken off it is finite."""
+    if e.op in ("cast", "sub"):
+        return _bounded_below(e.args[0])
+    if e.op == "select" and infinite(e.args[2]) < 0:
+        return [*conjuncts(e.args[0]), *_bounded_below(e.args[1])]
     return []
 
 

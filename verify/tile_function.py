@@ -8,7 +8,10 @@ that writes agree, is G3's.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+
+import numpy as np
 
 from opwright.ir.expr import (
     Expr,
@@ -17,21 +20,22 @@ from opwright.ir.expr import (
     call,
     conjunction,
     const,
-    neutral,
     read,
-    reduction,
     show,
     substitute,
+    transform,
+    walk,
 )
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.tile import Buffer, TileProgram
 from opwright.verify.algebra import infinite
-from opwright.verify.carried import NotCarried
-from opwright.verify.functional import FINITE, _fixed, _pinned
+from opwright.verify.carried import NotCarried, guarded
+from opwright.verify.functional import FINITE, LITERALS, _fixed, _pinned
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 
+SINGLE = 1e38  # below the largest number in single precision
 REALS = "numbers are real numbers; no divisor is 0, no root or logarithm leaves its domain"
 
 
@@ -45,6 +49,7 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
     facts = [substitute(f, fixed) for f in program.facts]
     algebra = Reals([*op.facts, *(f for f in facts if f.op != "const")], op.requires, tensors)
     lift = Lift(program, op, algebra, fixed)
+    lift.literals = _literals(op)
     why = ""
     try:
         lift.run()
@@ -60,10 +65,24 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
         status = "UNKNOWN" if reason else "PROVED"
         text = reason or "every store is the spec's value at its index, for all sizes"
         spent = time.perf_counter() - begin
-        assumed = (FINITE, REALS, *map(show, program.facts))
+        assumed = (FINITE, REALS, LITERALS, *map(show, program.facts))
         out.append(Record(f"G5.{t.name}", "G5", status, text, subject, assumed, None, spent))
         begin = time.perf_counter()
     return out
+
+
+def _literals(op: Operator) -> dict[float, Expr]:
+    """The spec's numbers by what they are in single precision."""
+    bodies = [t.body for t in op.tensors if t.body is not None]
+    numbers = {x for e in bodies for x in walk(e) if x.op == "const" and x.kind == "real"}
+    return {float(np.float32(x.attr)): x for x in numbers if abs(x.attr) < SINGLE}
+
+
+def _literal(x: Expr, known: Mapping[float, Expr]) -> Expr | None:
+    """The spec's number that a literal stands for."""
+    if x.op != "const" or x.kind != "real" or not abs(x.attr) < SINGLE:
+        return None
+    return known.get(float(np.float32(x.attr)))
 
 
 def _differs(lift: Lift, t: Tensor) -> str:
@@ -103,7 +122,8 @@ def _store_differs(lift: Lift, t: Tensor, b: Buffer, w: Written) -> str:
         empty = _may_be_empty(algebra, w.value)
     if empty is not None:
         return f"{show(empty)} may be of nothing, and what is done with it then is not looked into"
-    one, two = (chosen(cond, e, zero) for e in (w.value, wanted))
+    found = transform(w.value, lambda x: _literal(x, lift.literals))
+    one, two = (chosen(cond, e, zero) for e in (found, wanted))
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:
         return ""
@@ -133,10 +153,7 @@ def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
             return found
         if f.kind not in ("max", "min"):
             return None
-        guard, term = f.guard, f.term
-        while term.op == "select" and term.args[2] is neutral(f.kind, term.kind):
-            guard, term = guard & term.args[0], term.args[1]
-        plain = reduction(f.kind, f.binders, f.ranges, term, guard)
-        return None if term.kind != "real" or algebra.finite(plain) else x
+        plain = guarded(x)
+        return None if x.kind != "real" or algebra.finite(plain) else x
 
     return visit(e)
