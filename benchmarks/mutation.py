@@ -232,7 +232,7 @@ def main(arguments: Sequence[str], say: Callable[[str], None] = print) -> int:
     """Print the table; 0 when the tests kill at least --require percent and pass what is right."""
     parser = argparse.ArgumentParser(prog="python -m opwright.benchmarks.mutation")
     parser.add_argument("names", nargs="*", help="operators; all if absent")
-    parser.add_argument("--limit", type=int, default=48, help="mutants of PyTorch's own function")
+    parser.add_argument("--limit", type=int, default=32, help="mutants of PyTorch's own function")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--require", type=float, default=95.0)
     parser.add_argument("--json", metavar="FILE", help="write every mutant there")
