@@ -76,6 +76,24 @@ def static_gates(c: Candidate, op: Operator, prove: bool = True) -> Static:
     return _tile_gates(c, op, bound, records, prove)
 
 
+def compiled(c: Candidate) -> list[Record]:
+    """G1 by the device's own compiler: whether a CUDA text compiles, where there is an nvcc."""
+    if c.plan.backend != "cuda":
+        return []
+    from opwright.backends import isolation
+    from opwright.backends.cpp.build import BuildError
+    from opwright.backends.cuda.build import compiles
+
+    begin = time.perf_counter()
+    try:
+        wrong = compiles(c.source, c.plan.source, c.plan.target)
+    except (BuildError, isolation.Refused) as e:
+        return [Record("G1.nvcc", "G1", "UNKNOWN", f"not compiled: {e}", own_subject(c))]
+    spent = time.perf_counter() - begin
+    status, reason = ("REFUTED", wrong) if wrong else ("PROVED", "nvcc compiles the text")
+    return [Record("G1.nvcc", "G1", status, reason, own_subject(c), seconds=spent)]
+
+
 def own_subject(c: Candidate) -> str:
     """The text as the subject of a record."""
     return f"{c.plan.source} {c.digest}"

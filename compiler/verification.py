@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
-from opwright.compiler.importing import SAFETY, Static, static_gates
+from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
@@ -56,6 +56,9 @@ def verify_operator(op: Operator, path: Path, isa: str, require: str, seed: int 
     records = list(static.records)
     if static.refuted:
         return Verdict(tuple(records), REQUIRED)
+    records += compiled(c)
+    if any(r.status == "REFUTED" for r in records):
+        return Verdict(tuple(records), ("G1", *REQUIRED))
     if not static.safe and require != "tested" and executes(c):
         why = f"not executed: safety is {_safety(static)}, not PROVED (--require tested runs it)"
         records.append(Record("G6.runs", "G6", "UNKNOWN", why, c.subject))

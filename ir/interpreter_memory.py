@@ -127,7 +127,7 @@ class Accesses(Threads):
             m.adder[at] = np.where(m.adder[at] == self.number, NOBODY, m.adder[at])
         else:
             m.lane[at] = lanes
-        m.wrote[at] = self.me()
+        m.wrote[at] = m.plain[at] = self.me()
         self.share(b, m, at)
 
     def stored(
@@ -177,7 +177,7 @@ class Accesses(Threads):
         if b.role != "program":
             text = "combines into {}, which another program of this launch "
             other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
-            self.races(b, other, at, text + "wrote", m.wrote)
+            self.races(b, other, at, text + "wrote", m.plain)
             other = (m.reader[at] != NOBODY) & (m.reader[at] != self.number)
             self.races(b, other, at, text + "read", m.looked)
         text = "combines into {}, which another lane of this program wrote"
@@ -251,7 +251,7 @@ class Accesses(Threads):
         if b.role != "program":
             text = "reads {}, which another program of this launch "
             other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
-            self.races(b, other, at, text + "wrote", m.wrote)
+            self.races(b, other, at, text + "wrote", m.plain)
             other = (m.adder[at] != NOBODY) & (m.adder[at] != self.number)
             self.races(b, other, at, text + "combines into", m.wrote)
         late = self.unordered(m, at, lanes)

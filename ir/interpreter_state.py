@@ -96,6 +96,7 @@ class Memory:
     seer: NDArray[np.int64]  # thread of the last reads since what orders them, NOBODY or MANY
     saw: NDArray[np.int64]  # time of the last read
     began: NDArray[np.int32]  # statement of the first of those reads
+    plain: NDArray[np.int32]  # statement of the last write that is no atomic
     owner: NDArray[np.int64] | None = None  # of a host: who wrote the memory last
 
     def begin(self) -> None:
@@ -178,6 +179,7 @@ class State:
             np.zeros(shape, np.int64),
             np.full(shape, NOBODY),
             np.zeros(shape, np.int64),
+            np.zeros(shape, np.int32),
             np.zeros(shape, np.int32),
         )
 

@@ -107,7 +107,9 @@ def build(
         kernel.write_text(source)
         launch.write_text(driver)
         begin = time.perf_counter()
-        log = _run([*command, kernel.name, launch.name, "-o", made.name, "-ldl"], folder, limit)
+        log = run_compiler(
+            [*command, kernel.name, launch.name, "-o", made.name, "-ldl"], folder, limit
+        )
         seconds = time.perf_counter() - begin
         size = made.stat().st_size
         os.replace(made, target)
@@ -119,7 +121,7 @@ def toolchain(program: str) -> list[Path]:
     return [Path(program).absolute().parent, Path(program).resolve().parent.parent]
 
 
-def _run(command: list[str], folder: str, limit: float) -> str:
+def run_compiler(command: list[str], folder: str, limit: float) -> str:
     """Run in the sandbox, which is ended as a whole at the limit; it writes to the folder only."""
     allowance = isolation.Allowance(
         toolchain(command[0]),

@@ -18,7 +18,7 @@ from opwright.backends.cuda.values import LOST, Cells, Pointer, Sym, Vector, dty
 from opwright.ir.dtypes import I64
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves, substitute, var
 from opwright.ir.polynomial import Polynomial, add, expression, polynomial
-from opwright.ir.tile import Axis, Check, For, Stmt, Value, expressions, lanes
+from opwright.ir.tile import Axis, Check, Def, For, Stmt, Value, expressions, lanes
 
 FEW = 4  # trips that are always read one by one
 MANY = 1100  # trips of a loop that may be
@@ -120,6 +120,8 @@ class Loops(Statements):
         for s in self.builder._stack.pop():
             if not any(here in leaves(e, "var") for e in expressions([s])):
                 self.builder._stack[-1].append(s)
+                if isinstance(s, Def) and s.value.op == "load" and s.value.attr.buffer.role != "in":
+                    raise self.refuse("a loop whose bound is in memory that may change")
             elif not isinstance(s, Check):
                 raise self.refuse("a loop whose condition loads what its counter points to")
         return test
@@ -128,8 +130,10 @@ class Loops(Statements):
         """The numbers that a counter goes through, where they are known and few enough."""
         number = self.counter(step)
         now = self.env.get(number)
-        moved = assigned(body)
+        moved = self.changed(body)
         if not isinstance(now, Expr) or now.op != "const" or number in moved:
+            return None
+        if any(x.op == "name" and x.attr[0] in moved for part in (cond, step) for x in nodes(part)):
             return None
         wanted = step if step.op == "expr" else Node("expr", step.type, (step,), None, step.line)
         out: list[Expr] = []
@@ -224,14 +228,15 @@ class Loops(Statements):
     def trips(self, cond: Node, step: Node, body: Node, n: Node) -> Trips:
         number = self.counter(step)
         start = self.env.get(number)
-        if not isinstance(start, Expr) or start.kind != "int" or number in assigned(body):
+        changed = self.changed(body)
+        if not isinstance(start, Expr) or start.kind != "int" or number in changed:
             raise self.refuse("a loop that does not count one integer", n.line)
-        changed = assigned(body)
         if any(x.op == "name" and x.attr[0] in changed for x in nodes(cond)) or any(
             x.op == "name" and x.attr[0] in changed for x in nodes(step)
         ):
             raise self.refuse("a loop whose bound changes inside of it", n.line)
         here = var(self.builder.fresh("i"))
+        self.ranges[here] = (0, 2**31 - 1)  # only to read what moves it: said of its start below
         wanted = step if step.op == "expr" else Node("expr", step.type, (step,), None, step.line)
         after = self.probe(wanted, number, here)
         test = self.bound(cond, number, here)
@@ -241,6 +246,12 @@ class Loops(Statements):
         if here in leaves(by, "var") or lanes(by):
             raise self.refuse("a loop whose step changes", n.line)
         down = by.op == "neg" or (by.op == "const" and by.attr < 0)
+        both = (*nodes(cond), *nodes(step))
+        if any(x.op == "cast" and x.type.kind == "uint" and x.args[0].type.kind == "int"
+               for x in both) and not self.natural(start):  # fmt: skip
+            if down:
+                raise self.refuse("a counter without sign that counts down", n.line)
+            self.check(call("le", 0, start), "wrap", "a counter without sign is not negative")
         return self.bounded(number, start, -by if down else by, test, here, down, n)
 
     def bounded(
@@ -308,6 +319,15 @@ class Loops(Statements):
                 t = self.types.get(number, CType("real", 32))
                 out += _scalars(number, (), self.env[number], t)
         return out
+
+    def natural(self, e: Expr) -> bool:
+        """Whether a number is seen not to be negative."""
+        low = self.bounds(e)[0]
+        return low is not None and low >= 0
+
+    def changed(self, body: Node) -> set[int]:
+        """Variables that a body writes to, itself or through what it calls."""
+        return assigned(body) | self.through(body)
 
     def through(self, body: Node) -> set[int]:
         """Variables that called functions change."""

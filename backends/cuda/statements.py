@@ -189,6 +189,9 @@ class Statements(Expressions):
         f = self.unit.functions[declared]
         if self.depth >= DEPTH:
             raise self.refuse(f"calls of {f.name} that are too deep", n.line)
+        for a, (_, name, t) in zip(n.args, f.parameters, strict=True):
+            if t.kind == "reference" and isinstance(self.place_of(a), Pointer):
+                raise self.refuse(f"{name}: a reference to memory", n.line)
         given = [self.expression(a) for a in n.args]
         saved = (self.results, self.result_type, self.base)
         for x, a, (number, _, t) in zip(given, n.args, f.parameters, strict=True):

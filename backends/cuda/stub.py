@@ -25,7 +25,6 @@ _ATTRIBUTES = """
 #include "math.h"
 #include "stdint.h"
 #include "stddef.h"
-#include "float.h"
 struct opwright_place { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
 extern const opwright_place threadIdx, blockIdx, blockDim, gridDim;

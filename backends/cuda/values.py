@@ -119,6 +119,13 @@ class Values:
         self.check(conjunction(parts), "wrap", f"a number of {low} to {high}")
         return e
 
+    def wrapped(self, e: Expr) -> Expr:
+        """A negative number as one of 32 bits without sign."""
+        low = self.bounds(e)[0]
+        if low is not None and low >= 0:
+            return e
+        return call("select", call("lt", e, 0), e + 2**32, e)
+
     def quotient(self, a: Expr, b: Expr, t: CType, rest: bool) -> Expr:
         """a / b or a % b of C, which rounds towards zero."""
         if (self.bounds(b)[0] or 0) <= 0:
@@ -133,7 +140,10 @@ class Values:
     def integers(self, op: str, a: Expr, b: Expr, t: CType) -> Expr:
         """An operation on two integers of one type."""
         if op in ("+", "-", "*"):
-            return self.fitting(a + b if op == "+" else a - b if op == "-" else a * b, t)
+            out = a + b if op == "+" else a - b if op == "-" else a * b
+            if op == "-" and t.kind == "uint" and t.bits == 32:
+                out = self.wrapped(out)
+            return self.fitting(out, t)
         if op in ("/", "%"):
             return self.quotient(a, b, t, op == "%")
         if op == "<<" and b.op == "const" and 0 <= b.attr < 63:
@@ -257,6 +267,8 @@ class Values:
         if isinstance(x, Expr) and x.kind == "bool" and new.is_integer:
             return call("select", x, 1, 0)
         if new.is_integer and isinstance(x, Expr) and x.kind == "int":
+            if new.kind == "uint" and old.kind == "int" and new.bits == 32:
+                x = self.wrapped(x)
             return self.fitting(x, new)
         if new.is_integer and isinstance(x, Value):
             return self.truncated(x, "trunc", new)

@@ -346,7 +346,8 @@ extern "C" __global__ void total(const float *x, float *y, int n) {
     "block_norm": Case(
         HEAD + NORM,
         """
-extern "C" __global__ void norm(const float *x, const float *g, const float *c, float *y, int n) {
+extern "C" __global__ void norm_rows(const float *x, const float *g, const float *c, float *y,
+                                     int n) {
   __shared__ float red[4];
   __shared__ float mu, rs;
   const int t = threadIdx.x, lane = t & 31, warp = t >> 5;
@@ -372,7 +373,7 @@ extern "C" __global__ void norm(const float *x, const float *g, const float *c, 
     y[(long long)blockIdx.x * n + j] = (row[j] - mu) * rs * g[j] + c[j];
 }
 """,
-        (launch("norm", ["B"], [128], "x", "g", "c", "y", "i32(N)"),),
+        (launch("norm_rows", ["B"], [128], "x", "g", "c", "y", "i32(N)"),),
         (*dense(x="B, N", g="N", c="N", y="B, N"),),
     ),
     "tiled_matmul": Case(

@@ -323,6 +323,7 @@ op xent @ 1.0 {
 }
 """,
     """
+#include <cfloat>
 template <typename T> __device__ T warpMax(T v) {
   for (int i = 16; i > 0; i >>= 1) v = max(v, __shfl_xor_sync(0xffffffff, v, i));
   return v;

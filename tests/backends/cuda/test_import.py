@@ -104,3 +104,18 @@ def test_numbers_are_passed_in_the_width_of_their_parameters(tmp_path: Path) -> 
     found = judge(case, tmp_path, plan={"launches": launches})
     first = next(r for r in found.records if r.id == "G1.import")
     assert first.status == "UNKNOWN" and "write i32" in first.reason
+
+
+def test_nvcc_is_a_witness(tmp_path: Path) -> None:
+    from opwright.backends import isolation
+    from opwright.backends.cpp.build import BuildError
+    from opwright.backends.cuda.build import compiles
+
+    case = CASES["guarded"]
+    try:
+        said = compiles(case.source, "kernel.cu", "sm_90")
+    except (BuildError, isolation.Refused) as e:
+        pytest.skip(str(e))
+    assert said == ""
+    wrong = compiles(case.source.replace("fmaxf", "no_such"), "kernel.cu", "sm_90")
+    assert wrong.startswith("kernel.cu:7: error") and "no_such" in wrong
