@@ -43,7 +43,7 @@ def blamed(
 ) -> list[Diagnostic]:
     """The findings about one operator, each where its mistake was made."""
     out = _ranks(op, _unread(op, _imported(list(found), imports)))
-    out = _misspelt_outputs(op, out)
+    out = _misspelt_locals(op, _misspelt_outputs(op, out))
     out = _types(op, out)
     if any(d.code in MISLEADING for d in out):
         out = [d for d in out if d.code != codes.UNKNOWN_RANGE]
@@ -205,6 +205,26 @@ def _misspelt_outputs(op: ast.Op, found: list[Diagnostic]) -> list[Diagnostic]:
             lhs = idle.pop(near[0])
             cure = f"write `{name}` for `{lhs.name}`, which nothing reads"
             found = [replace(d, span=lhs.span, cure=cure) if x is d else x for x in found]
+    return found
+
+
+def _misspelt_locals(op: ast.Op, found: list[Diagnostic]) -> list[Diagnostic]:
+    """A name that is read at several lines and unknown, beside a definition that nothing reads."""
+    unknown: dict[str, list[Diagnostic]] = {}
+    for d in found:
+        if d.code == codes.UNKNOWN_NAME:
+            unknown.setdefault(d.message.split("`")[1], []).append(d)
+    read = {u.name for s in _statements(op) for u in uses(s.rhs)}
+    known = {t.name for t in op.outputs}
+    idle = {lhs.name: lhs for lhs in _left_sides(op) if lhs.name not in read | known}
+    for name, uses_of in unknown.items():
+        near = get_close_matches(name, list(idle), n=1, cutoff=0.7)
+        if near and len({d.span.line for d in uses_of}) > 1:
+            lhs, first = idle.pop(near[0]), uses_of[0]
+            lines = ", ".join(str(n) for n in sorted({d.span.line for d in uses_of}))
+            cure = f"write `{name}` for `{lhs.name}`, which nothing reads (`{name}`: line {lines})"
+            moved = replace(first, span=lhs.span, cure=cure)
+            found = [moved if d is first else d for d in found if d is first or d not in uses_of]
     return found
 
 
