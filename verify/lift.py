@@ -36,6 +36,7 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.tile import (
     Atomic,
     Axis,
+    Barrier,
     Buffer,
     Check,
     Def,
@@ -388,7 +389,7 @@ class Lift:
             elif isinstance(s, Atomic):
                 raise Unlifted(f"{s.name} combines into memory")
             else:
-                assert isinstance(s, Check)
+                assert isinstance(s, Check | Barrier)
 
     def branch(self, s: If) -> None:
         cond = self.algebra.normal(self.index(s.cond, ()))

