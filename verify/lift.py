@@ -51,7 +51,7 @@ from opwright.ir.tile import (
     expressions,
     statements,
 )
-from opwright.verify.algebra import Poly
+from opwright.verify.algebra import Poly, scaled
 from opwright.verify.carried import (
     ROWS,
     NotCarried,
@@ -331,7 +331,7 @@ class Lift:
                     terms[k + 1 :] = [(n, d // c) for n, d in terms[k + 1 :]]
                 above = terms[k + 1][1]
                 most = self.algebra.normal(wanted[name])
-                if most.op != "const" or int(most.attr) > above:
+                if not self.at_most(most, above):
                     raise Unlifted("an index mixes variables that run too far")
                 solved[name] = call("mod", left, above)
                 left = call("floordiv", left, above)
@@ -339,6 +339,23 @@ class Lift:
             if not terms:
                 conditions.append(call("eq", left, ZERO))
         return solved, conditions
+
+    def at_most(self, e: Expr, bound: int) -> bool:
+        """Whether a count is at most a number; a minimum that is added is at most each operand."""
+        if e.op == "max":
+            return all(self.at_most(x, bound) for x in e.args)
+        p = self.algebra.poly(e)
+        for m, c in p.items():
+            if len(m) != 1 or m[0][0].op != "min" or m[0][1] != 1 or c < 0:
+                continue
+            rest = {n: d for n, d in p.items() if n != m}
+            if any(a is m[0][0] for n in rest for a, _ in n):
+                continue
+            for y in m[0][0].args:
+                more = self.algebra.add(rest, scaled(self.algebra.poly(y), c))
+                if self.at_most(self.algebra.expression(more, "int"), bound):
+                    return True
+        return self.algebra.nonnegative(self.algebra.poly(bound - e))
 
     def linear(self, e: Expr, wanted: Mapping[str, Expr]) -> tuple[list[tuple[str, int]], Expr]:
         """Coefficients of variables in an index, and the rest."""
@@ -410,7 +427,8 @@ class Lift:
     def loop(self, s: For) -> None:
         lo, hi = self.index(s.lo, ()), self.index(s.hi, ())
         extent = self.algebra.normal(hi - lo)
-        if not self.algebra.nonnegative(self.algebra.poly(extent)):
+        ends = hi.args if hi.op == "min" else (hi,)
+        if not all(self.algebra.nonnegative(self.algebra.poly(e - lo)) for e in ends):
             extent = call("max", extent, 0)
         count = self.algebra.normal(cdiv(extent, s.step))
         name = f"@{s.variable}.{self.kernel.name}"
