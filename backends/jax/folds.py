@@ -133,6 +133,8 @@ class Folds(Windows):
         if f.guard is TRUE:
             return value
         mask = self.value(f.guard, inner.plain())
+        if f.kind in ("sum", "prod") and half(value.dtype):
+            value = self.lift(value)  # or the choice would be as narrow, and the sum of it, too
         empty = self.neutral(f, value)
         if value.static and not mask.static and value.kind == "real":
             value = Term(f"jnp.asarray({value.code}, {self.real})", (), "real")

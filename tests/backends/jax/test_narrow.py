@@ -13,6 +13,7 @@ from opwright.ir.op import Operator
 from opwright.ir.reference import reference
 
 pytest.importorskip("jax")
+from opwright.backends.jax.printer import print_operator
 from opwright.backends.jax.run import Process
 
 SPEC = """opwright "0.1"
@@ -109,3 +110,14 @@ def test_operands_of_32_bits_are_widened_where_a_result_has_64() -> None:
     for name in "psd":
         np.testing.assert_allclose(got[name], want[name], rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(got["q"], want["q"].astype(np.float32))
+
+
+def test_masked_sums_of_narrow_numbers_are_wide() -> None:
+    op = parse_spec("""opwright "0.1"
+    op corner @ 1.0 {
+      dims L
+      input x: bf16[L, L]
+      output y: f32
+      def { y = sum[r: L, s: r..L](x[r, s]) }
+    }""").operator("corner", {})
+    assert ".astype(jnp.float32)" in print_operator(op)
