@@ -294,9 +294,12 @@ class Lift:
         solved, conditions = self.solve(w.index, index, wanted)
         at = {var(n): e for n, e in solved.items()}
         missing = set(wanted) - set(solved)
-        if missing & (free_vars(w.value) | free_vars(w.cond)):
+        ends = {v for e in wanted.values() for v in free_vars(e)}
+        if missing & (free_vars(w.value) | free_vars(w.cond) | ends):
             raise Unlifted(f"{w.name}: the index does not tell which iteration wrote it")
         conditions += [substitute(w.cond, at)]
+        # what every iteration writes alike is there if there is one
+        conditions += [call("lt", ZERO, substitute(wanted[n], at)) for n in sorted(missing)]
         for n, e in solved.items():
             conditions += [call("le", ZERO, e), call("lt", e, substitute(wanted[n], at))]
         cond = self.join.tidy(conjunction(conditions))
@@ -514,6 +517,8 @@ class Lift:
         if found is None:
             raise Unlifted(f"{name} is carried by no plain reduction")
         c, d = found
+        if index.name in free_vars(c):
+            raise Unlifted(f"{name} is moved by what is known of one element")
         if any(x.op == "state" and x not in after.values() for x in walk(d)):
             raise Unlifted(f"{name} takes elements at the anchors before them")
         algebra = self.algebra

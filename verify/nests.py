@@ -7,7 +7,7 @@ them through `E * outer + inner` alone, and reductions over ranges that touch be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -45,6 +45,11 @@ class Index:
     first: Expr = ZERO
     unit: int = 0
     reach: Expr = ZERO
+
+    def renamed(self, names: Mapping[str, str]) -> Index:
+        """The index with other names, also where its ends speak of them."""
+        count, first, reach = (rename(e, names) for e in (self.count, self.first, self.reach))
+        return Index(names[self.name], count, first, self.unit, reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,7 @@ class Joiner:
     def fold(self, nest: Nest) -> Expr:
         """The fold of a nest, joined as far as it goes."""
         own = {i.name: self.fresh() for i in nest.indices}
-        indices = tuple(
-            replace(i, name=own[i.name], count=_renamed(i.count, own)) for i in nest.indices
-        )
-        nest = Nest(nest.kind, indices, _renamed(nest.term, own))
+        nest = Nest(nest.kind, tuple(i.renamed(own) for i in nest.indices), rename(nest.term, own))
         changed = True
         while changed and len(nest.indices) > 1:
             changed = False
@@ -117,7 +119,9 @@ class Joiner:
         """The nest with two indices as one, where the term knows E * outer + inner alone."""
         if inner.unit or inner.count.op != "const" or (outer.unit and outer.unit % _int(inner)):
             return None
-        if any(outer.name in free_vars(i.count) for i in nest.indices):
+        if any(
+            outer.name in free_vars(e) for i in nest.indices for e in (i.count, i.first, i.reach)
+        ):
             return None
         extent = _int(inner)
         name = self.fresh()
@@ -150,9 +154,9 @@ class Joiner:
         if above and self._covers(covered, above):
             hi = min(above, key=lambda e: len(free_vars(e)))  # beyond it a condition fails
         first = self.algebra.normal(lo)
-        if first is not ZERO and self._least(first, ZERO):
+        if first is not ZERO and self._at_least(first, ZERO):
             if below and all(
-                any(self._least(e, r) for e in below) for r in _operands("max", first)
+                any(self._at_least(e, r) for e in below) for r in _operands("max", first)
             ):
                 lo = ZERO  # before it a condition fails
         span = (self.algebra.normal(lo), self.algebra.normal(hi))
@@ -165,10 +169,10 @@ class Joiner:
         if end.op in ("min", "max"):
             every = all if end.op == "min" else any
             return every(self._covers(x, conditions) for x in end.args)
-        return any(self._least(end, e) for e in conditions)
+        return any(self._at_least(end, e) for e in conditions)
 
-    def _least(self, a: Expr, b: Expr) -> bool:
-        """Whether b <= a."""
+    def _at_least(self, a: Expr, b: Expr) -> bool:
+        """Whether a >= b."""
         return self.algebra.nonnegative(self.algebra.poly(a - b))
 
     def _begin(self, c: Expr, own: Expr) -> Expr | None:
@@ -233,8 +237,12 @@ class Joiner:
         if {f.kind, g.kind} != {kind} or len(f.binders) != 1 or len(g.binders) != 1:
             return None
         (lo, middle), (start, hi) = f.ranges[0], g.ranges[0]
+        if f.guard is not TRUE or g.guard is not TRUE:
+            return None
         if self.algebra.normal(middle) is not self.algebra.normal(start):
             return None
+        if not self._at_least(middle, lo) or not self._at_least(hi, middle):
+            return None  # one of them may run backwards, and be empty
         name = self.fresh()
         span = (lo, hi)
         with self.algebra.binding(name, span):
@@ -283,10 +291,6 @@ def _nest(kind: str, e: Expr) -> Nest | None:
 
 def _operands(op: str, e: Expr) -> list[Expr]:
     return [x for a in e.args for x in _operands(op, a)] if e.op == op else [e]
-
-
-def _renamed(e: Expr, names: dict[str, str]) -> Expr:
-    return rename(e, names)
 
 
 def _int(i: Index) -> int:

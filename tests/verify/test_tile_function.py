@@ -6,7 +6,7 @@ import pytest
 from support.shipped import SPECS
 
 from opwright.compiler import block_spaces, spaces
-from opwright.compiler.elaborate import load_spec
+from opwright.compiler.elaborate import load_spec, parse_spec
 from opwright.ir.op import Operator
 from opwright.ir.tile import TileProgram
 from opwright.ir.tiletext import parse_program, show_program
@@ -100,3 +100,78 @@ def test_faults_in_a_walk_are_not_proved() -> None:
     assert len(found) >= 7
     for wrong in found:
         assert statuses(parse_program(wrong), op) == {"UNKNOWN"}, wrong
+
+
+SPEC = """opwright "0.1"
+op told @ 1.0 {
+  dims B, N
+  where N >= 1
+  input x: f32[B, N], w: f32[B, N]
+  output y: f32[B]
+  requires finite: all[b: B, j: N](-inf < w[b, j] < inf)
+  def { %s }
+}"""
+HEAD = """program told
+sizes B, N
+kernel k0
+  grid B
+  in x: f32[B, N]
+  in w: f32[B, N]
+  out y: f32[B]
+%s  body
+"""
+MOVED = """    m: f32 = full 0.0
+    a: f32 = full 0.0
+    for j in 0 .. N by 1 carry m_c = m, a_c = a -> m_r, a_r:
+      w: f32 = load w[p0, j]
+      x: f32 = load x[p0, j]
+      t: f32 = max m_c w
+      d: f32 = sub t m_c
+      e: f32 = mul %s d
+      c: f32 = exp e
+      s: f32 = mul a_c c
+      u: f32 = mul %s t
+      v: f32 = exp u
+      z: f32 = add s v
+      next t, z
+    st_y: store y[p0] = a_r
+"""
+PARTS = """    a: f32 = full 0.0
+    b: f32 = full 2.0
+    for j in 0 .. %s by 1 carry a_c = a -> a_r:
+      s: f32 = add a_c b
+      next s
+    for k in %s .. N by 1 carry c_c = a_r -> c_r:
+      t: f32 = add c_c b
+      next t
+    st_y: store y[p0] = c_r
+"""
+KEPT = """    a: f32 = full 0.0
+    st_s: store s[0] = a
+    for j in %s .. N by 1:
+      x: f32 = load x[p0, 0]
+      st_s_1: store s[0] = x
+    r: f32 = load s[0]
+    st_y: store y[p0] = r
+"""
+SCRATCH = "  program s: f32[1]\n"
+ONE, EACH = "x0", "x"
+FIRST = "    x0: f32 = load x[p0, 0]\n"
+SHIFTED = "y[b] = sum[j: N](exp(x[b, %s] * max(0, max[k: N](w[b, k]))))"
+TOLD = [  # what moves a sum may not depend on the element; ranges that touch may run backwards; a
+    # loop that writes one place may not run
+    (SHIFTED % "0", "", FIRST + MOVED % (ONE, ONE), "PROVED"),
+    (SHIFTED % "j", "", MOVED % (EACH, EACH), "UNKNOWN"),
+    ("y[b] = sum[j: N](2.0)", "", PARTS % ("N // 2", "N // 2"), "PROVED"),
+    ("y[b] = sum[j: N](2.0)", "", PARTS % (8, 8), "UNKNOWN"),
+    ("y[b] = x[b, 0]", SCRATCH, KEPT % 0, "PROVED"),
+    ("y[b] = x[b, 0]", SCRATCH, KEPT % 1, "UNKNOWN"),
+]
+
+
+@pytest.mark.parametrize(("body", "scratch", "text", "status"), TOLD)
+def test_what_holds_of_most_calls_is_not_proved(
+    body: str, scratch: str, text: str, status: str
+) -> None:
+    op = parse_spec(SPEC % body).operator("told", {})
+    assert statuses(parse_program(HEAD % scratch + text), op) == {status}
