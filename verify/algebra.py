@@ -336,7 +336,7 @@ class Algebra:
             whole: Poly = {}
             rest: Poly = {}
             for n, d in a.items():
-                left = self._without(n, m)
+                left = self.without(n, m)
                 q, r = divmod(d, c)
                 if left is None:
                     rest[n] = d
@@ -352,7 +352,8 @@ class Algebra:
                 return self.add(whole, self._quotient(rest, b))
         return self.atom(call("floordiv", self.expression(a, "int"), self.expression(b, "int")))
 
-    def _without(self, m: Monomial, divisor: Monomial) -> Monomial | None:
+    def without(self, m: Monomial, divisor: Monomial) -> Monomial | None:
+        """A monomial divided by another; None where that leaves a rest."""
         powers = dict(m)
         for a, n in divisor:
             if powers.get(a, 0) < n:

@@ -20,6 +20,7 @@ from opwright.ir.expr import (
     var,
     walk,
 )
+from opwright.ir.semantics import MONOIDS
 from opwright.verify.nests import nonzero
 
 CHOICES = 8  # of conditions that are known at once
@@ -40,9 +41,6 @@ def combined(y: Expr, own: Expr) -> tuple[str, Expr]:
     raise NotCarried(f"{own.attr.partition('.')[0]} is carried by no plain reduction")
 
 
-ROWS = {"sum": "add", "max": "max", "min": "min", "prod": "mul", "any": "or", "all": "and"}
-
-
 def _peeled(y: Expr, own: Expr, kind: str) -> Expr | None:
     if y is own:
         return neutral(kind, y.kind)
@@ -56,7 +54,7 @@ def _peeled(y: Expr, own: Expr, kind: str) -> Expr | None:
         sides = [_peeled(a, own, kind) for a in y.args[1:]]
         if sides[0] is not None and sides[1] is not None:
             return call("select", y.args[0], sides[0], sides[1])
-    if y.op == ROWS[kind]:
+    if y.op == MONOIDS[kind].row:
         for a, b in (y.args, y.args[::-1]):
             if without(b):
                 inner = _peeled(a, own, kind)

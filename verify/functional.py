@@ -109,9 +109,9 @@ def values(
 ) -> list[Record]:
     """G4: TESTED on how many cases, or REFUTED with sizes, index and both values."""
     begin = time.perf_counter()
-    fixed = _fixed(pinned)
+    fixed = fixed_values(pinned)
     extra = [f for f in imported.facts if f not in {*op.facts, *pinned}]
-    own = _pinned(op, fixed)  # what is pinned need not be found by trying
+    own = with_values(op, fixed)  # what is pinned need not be found by trying
     ran: list[Case] = []
     notes: list[str] = []
     for limits, more in ((TINY, count), (SMALL, count)):
@@ -248,7 +248,7 @@ def function(
     """
     out = []
     extra = [f for f in imported.facts if f not in set(op.facts)]
-    fixed = _fixed(pinned)
+    fixed = fixed_values(pinned)
     for t in op.outputs:
         begin = time.perf_counter()
         why = _same(op, imported, t, extra, fixed)
@@ -270,7 +270,7 @@ def function(
     return out
 
 
-def _fixed(pinned: Sequence[Expr]) -> dict[Expr, Expr]:
+def fixed_values(pinned: Sequence[Expr]) -> dict[Expr, Expr]:
     """Values of pinned sizes and params."""
     out: dict[Expr, Expr] = {}
     for f in pinned:
@@ -287,7 +287,7 @@ def _same(
     op: Operator, imported: Operator, t: Tensor, extra: Sequence[Expr], fixed: Mapping[Expr, Expr]
 ) -> str:
     """Why two definitions of an output are not known to be equal; empty if they are."""
-    one, two = _pinned(op, fixed), _pinned(imported, fixed)
+    one, two = with_values(op, fixed), with_values(imported, fixed)
     names = {v.name: f"spec.{v.name}" for v in one.tensors}
     others = {v.name: f"read.{v.name}" for v in two.tensors}
     tensors = {x.name: x for x in one.inputs}
@@ -315,7 +315,7 @@ def _read(t: Tensor, at: tuple[Expr, ...]) -> Expr:
     return read(t.name, at, t.kind)
 
 
-def _pinned(op: Operator, fixed: Mapping[Expr, Expr]) -> Operator:
+def with_values(op: Operator, fixed: Mapping[Expr, Expr]) -> Operator:
     """The operator with known sizes and params put in."""
     if not fixed:
         return op

@@ -33,6 +33,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.op import Operator, Tensor
+from opwright.ir.semantics import MONOIDS
 from opwright.ir.tile import (
     Atomic,
     Axis,
@@ -53,7 +54,6 @@ from opwright.ir.tile import (
 )
 from opwright.verify.algebra import Poly, scaled
 from opwright.verify.carried import (
-    ROWS,
     NotCarried,
     combined,
     guarded,
@@ -114,7 +114,6 @@ class Lift:
         self.loops: list[tuple[str, Expr]] = []  # open ones: counter, how often
         self.at: dict[str, Expr] = {}  # loop variables by their counters
         self.looked = 0
-        self.literals: dict[float, Expr] = {}  # the spec's, in single precision
 
     def run(self) -> None:
         """All launches, in order; Unlifted (or NotCarried) says what has no form."""
@@ -145,7 +144,7 @@ class Lift:
             if len(p) != 1 or len(q) != 1 or c.op == "const":
                 continue
             ((m, f),), ((n, g),) = p.items(), q.items()
-            rest = algebra._without(m, n)
+            rest = algebra.without(m, n)
             if rest is None or f % g:
                 continue
             high, low = f"{name}h", f"{name}l"
@@ -168,9 +167,8 @@ class Lift:
             self.algebra.ranges[name] = (ZERO, const(a.extent))
         return var(self.lanes[a])
 
-    def index(self, e: Expr, axes: tuple[Axis, ...]) -> Expr:
+    def index(self, e: Expr) -> Expr:
         """An expression of the program over index variables."""
-        del axes
 
         def rule(x: Expr) -> Expr | None:
             if x.op == "lane":
@@ -197,7 +195,7 @@ class Lift:
             return const(float(v.attr) if kind == "real" else bool(v.attr) if kind == "bool"
                          else int(v.attr))  # fmt: skip
         if v.op == "index":
-            return _as(self.index(v.attr, v.axes), kind)
+            return _as(self.index(v.attr), kind)
         if v.op == "load":
             return self.load(v)
         args = [self.value(a) for a in v.args]
@@ -211,7 +209,7 @@ class Lift:
         if v.op == "argreduce":
             return self.extreme(v, *args)
         if v.op == "view":
-            moved = {self.lane(a): self.index(e, ()) for a, e in v.attr}
+            moved = {self.lane(a): self.index(e) for a, e in v.attr}
             return substitute(args[0], moved)
         if v.op in ("cast", "round"):
             return _as(args[0], kind)
@@ -219,7 +217,7 @@ class Lift:
             raise Unlifted(f"{v.name} is not known ({v.op})")
         if v.op == "select":
             return chosen(*args)
-        monoid = next((m for m, row in ROWS.items() if row == v.op), None)
+        monoid = next((m.name for m in MONOIDS.values() if m.row == v.op), None)
         if monoid is not None and sum(a.op == "fold" for a in args) > 1:
             return self.join.combined(monoid, args, kind)
         return call(v.op, *args)
@@ -248,9 +246,9 @@ class Lift:
 
     def load(self, v: Value) -> Expr:
         what = v.attr
-        index = tuple(self.index(i, v.axes) for i in what.index)
+        index = tuple(self.index(i) for i in what.index)
         found = self.element(what.buffer, index, v.dtype.kind)
-        mask = self.index(what.mask, v.axes)
+        mask = self.index(what.mask)
         if mask is TRUE or what.other is None:
             return found  # what masked-off lanes hold decides nothing
         other = const(float(what.other) if found.kind == "real" else what.other)
@@ -382,10 +380,10 @@ class Lift:
         for a in axes:
             self.lane(a)
             variables[self.lanes[a]] = const(a.extent)
-        cond = conjunction([*self.path, self.index(s.mask, axes)])
+        cond = conjunction([*self.path, self.index(s.mask)])
         w = Written(
             s.name,
-            tuple(self.index(i, axes) for i in s.index),
+            tuple(self.index(i) for i in s.index),
             _as(self.value(s.value), s.buffer.dtype.kind),
             cond,
             variables,
@@ -412,7 +410,7 @@ class Lift:
                 assert isinstance(s, Check | Barrier)
 
     def branch(self, s: If) -> None:
-        cond = self.algebra.normal(self.index(s.cond, ()))
+        cond = self.algebra.normal(self.index(s.cond))
         for side, holds in ((s.then, cond), (s.other, self.algebra.normal(~cond))):
             if holds is FALSE:
                 continue
@@ -428,7 +426,7 @@ class Lift:
             self.path.pop()
 
     def loop(self, s: For) -> None:
-        lo, hi = self.index(s.lo, ()), self.index(s.hi, ())
+        lo, hi = self.index(s.lo), self.index(s.hi)
         extent = self.algebra.normal(hi - lo)
         ends = hi.args if hi.op == "min" else (hi,)
         if not all(self.algebra.nonnegative(self.algebra.poly(e - lo)) for e in ends):

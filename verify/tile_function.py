@@ -31,7 +31,7 @@ from opwright.ir.record import Record
 from opwright.ir.tile import Buffer, TileProgram
 from opwright.verify.algebra import infinite
 from opwright.verify.carried import NotCarried, guarded
-from opwright.verify.functional import FINITE, LITERALS, _fixed, _pinned
+from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 
@@ -43,13 +43,13 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
     """One record per output: PROVED for all sizes, or UNKNOWN with a reason. Holds of a program
     whose G2 and G3 are proved."""
     begin = time.perf_counter()
-    fixed = _fixed(program.facts)
-    op = _pinned(op, fixed)
+    fixed = fixed_values(program.facts)
+    op = with_values(op, fixed)
     tensors = {t.name: t for t in (*op.inputs, *op.tensors)}
     facts = [substitute(f, fixed) for f in program.facts]
     algebra = Reals([*op.facts, *(f for f in facts if f.op != "const")], op.requires, tensors)
     lift = Lift(program, op, algebra, fixed)
-    lift.literals = _literals(op)
+    literals = _literals(op)
     why = ""
     try:
         lift.run()
@@ -61,7 +61,7 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
         why = f"a part of it has no form here ({type(e).__name__}: {e})"
     out = []
     for t in op.outputs:
-        reason = why or _differs(lift, t)
+        reason = why or _differs(lift, t, literals)
         status = "UNKNOWN" if reason else "PROVED"
         text = reason or "every store is the spec's value at its index, for all sizes"
         spent = time.perf_counter() - begin
@@ -85,7 +85,7 @@ def _literal(x: Expr, known: Mapping[float, Expr]) -> Expr | None:
     return known.get(float(np.float32(x.attr)))
 
 
-def _differs(lift: Lift, t: Tensor) -> str:
+def _differs(lift: Lift, t: Tensor, literals: Mapping[float, Expr]) -> str:
     """Why what was written to an output is not known to be the spec's; empty if it is."""
     buffer: Buffer | None = next((b for b in lift.program.buffers() if b.name == t.name), None)
     written = lift.memory.get(t.name, [])
@@ -95,7 +95,7 @@ def _differs(lift: Lift, t: Tensor) -> str:
         if isinstance(w, Unknown):
             return f"{t.name} is written across iterations of {w.loop}"
         try:
-            why = _store_differs(lift, t, buffer, w)
+            why = _store_differs(lift, t, buffer, w, literals)
         except (TooLarge, RecursionError):
             why = "the normal form is too large"
         except NotCarried as e:
@@ -107,7 +107,9 @@ def _differs(lift: Lift, t: Tensor) -> str:
     return ""
 
 
-def _store_differs(lift: Lift, t: Tensor, b: Buffer, w: Written) -> str:
+def _store_differs(
+    lift: Lift, t: Tensor, b: Buffer, w: Written, literals: Mapping[float, Expr]
+) -> str:
     algebra = lift.algebra
     index = unflattened(t, b, w.index)
     inside = [
@@ -122,7 +124,7 @@ def _store_differs(lift: Lift, t: Tensor, b: Buffer, w: Written) -> str:
         empty = _may_be_empty(algebra, w.value)
     if empty is not None:
         return f"{show(empty)} may be of nothing, and what is done with it then is not looked into"
-    found = transform(w.value, lambda x: _literal(x, lift.literals))
+    found = transform(w.value, lambda x: _literal(x, literals))
     one, two = (chosen(cond, e, zero) for e in (found, wanted))
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:
