@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.centred import KERNEL, PLAN, SPEC
 
 from opwright.backends.cpp.build import host_isa
 from opwright.compiler.elaborate import load_spec
@@ -14,34 +15,6 @@ from opwright.compiler.verification import verify_operator
 from opwright.ir.op import Operator
 from opwright.ir.record import Verdict
 
-SPEC = """opwright "0.1"
-
-op centred @ 1.0 "Rows less their mean." {
-  dims B, N
-  where 1 <= N
-  input x: f32[B, N]
-  output y: f32[B, N]
-  def { y[b, j] = x[b, j] - sum[k: N](x[b, k]) / N }
-  tolerance versus f64 { f32: abs 1e-4 rel 1e-4 }
-}
-"""
-KERNEL = """#include <cstdint>
-extern "C" void rows(const float *x, float *y, int64_t B, int64_t N, int64_t pid0, int64_t pid1,
-                     int64_t pid2) {
-  float s = 0.0f;
-  for (int64_t j = 0; j < N; j++) s += x[pid0 * N + j];
-  for (int64_t j = 0; j < N; j++) y[pid0 * N + j] = x[pid0 * N + j] - s / (float)N;
-}
-"""
-PLAN = {
-    "abi": 1,
-    "op": "centred@1.0",
-    "target": "cpu(x86_64)",
-    "backend": "cpp",
-    "source": "kernel.cpp",
-    "facts": [f"stride({t}, 0) == N" for t in "xy"] + [f"stride({t}, 1) == 1" for t in "xy"],
-    "launches": [{"kernel": "rows", "grid": ["B"], "args": ["x", "y", "B", "N"]}],
-}
 HUGE = {"w": {"dtype": "f32", "shape": ["B * 1099511627776"], "scope": "plan"}}
 # (what is replaced, by what, changes of the plan, the record that refutes, a part of its reason)
 FAULTS = {
