@@ -20,6 +20,7 @@ from opwright.ir.delinearize import seen_flat
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
 from opwright.ir.op import Operator
 from opwright.ir.record import ORDER, Record, weakest
+from opwright.ir.spent import part
 from opwright.ir.tile import Atomic, Check, Def, Store, TileProgram, statements
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
@@ -102,6 +103,7 @@ def own_subject(c: Candidate) -> str:
 # -- policy ----------------------------------------------------------------------------------------
 
 
+@part("G0")
 def policy(c: Candidate) -> list[Record]:
     """G0 on the text."""
     begin = time.perf_counter()
@@ -156,7 +158,8 @@ def _tile_gates(
     )
     records.append(Record("G1.import", "G1", "PROVED", reason, subject, seconds=spent))
     records += writes_to_inputs(program, subject)
-    records += precision_records(program, op, subject)
+    with part("G0"):
+        records += precision_records(program, op, subject)
     if any(r.status == "REFUTED" for r in records):
         return Static(tuple(records), program, bound)
     if same and not prove:
@@ -171,6 +174,7 @@ def _tile_gates(
     return Static((*records, *proved, *_function(judged, op, proved, subject)), judged, bound)
 
 
+@part("G5")
 def _function(
     program: TileProgram, op: Operator, proved: Sequence[Record], subject: str
 ) -> list[Record]:
@@ -208,6 +212,7 @@ def _weak(records: Sequence[Record]) -> bool:
     return any(r.status != "PROVED" for r in records)
 
 
+@part("G1")
 def read_back(c: Candidate, bound: BoundPlan, **options: Any) -> tuple[TileProgram | None, str]:
     """The program of a text, or why there is none."""
     backend = c.plan.backend
@@ -228,6 +233,7 @@ def _first(e: Exception) -> str:
     return next(iter(str(e).splitlines()), "")[:300]
 
 
+@part("G1")
 def _same(a: TileProgram, b: TileProgram) -> bool:
     """Whether two programs are one up to names and order: what a text says, and what it was printed
     from."""
@@ -238,6 +244,7 @@ def _same(a: TileProgram, b: TileProgram) -> bool:
         return False
 
 
+@part("G1")
 def _same_pieces(c: Candidate, bound: BoundPlan) -> bool:
     """The same, compared piece by piece as the printer unrolls a program."""
     try:
@@ -247,6 +254,7 @@ def _same_pieces(c: Candidate, bound: BoundPlan) -> bool:
         return False
 
 
+@part("G2")
 def _prove(program: TileProgram, context: Context, subject: str) -> list[Record]:
     """G1.structure, G2 and G3 of one program."""
     try:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from opwright.ir.expr import ExprError, show
 from opwright.ir.record import Record
+from opwright.ir.spent import part
 from opwright.ir.tile import TileProgram
 from opwright.ir.tilecheck import TileError, check_program
 from opwright.ir.tiletext import digest
@@ -39,7 +40,8 @@ def safety(program: TileProgram, context: Context) -> list[Record]:
     """Records of G1, G2 and G3; a program without a meaning has one record, of G1, REFUTED."""
     start = time.perf_counter()
     try:
-        check_program(program)
+        with part("G1"):
+            check_program(program)
         subject = subject_of(program)
     except (TileError, ExprError) as e:
         return [_malformed(program, e, time.perf_counter() - start)]

@@ -14,6 +14,7 @@ import time
 
 from opwright.ir.expr import show
 from opwright.ir.record import Record
+from opwright.ir.spent import part
 from opwright.ir.tile import TileProgram
 from opwright.verify.context import Context
 from opwright.verify.determined import Determined
@@ -39,7 +40,8 @@ def prove(program: TileProgram, context: Context, subject: str = "") -> list[Rec
     if context.replay and any(o.status != "PROVED" for o in prover.obligations):
         from opwright.verify.replay import replay
 
-        found = replay(prover, start + context.budget)
+        with part("replay"):
+            found = replay(prover, start + context.budget)
     else:
         found = {}
     return [
@@ -79,9 +81,10 @@ class Prover:
         """Fill `obligations`; each has a status afterwards."""
         self.contradiction = self.consistent()
         for kind in (Safety, Determined, Hints):
-            for o in kind(self.program, self.context, self.seen, self.encoder).collect():
-                self.discharge(o)
-                self.obligations.append(o)
+            with part("G3" if kind is Determined else "G2"):
+                for o in kind(self.program, self.context, self.seen, self.encoder).collect():
+                    self.discharge(o)
+                    self.obligations.append(o)
 
     def consistent(self) -> str:
         """Why the facts cannot be used, or "": facts that contradict each other prove anything."""
@@ -146,8 +149,8 @@ class Prover:
         parts = [x for x in goal.args if isinstance(x, Formula)] if goal.op == "and" else []
         if not parts or not self.asker.products([goal, *facts]):
             parts = [goal]
-        for part in parts:
-            answer = self.asker.ask([*facts, t.no(part)])
+        for conjunct in parts:
+            answer = self.asker.ask([*facts, t.no(conjunct)])
             if answer.result != "unsat":
                 break
         if answer.result == "unsat":

@@ -21,6 +21,7 @@ from typing import Any
 from opwright.backends import isolation
 from opwright.backends.triton.policy import check_policy
 from opwright.ir.launch import BoundLaunch, ImportRefusal
+from opwright.ir.spent import part
 from opwright.ir.tile import Buffer
 
 WALL = 120.0  # seconds for one call, an import of triton on a busy machine included
@@ -96,6 +97,7 @@ def _read(answer: Path, file: str) -> str:
     return answer.read_text(encoding="utf-8", errors="replace")
 
 
+@part("process")
 def _ask(source: str, file: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="opwright-") as folder:
         path, answer = Path(folder, "kernel.py"), Path(folder, "answer.json")
