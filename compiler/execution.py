@@ -29,13 +29,13 @@ from opwright.compiler.kept_bounds import bound_records
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, encode
-from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid
+from opwright.ir.expr import Expr, ExprError, evaluate, pid
 from opwright.ir.interpreter import Trap
 from opwright.ir.interpreter import run as interpret
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record
-from opwright.ir.tile import Def, For, If, Stmt, TileProgram, row_major
+from opwright.ir.tile import Def, For, If, Stmt, TileProgram, alignments, row_major
 from opwright.ir.tileops import guesses
 from opwright.search.calls import LARGEST_SIZE, at_once, edges, singled_out, strided
 from opwright.search.evaluate import CandidateEvaluator
@@ -364,7 +364,7 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c), c.source)
     cases.keep(program, seed, lambda x: _steps(static, x))
     buffers = {b.name: b for b in program.buffers()}
-    aligned = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
+    aligned = alignments(program)
 
     def call(case: Case, views: Arrays) -> Arrays:
         strides: dict[tuple[str, int], int] = {}

@@ -21,7 +21,7 @@ from opwright.compiler.candidates import Candidate
 from opwright.compiler.importing import FAILURES, read_back
 from opwright.compiler.verification import open_candidate, verify_operator
 from opwright.ir.dtypes import decode
-from opwright.ir.expr import ExprError, leaves
+from opwright.ir.expr import ExprError
 from opwright.ir.interpreter import Trap
 from opwright.ir.interpreter import run as interpret
 from opwright.ir.launch import ImportRefusal, bind_plan
@@ -30,7 +30,7 @@ from opwright.ir.normal import normal_form
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import ORDER, Record, Verdict
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import TileProgram, alignments
 from opwright.ir.tiletext import parse_program, show_program
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
@@ -290,10 +290,7 @@ def same_values(a: TileProgram, b: TileProgram, op: Operator) -> Found:
     tried = 0
     for case in made.cases:
         arrays = {t.name: decode(case.inputs[t.name], t.dtype) for t in op.inputs}
-        aligned = {
-            x.attr: True for f in (*a.facts, *b.facts) for x in leaves(f, "param") if "(" in x.attr
-        }
-        params: Mapping[str, Any] = {**case.params, **aligned}
+        params: Mapping[str, Any] = {**case.params, **alignments(a, b)}
         try:
             first = interpret(a, case.sizes, arrays, params)
         except (Trap, *FAILURES):

@@ -323,6 +323,16 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
             yield s.cond
 
 
+def alignments(*programs: TileProgram) -> dict[str, bool]:
+    """Every `aligned(x, n)` that programs speak of, as params of a run in memory where it holds."""
+    out = {}
+    for p in programs:
+        said = [e for k in p.kernels for e in expressions(k.body)]
+        for e in (*p.facts, *said):
+            out |= {x.attr: True for x in leaves(e, "param") if str(x.attr).startswith("aligned(")}
+    return out
+
+
 def scalar_arguments(kernel: Kernel, placement: Placement) -> tuple[Expr, ...]:
     """Sizes, params and strides that a kernel's text needs, in a fixed order: its scalar
     arguments."""

@@ -9,13 +9,13 @@ import numpy as np
 
 from opwright.backends.triton.importer import import_program
 from opwright.compiler.elaborate import load_spec
-from opwright.ir.expr import evaluate, leaves
+from opwright.ir.expr import evaluate
 from opwright.ir.interpreter import run
 from opwright.ir.launch import bind_plan, with_room
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan, load
 from opwright.ir.reference import reference
-from opwright.ir.tile import TileProgram
+from opwright.ir.tile import TileProgram, alignments
 
 HERE = Path(__file__).parents[1] / "backends" / "triton" / "candidates"
 SPECS = Path(__file__).parents[2] / "specs"
@@ -99,7 +99,7 @@ def differences(program: TileProgram, op: Operator, sizes: dict[str, int]) -> li
     """Outputs of a run in the interpreter that are not those of the reference."""
     inputs = inputs_of(op, sizes)
     params = {p.name: evaluate(p.default, sizes) for p in op.params if p.default is not None}
-    aligned = {x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in x.attr}
+    aligned = alignments(program)
     shapes = {b.name: tuple(int(evaluate(e, sizes)) for e in b.shape) for b in program.buffers()}
     given = {n: x.reshape(shapes[n]) for n, x in inputs.items() if n in shapes}
     got = run(program, sizes, given, {**params, **aligned}, order=1)
