@@ -1,0 +1,252 @@
+"""What was asked of a model and what it answered, as JSON lines that are only ever appended to.
+
+The ledger of a run is a cassette: with it the run is repeated without the model, bit by bit. An
+answer is found by the sha256 of its request with the ordinal among equal ones; else, when prompts
+have changed, by its logical id (op/phase/node/attempt), and the difference is reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opwright.search.llm import LLMClient, LLMError, Request, Response
+
+VERSION = 1
+MODES = ("record", "replay", "strict")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)", re.IGNORECASE)
+
+
+class CassetteError(RuntimeError):
+    """The file cannot be used; the message says which line is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A recorded answer that was taken for another prompt; `diff` is from the old to the new."""
+
+    logical: str
+    diff: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    request: Request
+    response: Response | None
+    error: tuple[str, str, bool] | None
+
+    def answer(self) -> Response:
+        if self.response is not None:
+            return self.response
+        kind, message, billed = self.error or ("malformed", "nothing was recorded", False)
+        raise LLMError(kind, message, billed=billed, final=True)
+
+
+@dataclass(slots=True)
+class Cassette:
+    """A client that answers from a file. record: what is not there is asked of `inner` and kept;
+    replay: an answer that is not there is an LLMError `missing`; strict: so is one to another
+    prompt (`drift`). One process at a time writes a file."""
+
+    path: Path
+    mode: str = "replay"
+    inner: LLMClient | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    drifts: list[Drift] = field(default_factory=list)
+    hits: int = 0
+    lines: list[Mapping[str, Any]] = field(default_factory=list)
+    _takes: dict[tuple[str, int], _Take] = field(default_factory=dict)
+    _logical: dict[str, list[_Take]] = field(default_factory=dict)
+    _used: set[int] = field(default_factory=set)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _file: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode {self.mode}: {', '.join(MODES)}")
+        if self.mode == "record" and self.inner is None:
+            raise ValueError("record needs a client to ask")
+        self._load()
+        if self.mode == "record":
+            self._open()
+
+    @property
+    def name(self) -> str:
+        """Who answered, also when the answers come from the file."""
+        held = str(self.origin.get("client", ""))
+        return held or (self.inner.name if self.inner is not None else "replay")
+
+    @property
+    def model(self) -> str:
+        """The model that the recorded requests name."""
+        return str(self.origin.get("model", ""))
+
+    def complete(self, request: Request) -> Response:
+        found = self.find(request)
+        if found is not None:
+            return found
+        if self.mode != "record" or self.inner is None:
+            raise LLMError("missing", f"{self.path} has no answer to {request.logical}")
+        response = self.inner.complete(request)
+        self.keep(request, response)
+        return response
+
+    def find(self, request: Request) -> Response | None:
+        """The recorded answer, None where there is none; a recorded failure is raised."""
+        with self._lock:
+            take = self._find(request)
+            if take is None:
+                return None
+            self.hits += 1
+        return take.answer()
+
+    def keep(self, request: Request, found: Response | LLMError) -> None:
+        """Record what finally came of a request. What no answer to come can cure is not kept."""
+        if isinstance(found, Response):
+            self._keep(_Take(request, found, None))
+        elif found.transient:
+            self._keep(_Take(request, None, (found.kind, str(found), found.billed)))
+
+    def _find(self, request: Request) -> _Take | None:
+        take = self._takes.get((request.key, request.ordinal))
+        if take is not None:
+            self._used.add(id(take))
+            return take
+        near = [t for t in self._logical.get(request.logical, []) if id(t) not in self._used]
+        if not near or not request.logical or self.mode == "record":
+            return None
+        diff = "\n".join(
+            difflib.unified_diff(
+                _pretty(near[0].request), _pretty(request), "recorded", "asked", "", "", 1
+            )
+        )
+        if self.mode == "strict":
+            raise LLMError("drift", f"the prompt of {request.logical} is not as recorded:\n{diff}")
+        self._used.add(id(near[0]))
+        self.drifts.append(Drift(request.logical, diff))
+        return near[0]
+
+    # -- the file -----------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            if self.mode == "record":
+                return
+            raise CassetteError(f"{self.path} does not exist; name a recorded cassette") from None
+        except OSError as e:
+            raise CassetteError(f"{self.path}: {e.strerror or e}") from None
+        lines = data.split(b"\n")
+        if lines[-1] and self.mode == "record":
+            # a killed run wrote half a line; what was complete stays
+            with open(self.path, "r+b") as file:
+                file.truncate(len(data) - len(lines[-1]))
+        takes: list[_Take] = []
+        for number, line in enumerate(lines[:-1], 1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                self.lines.append(entry)
+                if entry["kind"] == "cassette":
+                    if entry["version"] != VERSION:
+                        raise ValueError(f"version {entry['version']}, this one reads {VERSION}")
+                    self.origin = {**self.origin, **entry["origin"]}
+                elif entry["kind"] == "call":
+                    takes.append(_take(entry))
+            except (ValueError, KeyError, TypeError) as e:
+                what = f"{self.path}:{number} is damaged ({e}); move the file away"
+                raise CassetteError(what) from None
+        if self.mode == "record":
+            # failures at the end are what stopped the run: they are asked again
+            while takes and takes[-1].error is not None:
+                takes.pop()
+        for take in takes:
+            self._remember(take)
+
+    def _remember(self, take: _Take) -> None:
+        request = take.request
+        self._takes.setdefault((request.key, request.ordinal), take)
+        self._logical.setdefault(request.logical, []).append(take)
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o644)
+        if not self.lines:
+            self.note("cassette", version=VERSION, origin=dict(self.origin))
+
+    def _keep(self, take: _Take) -> None:
+        request = take.request
+        with self._lock:
+            self._remember(take)
+            self._used.add(id(take))
+            self.note(
+                "call",
+                logical=request.logical,
+                key=request.key,
+                ordinal=request.ordinal,
+                request=request.sent,
+                response=take.response.to_json() if take.response else None,
+                error=list(take.error) if take.error else None,
+            )
+
+    def note(self, kind: str, **content: Any) -> None:
+        """Append a line of the run's ledger; nothing where the file is only read."""
+        if self._file is None:
+            return
+        line = json.dumps({"kind": kind, **content}, ensure_ascii=False, sort_keys=True)
+        with self._lock:
+            os.write(self._file, (scrubbed(line) + "\n").encode("utf-8", "replace"))
+
+    def entries(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        """Lines of a kind that the file had when it was opened."""
+        return (e for e in self.lines if e["kind"] == kind)
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Cassette:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _take(entry: Mapping[str, Any]) -> _Take:
+    request = Request.from_json(entry["request"], entry["logical"], entry["ordinal"])
+    if request.key != entry["key"]:
+        raise ValueError("the key is not that of the request")
+    response = entry["response"]
+    error = entry["error"]
+    return _Take(
+        request,
+        Response.from_json(response) if response is not None else None,
+        (str(error[0]), str(error[1]), bool(error[2])) if error is not None else None,
+    )
+
+
+def _pretty(request: Request) -> list[str]:
+    sent = request.sent
+    head = [f"{k}: {sent[k]}" for k in ("model", "max_tokens", "effort", "temperature")]
+    return [*head, *request.text.splitlines()]
+
+
+def scrubbed(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """A text without the values of variables that hold credentials."""
+    for name, value in environment.items():
+        if _SECRET.search(name) and len(value) >= 8 and value in text:
+            text = text.replace(value, f"<{name}>")
+    return text

@@ -1,0 +1,282 @@
+"""Clients of model servers, with the official SDKs: `openai` (and every server that speaks its chat
+protocol), `anthropic`. SDKs are an extra and imported when a client is made.
+
+Retries, waiting and budgets are not theirs (`search/accounts.py`): a client asks once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from opwright.search.llm import (
+    LARGEST_TEXT,
+    LLMClient,
+    LLMError,
+    Request,
+    Response,
+    Usage,
+    estimated,
+)
+
+PROVIDERS = ("openai", "anthropic")
+CONFIG = "opwright.toml"  # in the working folder; OPWRIGHT_CONFIG names another file
+EFFORTS = ("", "none", "minimal", "low", "medium", "high", "xhigh", "max")
+_ERRORS = {400: "request", 401: "auth", 403: "auth", 404: "request", 408: "timeout", 409: "server",
+           413: "request", 422: "request", 429: "rate_limit"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to reach a model. Empty fields are the SDK's or the server's defaults; `key` is never
+    printed. `prices`: model -> {input, output, cached} in USD for a million tokens."""
+
+    provider: str
+    model: str
+    base_url: str = ""
+    effort: str = ""
+    key: str = field(default="", repr=False)
+    timeout: float = 600.0
+    max_tokens: int = 16384
+    temperature: float | None = None
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def settings(
+    provider: str,
+    model: str = "",
+    base_url: str = "",
+    effort: str = "",
+    environment: Mapping[str, str] = os.environ,
+    config: Path | None = None,
+) -> Settings:
+    """What the command line says, else the environment, else the configuration file.
+
+    Environment: OPWRIGHT_MODEL, OPWRIGHT_EFFORT, and OPENAI_ or ANTHROPIC_ with MODEL, BASE_URL,
+    API_KEY. The file has tables [llm], [llm.openai], [llm.anthropic], [llm.prices."MODEL"].
+    LLMError `missing` without a model; `request` for a damaged file.
+    """
+    named = environment.get("OPWRIGHT_CONFIG")
+    path = config or Path(named or CONFIG)
+    held: dict[str, Any] = {}
+    if path.exists():
+        try:
+            data = tomllib.loads(path.read_text()).get("llm", {})
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise LLMError("request", f"{path}: {e}") from None
+        held = {k: v for k, v in data.items() if not isinstance(v, dict)}
+        held |= data.get(provider, {})
+        held["prices"] = data.get("prices", {})
+        unknown = sorted(set(held) - {f for f in Settings.__slots__ if f != "provider"})
+        if unknown:
+            raise LLMError("request", f"{path}: unknown setting {unknown[0]!r} in [llm]")
+    prefix = provider.upper()
+    found = {
+        "model": environment.get("OPWRIGHT_MODEL") or environment.get(f"{prefix}_MODEL"),
+        "base_url": environment.get(f"{prefix}_BASE_URL"),
+        "effort": environment.get("OPWRIGHT_EFFORT"),
+        "key": environment.get(f"{prefix}_API_KEY"),
+    }
+    held |= {k: v for k, v in found.items() if v}
+    held |= {k: v for k, v in (("model", model), ("base_url", base_url), ("effort", effort)) if v}
+    if not held.get("model"):
+        raise LLMError(
+            "missing", f"no model is named: give --model, or set OPWRIGHT_MODEL, or {path}"
+        )
+    if held.get("effort", "") not in EFFORTS:
+        raise LLMError("request", f"there is no effort {held['effort']}: {', '.join(EFFORTS[1:])}")
+    return Settings(provider, **held)
+
+
+def connect(chosen: Settings) -> LLMClient:
+    """The client of a provider; LLMError `missing` without its SDK, `auth` without a key."""
+    if chosen.provider == "openai":
+        return OpenAI(chosen)
+    if chosen.provider == "anthropic":
+        return Anthropic(chosen)
+    raise LLMError("missing", f"there is no provider {chosen.provider}: {', '.join(PROVIDERS)}")
+
+
+def _key(chosen: Settings) -> str:
+    if chosen.key:
+        return chosen.key
+    if chosen.base_url:  # local servers want none, the SDK wants some text
+        return "none"
+    name = f"{chosen.provider.upper()}_API_KEY"
+    raise LLMError("auth", f"no key: set {name}, or --base-url of a server that needs none")
+
+
+class OpenAI:
+    """Any server that speaks the chat protocol of OpenAI."""
+
+    def __init__(self, chosen: Settings) -> None:
+        try:
+            import openai
+        except ImportError:
+            raise LLMError(
+                "missing", "the package openai is absent: install opwright[llm]"
+            ) from None
+        self.settings = chosen
+        self._sdk: Any = openai
+        self._client: Any = openai.OpenAI(
+            api_key=_key(chosen),
+            base_url=chosen.base_url or None,
+            timeout=chosen.timeout,
+            max_retries=0,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"openai:{self.settings.model}"
+
+    def complete(self, request: Request) -> Response:
+        messages = [{"role": "system", "content": request.system}] if request.system else []
+        messages += [{"role": m.role, "content": m.content} for m in request.messages]
+        # the vendor's own newer models know the second name alone, other servers often the first
+        limit = "max_tokens" if self.settings.base_url else "max_completion_tokens"
+        more: dict[str, Any] = {limit: request.max_tokens}
+        if request.effort:
+            more["reasoning_effort"] = request.effort
+        if request.temperature is not None:
+            more["temperature"] = request.temperature
+        begin = time.monotonic()
+        found = _guarded(
+            self._sdk,
+            lambda: self._client.chat.completions.create(
+                model=request.model or self.settings.model, messages=messages, **more
+            ),
+        )
+        seconds = time.monotonic() - begin
+        try:
+            choice = found.choices[0]
+            message = choice.message
+            text, refusal = message.content, getattr(message, "refusal", None)
+            finish = str(choice.finish_reason or "stop")
+        except (AttributeError, IndexError, TypeError) as e:
+            raise LLMError("malformed", f"the answer has no choice: {e}", billed=True) from None
+        if not isinstance(text, str) and text is not None:
+            raise LLMError("malformed", "the answer's content is no text", billed=True)
+        kind = {"length": "length", "content_filter": "refusal"}.get(finish, "stop")
+        if refusal:
+            kind, text = "refusal", str(refusal)
+        text = (text or "")[:LARGEST_TEXT]
+        usage = getattr(found, "usage", None)
+        details = getattr(usage, "prompt_tokens_details", None)
+        counted = _usage(
+            getattr(usage, "prompt_tokens", None),
+            getattr(usage, "completion_tokens", None),
+            getattr(details, "cached_tokens", 0),
+        )
+        model = str(getattr(found, "model", "") or "")
+        return Response(text, kind, model, counted or estimated(request, text), seconds)
+
+
+class Anthropic:
+    """The messages protocol of Anthropic."""
+
+    def __init__(self, chosen: Settings) -> None:
+        try:
+            import anthropic
+        except ImportError:
+            what = "the package anthropic is absent: install opwright[llm]"
+            raise LLMError("missing", what) from None
+        self.settings = chosen
+        self._sdk: Any = anthropic
+        self._client: Any = anthropic.Anthropic(
+            api_key=_key(chosen),
+            base_url=chosen.base_url or None,
+            timeout=chosen.timeout,
+            max_retries=0,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"anthropic:{self.settings.model}"
+
+    def complete(self, request: Request) -> Response:
+        more: dict[str, Any] = {}
+        if request.system:
+            more["system"] = request.system
+        if request.effort:
+            more["output_config"] = {"effort": request.effort}
+        if request.temperature is not None:
+            # not an argument of every version of the SDK
+            more["extra_body"] = {"temperature": request.temperature}
+        begin = time.monotonic()
+        found = _guarded(
+            self._sdk,
+            lambda: self._client.messages.create(
+                model=request.model or self.settings.model,
+                max_tokens=request.max_tokens,
+                messages=[{"role": m.role, "content": m.content} for m in request.messages],
+                timeout=self.settings.timeout,
+                **more,
+            ),
+        )
+        seconds = time.monotonic() - begin
+        blocks = getattr(found, "content", None)
+        if not isinstance(blocks, list):
+            raise LLMError("malformed", "the answer has no content", billed=True)
+        parts = [getattr(b, "text", None) for b in blocks if getattr(b, "type", "") == "text"]
+        text = "".join(p for p in parts if isinstance(p, str))[:LARGEST_TEXT]
+        finish = str(getattr(found, "stop_reason", "") or "end_turn")
+        kind = {"max_tokens": "length", "refusal": "refusal"}.get(finish, "stop")
+        usage = getattr(found, "usage", None)
+        cached = getattr(usage, "cache_read_input_tokens", 0) or 0
+        made = getattr(usage, "cache_creation_input_tokens", 0) or 0
+        given = getattr(usage, "input_tokens", None)
+        total = given + cached + made if isinstance(given, int) else None
+        counted = _usage(total, getattr(usage, "output_tokens", None), cached)
+        model = str(getattr(found, "model", "") or "")
+        return Response(text, kind, model, counted or estimated(request, text), seconds)
+
+
+def _usage(given: Any, made: Any, cached: Any) -> Usage | None:
+    """What the server counted, where it says numbers that can be true."""
+    if not all(isinstance(n, int) and n >= 0 for n in (given, made)) or given + made == 0:
+        return None
+    return Usage(given, made, min(cached, given) if isinstance(cached, int) and cached > 0 else 0)
+
+
+def _guarded(sdk: Any, call: Any) -> Any:
+    """The call with the SDK's errors as ours."""
+    try:
+        return call()
+    except sdk.APITimeoutError:
+        raise LLMError("timeout", "no answer in time", billed=True) from None
+    except sdk.APIConnectionError as e:
+        why = str(e.__cause__ or e).splitlines()[:1]
+        raise LLMError("connection", f"no connection: {''.join(why)[:200]}", billed=True) from None
+    except sdk.APIStatusError as e:
+        status = int(e.status_code)
+        kind = _ERRORS.get(status, "server" if status >= 500 else "request")
+        message = f"the server says {status}: {_brief(e)}"
+        raise LLMError(kind, message, _retry_after(e.response.headers)) from None
+    except sdk.APIError as e:
+        raise LLMError("malformed", f"not an answer: {_brief(e)}", billed=True) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:  # what SDKs make of garbage
+        what = f"not an answer ({type(e).__name__}: {str(e)[:200]})"
+        raise LLMError("malformed", what, billed=True) from None
+
+
+def _brief(e: Exception) -> str:
+    return next(iter(str(getattr(e, "message", e)).splitlines()), "")[:200]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def with_model(chosen: Settings, model: str) -> Settings:
+    """The same server and another of its models."""
+    return replace(chosen, model=model)
