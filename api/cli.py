@@ -264,6 +264,57 @@ def verify(
     return run_gates(spec, candidate, op, chosen, require.value, seed, as_json, record)
 
 
+@app.command("plan")
+@guarded
+def plan_(
+    spec: Spec,
+    kernel: Annotated[
+        str, typer.Argument(help="A file, or FILE:KERNEL.", metavar="KERNEL", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The candidate's folder.")] = Path(
+        "candidate"
+    ),
+    op: OperatorName = None,
+    types: Types = None,
+    target: Annotated[str, typer.Option(help="sm_90 or cpu if absent.", show_default=False)] = "",
+    args: Annotated[
+        list[str] | None,
+        typer.Option("--arg", help="What a parameter gets: NAME=EXPR.", metavar="NAME=EXPR"),
+    ] = None,
+    const: Annotated[
+        list[str] | None,
+        typer.Option(help="A constant, of the kernel or its module.", metavar="NAME=VALUE"),
+    ] = None,
+    grid: Annotated[
+        str, typer.Option(help="Programs: one to three expressions.", metavar="EXPR,...")
+    ] = "",
+    block: Annotated[str, typer.Option(help="Threads of a block, of CUDA.", metavar="N,...")] = "",
+    fact: Annotated[
+        list[str] | None, typer.Option(help="What the kernel may assume.", metavar="EXPR")
+    ] = None,
+    wide: Annotated[
+        bool, typer.Option("--i64", help="Pass integers in 64 bits, not as i32(...).")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite candidate.json.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Draft candidate.json for a kernel of any file, with holes where its names say too little."""
+    from opwright import planning
+    from opwright.compiler.planning import Given
+    from opwright.spec_files import parse_types
+
+    given = Given(
+        planning.assignments(args or [], "arg"),
+        planning.constants(const or []),
+        planning.several(grid),
+        planning.extents(block),
+        tuple(fact or ()),
+        wide,
+    )
+    chosen = parse_types(types or [])
+    return planning.plan(spec, kernel, out, op, chosen, target, given, force, as_json)
+
+
 @app.command("test")
 @guarded
 def test_(

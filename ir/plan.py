@@ -117,6 +117,17 @@ def _check(condition: bool, message: str) -> None:
         raise PlanError(message)
 
 
+def _filled(value: Any, where: str) -> None:
+    """Nothing is left of what a draft could not know: texts that begin with `?`."""
+    if isinstance(value, str):
+        what = value[1:].strip() or "nothing is said of it"
+        _check(not value.startswith("?"), f"{where} is a hole: {what}")
+    elif isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for k, v in pairs:
+            _filled(v, f"{where}[{k}]" if isinstance(k, int) else f"{where}.{k}")
+
+
 def _strings(value: Any, where: str) -> tuple[str, ...]:
     _check(
         isinstance(value, list) and all(isinstance(v, str) for v in value),
@@ -144,6 +155,7 @@ def _whole(value: Any, where: str, low: int, high: int) -> None:
 def from_json(data: Any) -> Plan:
     """A checked plan; PlanError names the first field that is wrong."""
     _check(isinstance(data, dict), "candidate.json must hold an object")
+    _filled(data, "candidate.json")
     unknown = sorted(set(data) - _TOP)
     _check(not unknown, f"unknown field {unknown[0]!r} in candidate.json" if unknown else "")
     for name in ("abi", "op", "target", "backend", "source", "launches"):

@@ -71,6 +71,9 @@ class _Policy:
         for n in tree.body:
             if isinstance(n, ast.FunctionDef):
                 self.known.add(n.name)
+            elif isinstance(n, ast.Assign | ast.AnnAssign):  # kernels read them when compiled
+                targets = n.targets if isinstance(n, ast.Assign) else [n.target]
+                self.known |= {t.id for t in targets if isinstance(t, ast.Name)}
         for number, n in enumerate(tree.body):
             if isinstance(n, ast.Import | ast.ImportFrom):
                 self.imports(n)
@@ -116,7 +119,7 @@ class _Policy:
     def constant(self, n: ast.Assign | ast.AnnAssign) -> None:
         targets = n.targets if isinstance(n, ast.Assign) else [n.target]
         for t in targets:
-            if not isinstance(t, ast.Name) or t.id.startswith("_"):
+            if not isinstance(t, ast.Name) or t.id.startswith("__"):
                 raise self.refuse("only plain names are assigned at module level", n)
             if t.id in self.modules or t.id in BUILTINS:
                 raise self.refuse(f"{t.id} is assigned anew", n)
