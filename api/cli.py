@@ -591,19 +591,27 @@ Archived = Annotated[
 ]
 
 
+Run = Annotated[
+    int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
+]
+
+
 @search_app.command("show")
 @guarded
-def search_show(
-    archive: Archived = None,
-    run_number: Annotated[
-        int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
-    ] = None,
-    as_json: Json = False,
-) -> int:
+def search_show(archive: Archived = None, run_number: Run = None, as_json: Json = False) -> int:
     """Print the table of what a run tried."""
     from opwright.archives import show
 
     return show(archive, run_number, as_json)
+
+
+@search_app.command("tree")
+@guarded
+def search_tree(archive: Archived = None, run_number: Run = None, as_json: Json = False) -> int:
+    """Print candidates below those that they vary."""
+    from opwright.archives import tree
+
+    return tree(archive, run_number, as_json)
 
 
 @search_app.command("best")
@@ -611,22 +619,73 @@ def search_show(
 def search_best(
     archive: Archived = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 3,
-    metric: Annotated[str, typer.Option(help="What counts.")] = "latency",
+    metric: Annotated[
+        str, typer.Option(help="What counts; the objective if absent.", show_default=False)
+    ] = "",
+    run_number: Run = None,
     as_json: Json = False,
 ) -> int:
-    """Print the best candidates of the last run."""
+    """Print the best candidates of a run."""
     from opwright.archives import best
 
-    return best(archive, count, metric, as_json)
+    return best(archive, count, metric, run_number, as_json)
+
+
+@search_app.command("log")
+@guarded
+def search_log(
+    archive: Archived = None,
+    run_number: Run = None,
+    kind: Annotated[
+        str, typer.Option(help="Entries of one kind alone.", show_default=False, metavar="KIND")
+    ] = "",
+    as_json: Json = False,
+) -> int:
+    """Print the ledger, and say whether it is as it was written."""
+    from opwright.archives import log
+
+    return log(archive, run_number, kind, as_json)
 
 
 @search_app.command("export")
 @guarded
 def search_export(
-    target: Annotated[Path, typer.Argument(help="The file of JSON lines to write.")],
+    target: Annotated[
+        Path, typer.Argument(help="The file of JSON lines to write, or the candidate's folder.")
+    ],
     archive: Archived = None,
+    run_number: Run = None,
+    candidate: Annotated[
+        str,
+        typer.Option(
+            help="A candidate as a folder: best, or its number.",
+            show_default=False,
+            metavar="WHICH",
+        ),
+    ] = "",
+    as_json: Json = False,
 ) -> int:
-    """Write everything an archive holds as JSON lines."""
+    """Write everything an archive holds as JSON lines, or one candidate as a folder."""
     from opwright.archives import export
 
-    return export(archive, target)
+    return export(archive, target, run_number, candidate, as_json)
+
+
+@search_app.command("resume")
+@guarded
+def search_resume(
+    archive: Archived = None,
+    run_number: Run = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the run's own.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Instead of the run's own.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Go on with a run that was stopped or killed, to the end it would have had."""
+    from opwright.archives import resume
+
+    return resume(archive, run_number, budget, out, as_json)

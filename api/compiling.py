@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,27 @@ class Request:
     backend: str = "cpp"
     backward: bool = False
 
+    def to_json(self, op: str) -> dict[str, Any]:
+        """The request as the ledger keeps it, with the text of the spec; paths are absolute."""
+        out: dict[str, Any] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            out[part.name] = str(value.absolute()) if isinstance(value, Path) else value
+        with contextlib.suppress(OSError, ValueError):
+            out["text"] = self.path.read_text(encoding="utf-8")
+        return {**out, "op": op, "types": dict(self.types), "against": list(self.against)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Request:
+        """The request that a ledger holds; TypeError for one that this version does not know."""
+        known = {part.name: part for part in fields(Request)}
+        kept = {k: v for k, v in data.items() if k in known}
+        for name, part in known.items():
+            if "Path" in str(part.type) and kept.get(name) is not None:
+                kept[name] = Path(kept[name])
+        kept["against"] = tuple(kept.get("against", ()))
+        return Request(**kept)
+
 
 def compile_command(request: Request, as_json: bool) -> int:
     """Compile, print the page or the document; no when no candidate may ship."""
@@ -60,6 +82,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 seconds=request.seconds,
                 exchange=request.exchange,
                 backward=request.backward,
+                command=request.to_json(name),
             )
     except DiagnosticError as error:
         if as_json:

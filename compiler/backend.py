@@ -41,7 +41,8 @@ class Refused(CompileError):
 class Effort:
     """How hard to look at one binding. `primary` is the binding that is searched; at the others
     `proposer` brings what won there. `more` are spaces beside the backend's own; `searched` hears
-    of the result before anything is built of it."""
+    of the result before anything is built of it; `command` is what was asked for, for the ledger.
+    """
 
     budget: Budget
     seed: int
@@ -52,6 +53,7 @@ class Effort:
     baselines: Baselines | None = None
     more: tuple[Space, ...] = ()
     searched: Callable[[SearchResult], None] | None = None
+    command: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

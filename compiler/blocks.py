@@ -45,7 +45,7 @@ from opwright.ir.tile import TileProgram, row_major
 from opwright.ir.tiletext import show_program
 from opwright.search.archive import Archive, archive_path
 from opwright.search.events import Choice
-from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
+from opwright.search.results import Confirmation, Emitted, Evaluation, Incumbent, Job
 from opwright.search.run import search
 
 TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")  # the first one ranks unless one is named
@@ -109,6 +109,7 @@ class Blocks:
                 effort.proposer,
                 batch=4,
                 general=lambda program: takes_dense(op, program.facts),
+                command=effort.command,
             )
         if effort.searched is not None and not result.stopped:
             effort.searched(result)
@@ -220,6 +221,14 @@ class _Evaluator(Known):
     ) -> Iterator[tuple[Job, Evaluation]]:
         for job in jobs:
             yield job, self._judge(job, incumbent)
+
+    def emitted(self, job: Job) -> Emitted | None:
+        """The text of a candidate and its plan, None for one that cannot be printed."""
+        try:
+            c = _text(job, self.op, self.targets[0])
+        except (PrintError, PlanError):
+            return None
+        return Emitted(c.source, "", c.plan)
 
     def _judge(self, job: Job, incumbent: Incumbent | None) -> Evaluation:
         op = self.op

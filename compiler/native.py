@@ -138,6 +138,7 @@ class Native:
                 effort.proposer,
                 batch=4,
                 general=lambda program: takes_dense(op, program.facts),
+                command=effort.command,
             )
             if effort.searched is not None and not result.stopped:
                 effort.searched(result)

@@ -105,13 +105,15 @@ def compile_spec(
     proposer: Proposer | None = None,
     exchange: Path | None = None,
     backward: bool = False,
+    command: Mapping[str, Any] | None = None,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
     `types` chooses the binding that is searched (default: the first of every type variable); all
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
-    are proposed from outside; Waiting when none has come yet. `backward`: gradients that the spec
+    are proposed from outside; Waiting when none has come yet. `command` is kept in the ledger, so
+    that the run can be resumed. `backward`: gradients that the spec
     asks for go into the package.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
@@ -139,6 +141,7 @@ def compile_spec(
             proposer=proposer,
             progress=progress,
             baselines=baselines,
+            command=None if found else command,
         )
         if found:
             effort = carry(found[0], effort)

@@ -32,7 +32,7 @@ from opwright.ir.tile import TileProgram
 from opwright.search.archive import Archive, archive_path
 from opwright.search.events import Choice
 from opwright.search.loads import host, memory_limit
-from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
+from opwright.search.results import Confirmation, Emitted, Evaluation, Incumbent, Job
 from opwright.search.run import search
 from opwright.search.space import ChoiceSpace
 from opwright.verify.inputs import workload_case
@@ -93,6 +93,7 @@ class Pure:
                 effort.proposer,
                 digest=lambda _: c.digest,
                 general=lambda _: True,
+                command=effort.command,
             )
         if effort.searched is not None and not result.stopped:
             effort.searched(result)
@@ -152,6 +153,11 @@ class _Evaluator(Known):
     ) -> Iterator[tuple[Job, Evaluation]]:
         for job in jobs:
             yield job, self._judge(job)
+
+    def emitted(self, job: Job) -> Emitted:
+        """The text of a candidate and its plan."""
+        c = _text(job, self.candidate)
+        return Emitted(c.source, "", c.plan)
 
     def _judge(self, job: Job) -> Evaluation:
         c = _text(job, self.candidate)

@@ -3,7 +3,7 @@ lost.
 
 Every candidate is one transaction, so that the file is usable after a kill at any moment. The
 archive holds facts only (what was proposed, what came of it); scores and winners are computed by
-readers.
+readers. What is written is also an entry of the ledger (`search/ledger.py`) in the same file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from opwright.ir.record import Record
+from opwright.search import ledger
+from opwright.search.ledger import Entry
 
-SCHEMA = 1
+SCHEMA = 2
 APPLICATION = 0x4F505752  # "OPWR" in the file's header: tells a foreign database from ours
 
 _TABLES = """
@@ -152,7 +154,9 @@ class Archive:
             return
         if application != APPLICATION:
             raise self._broken("it is a database of another program")
-        if version != SCHEMA:
+        if version == 1:
+            self._add_ledger()
+        elif version != SCHEMA:
             raise ArchiveError(
                 f"{self.path} has schema {version}, this version reads {SCHEMA}. Export it with "
                 "the version that wrote it, or move it away to start a new one."
@@ -175,13 +179,20 @@ class Archive:
             # another process may have created it between our look and this lock
             if self._db.execute("select count(*) from sqlite_master").fetchone()[0]:
                 return
-            for statement in _TABLES.split(";\n"):
-                if statement.strip():
-                    self._db.execute(statement)
+            for statement in ledger.statements(_TABLES + ledger.TABLES):
+                self._db.execute(statement)
             self._db.execute("insert into meta values ('subject', ?)", (subject,))
             self._db.execute("insert into meta values ('created', ?)", (str(time.time()),))
             self._db.execute(f"pragma application_id = {APPLICATION}")
             self._db.execute(f"pragma user_version = {SCHEMA}")
+
+    def _add_ledger(self) -> None:
+        """A file of schema 1 has no ledger: it begins now."""
+        with self._transaction():
+            if self._db.execute("pragma user_version").fetchone()[0] == 1:
+                for statement in ledger.statements(ledger.TABLES):
+                    self._db.execute(statement)
+                self._db.execute(f"pragma user_version = {SCHEMA}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -219,46 +230,84 @@ class Archive:
                 row = self._db.execute(where, key).fetchone()
         return int(row[0])
 
-    def add(self, run: int, c: Candidate, context: str) -> None:
-        """Keep a candidate; the first record of a (run, number) wins, so that a repeat is
-        harmless.
+    def log(self, run: int, kind: str, body: Mapping[str, Any]) -> str:
+        """Add an entry to the ledger; its hash. Kinds are those of `search/ledger.py`."""
+        with self._transaction():
+            return ledger.append(self._db, run, kind, body)
+
+    def keep(self, text: str) -> str:
+        """Keep a text by its hash, which is what entries name it by."""
+        with self._transaction():
+            return ledger.keep(self._db, text)
+
+    def add(
+        self, run: int, c: Candidate, context: str, texts: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep a candidate with its texts by file name; the first record of a (run, number) wins,
+        so that a repeat is harmless.
         """
-        self._db.execute(
-            "insert or ignore into candidates (run, number, generation, schedule, program, source,"
-            " status, reason, records, build, metrics, origin, parent, context, at)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                run,
-                c.number,
-                c.generation,
-                c.schedule,
-                c.program,
-                c.source,
-                c.status,
-                c.reason,
-                json.dumps([r.to_json() for r in c.records]),
-                json.dumps(dict(c.build)),
-                json.dumps(c.metrics),
-                c.origin,
-                c.parent,
-                context,
-                time.time(),
-            ),
-        )
+        with self._transaction():
+            made = self._db.execute(
+                "insert or ignore into candidates (run, number, generation, schedule, program,"
+                " source, status, reason, records, build, metrics, origin, parent, context, at)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run,
+                    c.number,
+                    c.generation,
+                    c.schedule,
+                    c.program,
+                    c.source,
+                    c.status,
+                    c.reason,
+                    json.dumps([r.to_json() for r in c.records]),
+                    json.dumps(dict(c.build)),
+                    json.dumps(c.metrics),
+                    c.origin,
+                    c.parent,
+                    context,
+                    time.time(),
+                ),
+            )
+            if made.rowcount != 1:
+                return
+            names = {name: ledger.keep(self._db, text) for name, text in (texts or {}).items()}
+            verdict = {
+                "number": c.number,
+                "schedule": c.schedule,
+                "origin": c.origin,
+                "parent": c.parent,
+                "status": c.status,
+                "reason": c.reason,
+                "program": c.program,
+                "texts": names,
+                "records": [r.to_json() for r in c.records],
+                "build": dict(c.build),
+                "context": context,
+            }
+            ledger.append(self._db, run, "verdict", verdict)
+            if c.metrics:
+                timing = {"number": c.number, "metrics": c.metrics}
+                ledger.append(self._db, run, "timing", timing)
 
     def confirm(self, run: int, number: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Keep what a confirmation measured of a candidate."""
-        self._db.execute(
-            "insert into confirmations (run, number, metrics, at) values (?, ?, ?, ?)",
-            (run, number, json.dumps(metrics), time.time()),
-        )
+        with self._transaction():
+            self._db.execute(
+                "insert into confirmations (run, number, metrics, at) values (?, ?, ?, ?)",
+                (run, number, json.dumps(metrics), time.time()),
+            )
+            body = {"number": number, "metrics": metrics}
+            ledger.append(self._db, run, "confirmation", body)
 
     def finish(self, run: int, outcome: Mapping[str, Any]) -> None:
         """Say how a run ended: {"outcome": "finished" | "stopped", "winner": number}."""
-        self._db.execute(
-            "update runs set finished = ?, outcome = ? where id = ?",
-            (time.time(), json.dumps(outcome), run),
-        )
+        with self._transaction():
+            self._db.execute(
+                "update runs set finished = ?, outcome = ? where id = ?",
+                (time.time(), json.dumps(outcome), run),
+            )
+            ledger.append(self._db, run, "finished", outcome)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -301,6 +350,38 @@ class Archive:
             (program, context),
         )
         return found[0] if found else None
+
+    @property
+    def subject(self) -> str:
+        """What the file is about."""
+        row = self._db.execute("select value from meta where key = 'subject'").fetchone()
+        return str(row[0]) if row else ""
+
+    def ledger(self, run: int | None = None, kind: str = "") -> list[Entry]:
+        """Entries of the ledger in order, of one run or kind where they are given."""
+        return ledger.entries(self._db, run, kind)
+
+    def broken(self) -> str:
+        """What is wrong with the ledger; empty where every entry is as it was written."""
+        return ledger.broken(self._db)
+
+    def text(self, name: str) -> str | None:
+        """A text by its hash."""
+        return ledger.kept(self._db, name)
+
+    def texts(self, run: int, number: int) -> dict[str, str]:
+        """The texts of a candidate by file name; those of its twin where it is one."""
+        own: dict[str, str] = {}
+        program = ""
+        for e in ledger.entries(self._db, run, "verdict"):
+            if e.body["number"] == number:
+                own, program = dict(e.body["texts"]), str(e.body["program"])
+        if not own and program:
+            for e in ledger.entries(self._db, None, "verdict"):
+                if e.body["program"] == program and e.body["texts"]:
+                    own = dict(e.body["texts"])
+                    break
+        return {name: ledger.kept(self._db, h) or "" for name, h in own.items()}
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs: id, seed, settings, context, started, finished, outcome, number of
@@ -366,8 +447,8 @@ class Archive:
         return out
 
     def export(self, path: Path) -> int:
-        """Write everything as JSON lines (first the archive, then runs, then candidates); lines
-        written.
+        """Write everything as JSON lines (the archive, runs with their candidates, the ledger, its
+        texts); lines written.
         """
         meta = dict(self._db.execute("select key, value from meta"))
         lines: list[dict[str, Any]] = [{"kind": "archive", "schema": SCHEMA, **meta}]
@@ -378,6 +459,10 @@ class Archive:
                 lines.append({"kind": "candidate", "run": r["id"], **found})
             for n, m in self.confirmations(r["id"]).items():
                 lines.append({"kind": "confirmation", "run": r["id"], "number": n, "metrics": m})
+        entries = self.ledger()
+        lines += [{"entry": e.to_json(), "kind": "ledger"} for e in entries]
+        named = self._db.execute("select hash, text from texts order by hash")
+        lines += [{"kind": "text", "hash": h, "text": t} for h, t in named]
         temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
         try:
             temporary.write_text("".join(json.dumps(x) + "\n" for x in lines))

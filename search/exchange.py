@@ -32,6 +32,7 @@ JOURNAL = "journal.json"
 FINAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 LARGEST = 1 << 20  # bytes of an answer's text
 VERSION = 1
+Log = Callable[[str, Mapping[str, Any], Mapping[str, str]], None]  # kind, body, texts
 
 
 class ExchangeError(RuntimeError):
@@ -306,6 +307,15 @@ class Texts:
         """The text of a schedule and what the gates before execution said of it."""
         return self._read(schedule)[1]
 
+    def written(self, schedule: Schedule) -> dict[str, str]:
+        """The texts of an answer by file name, whatever becomes of it."""
+        for a in self.answers:
+            if a.schedule == schedule:
+                plan = json.dumps(a.plan.to_json(), indent=2) + "\n"
+                note = {"note.txt": a.note} if a.note else {}
+                return {"candidate.json": plan, a.plan.source: a.source, **note}
+        return {}
+
     def _read(self, schedule: Schedule) -> tuple[TileProgram, Given]:
         if schedule.text not in self._made:
             for a in self.answers:
@@ -325,6 +335,11 @@ class Exchange:
     own: int
     answers: Sequence[Answer]
     ident: str
+    logs: list[Log] = field(default_factory=list, compare=False)
+
+    def attach(self, log: Log) -> None:
+        """Take what answers are written down with."""
+        self.logs.append(log)
 
     @property
     def name(self) -> str:
@@ -341,4 +356,15 @@ class Exchange:
             if found:
                 return found
         fresh = [a for a in self.answers if a.schedule.text not in view.tried]
+        for a in fresh[:count]:
+            note(self.logs, a)
         return [Proposal(a.schedule, NAME) for a in fresh[:count]]
+
+
+def note(logs: Sequence[Log], a: Answer) -> None:
+    """Write an answer down in the ledger."""
+    plan = json.dumps(a.plan.to_json(), indent=2) + "\n"
+    texts = {"candidate.json": plan, a.plan.source: a.source}
+    body = {"round": a.round, "name": a.name, "digest": a.digest, "note": a.note}
+    for log in logs:
+        log("answer", body, texts)

@@ -161,6 +161,12 @@ class Judge:
             return replace(base, status="unproved", reason=found.records[0].reason)
         return replace(base, records=tuple(tested_instead(records))) if job.given else base
 
+    def emitted(self, job: Job) -> Emitted | None:
+        """What was built of a candidate, None for one that did not get that far."""
+        with self._lock:
+            known = self._built.get(job.digest)
+        return known[0] if known else None
+
     def _library(self, job: Job) -> tuple[Emitted, Built]:
         """The built candidate, from memory or by building it (the builder has a cache of its
         own).

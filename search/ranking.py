@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from opwright.ir.expr import evaluate
+from opwright.ir.formulas import compulsory_bytes, flops
 from opwright.ir.op import Operator
 from opwright.ir.tile import TileProgram
+from opwright.ir.tiletext import show_program
 from opwright.search.archive import Archive, Candidate
 from opwright.search.events import (
     Choice,
@@ -16,8 +21,9 @@ from opwright.search.events import (
     Note,
     SearchResult,
 )
+from opwright.search.loads import host
 from opwright.search.objective import Metrics, Score, Scorer
-from opwright.search.propose import Builtin, Proposer
+from opwright.search.propose import Builtin, Proposal, Proposer
 from opwright.search.results import (
     Evaluator,
     Given,
@@ -60,6 +66,8 @@ class Ranking:
         self.on_event, self.digest, self.batch = on_event, digest, batch
         self.proposer: Proposer = proposer or Builtin()
         self.events: list[Event] = []
+        self.op = op
+        self.logged: dict[str, set[str]] = {}
         self.scorer = Scorer(op.objective, evaluator.weights)
         self.state = State()
         self.jobs: dict[int, Job] = {}
@@ -76,6 +84,52 @@ class Ranking:
         }
         self.run = archive.run(seed, settings, evaluator.context)
         self.stored = {c.number: c for c in archive.candidates(self.run)}
+
+    # -- the ledger -------------------------------------------------------------------------------
+
+    def introduce(self, command: Mapping[str, Any]) -> None:
+        """Write down what was asked for and what the operator is, where that is new; a proposer
+        with an `attach` method is handed what it writes its requests and answers with."""
+        self.log("operator", described(self.op, self.evaluator))
+        if command:
+            self.log("command", command)
+        attach = getattr(self.proposer, "attach", None)
+        if attach is not None:
+            attach(self.log)
+
+    def log(
+        self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None
+    ) -> None:
+        """Add an entry to the run's ledger, with texts by name; what is there already is not
+        repeated."""
+        named = {name: self.archive.keep(text) for name, text in (texts or {}).items()}
+        whole = json.loads(json.dumps({**body, **({"texts": named} if named else {})}, default=str))
+        if kind not in self.logged:
+            held = self.archive.ledger(self.run, kind)
+            self.logged[kind] = {json.dumps(e.body, sort_keys=True) for e in held}
+        key = json.dumps(whole, sort_keys=True)
+        if key not in self.logged[kind]:
+            self.logged[kind].add(key)
+            self.archive.log(self.run, kind, whole)
+
+    def texts(self, job: Job) -> dict[str, str]:
+        """The texts of a candidate by file name: its program, and what is built of it."""
+        out: dict[str, str] = {}
+        if job.program.kernels:
+            out["program.tile"] = show_program(job.program)
+        emitted = job.given.emitted if job.given else None
+        if emitted is None:
+            find = getattr(self.evaluator, "emitted", None)
+            emitted = find(job) if find is not None else None
+        if emitted is not None:
+            out["candidate.json"] = json.dumps(emitted.plan.to_json(), indent=2) + "\n"
+            out[emitted.plan.source] = emitted.source
+        return out
+
+    def answered(self, p: Proposal) -> dict[str, str]:
+        """The texts of a proposal that never became a program; none of a schedule."""
+        find = getattr(space_of(self.spaces, p.schedule), "written", None)
+        return dict(find(p.schedule)) if find is not None else {}
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
@@ -282,6 +336,35 @@ class Ranking:
                 row |= {f"{w}.{m}": v for m, v in values.items()}
             out.append(row)
         return out
+
+
+def described(op: Operator, evaluator: Evaluator) -> dict[str, Any]:
+    """An operator for the ledger: its name and objective, and sizes, operations and compulsory
+    bytes of the workloads that are measured."""
+    work, traffic = flops(op), compulsory_bytes(op)
+    loads: dict[str, Any] = {}
+    for name, weight in evaluator.weights.items():
+        loads[name] = {"weight": weight}
+    for load in getattr(evaluator, "loads", ()):
+        scaled = load[1] if isinstance(load, tuple) else load.scaled
+        env = {**scaled.params, **scaled.sizes}
+        at: dict[str, Any] = {"sizes": dict(scaled.sizes), "params": dict(scaled.params)}
+        for key, formula in (("flops", work), ("bytes", traffic)):
+            try:
+                at[key] = int(evaluate(formula, env))
+            except (KeyError, ValueError, TypeError, ArithmeticError):
+                continue  # a formula over what a workload does not name
+        loads.setdefault(scaled.name, {}).update(at)
+    return {
+        "operator": f"{op.name}@{op.version}",
+        "types": dict(op.types),
+        "spec": op.digest,
+        "objective": [list(t) for t in op.objective.terms],
+        "bounds": [list(b) for b in op.objective.bounds],
+        "measured": bool(getattr(evaluator, "measured", True)),
+        "machine": host(),
+        "workloads": loads,
+    }
 
 
 def _identity(spaces: Sequence[Space]) -> str:

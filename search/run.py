@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from opwright.ir.op import Operator
 from opwright.ir.tile import TileProgram
@@ -68,10 +69,12 @@ def search(
     digest: Callable[[TileProgram], str] = program_digest,
     batch: int = 4,
     general: Callable[[TileProgram], bool] | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Search the spaces; the first preferred schedule of the first space is candidate 0.
 
-    `general` tells programs that stand in for a candidate wherever its facts exclude a call.
+    `command` is what was asked for; the ledger keeps it, so that the run can be resumed. `general`
+    tells programs that stand in for a candidate wherever its facts exclude a call.
     Ctrl-C ends it with the best so far and the archive intact. Raises ArchiveError when the archive
     holds a run with this seed whose proposals were others.
     """
@@ -81,6 +84,7 @@ def search(
         run = _Search(
             spaces, op, evaluator, seed, archive, on_event, proposer, digest, batch, general
         )
+        run.introduce(command or {})
         return run.go(budget or Budget())
     finally:
         if own:
@@ -156,7 +160,7 @@ class _Search(Ranking):
             made = self._prepare(number, generation, p, fresh)
             if isinstance(made, Candidate):
                 known[number] = made
-                self.archive.add(self.run, made, self.evaluator.context)
+                self.archive.add(self.run, made, self.evaluator.context, self.answered(p))
             else:
                 jobs[number] = (made, p)
                 fresh[made.digest] = number
@@ -164,7 +168,7 @@ class _Search(Ranking):
         try:
             for job, e in self.evaluator.evaluate([j for j, _ in jobs.values()], incumbent):
                 c = _candidate(job, e, generation, jobs[job.number][1])
-                self.archive.add(self.run, c, self.evaluator.context)
+                self.archive.add(self.run, c, self.evaluator.context, self.texts(job))
                 known[job.number] = c
                 self.jobs[job.number] = job
         finally:  # after Ctrl-C too, what is complete counts

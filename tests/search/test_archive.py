@@ -68,9 +68,14 @@ def test_best_table_and_export(tmp_path: Path) -> None:
         assert rows[1]["w.latency"] == 1.5e-3 and rows[1]["confirmed"]
         lines = a.export(tmp_path / "out.jsonl")
     read = [json.loads(x) for x in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert len(read) == lines == 6
-    assert read[0]["subject"] == "op@1.0"
-    assert {x["kind"] for x in read} == {"archive", "run", "candidate", "confirmation"}
+    kinds = [x["kind"] for x in read]
+    assert len(read) == lines and read[0]["subject"] == "op@1.0"
+    own = [k for k in kinds if k not in ("ledger", "text")]
+    assert own == ["archive", "run", *["candidate"] * 3, "confirmation"]
+    told = [x["entry"]["kind"] for x in read if x["kind"] == "ledger"]
+    assert told == [
+        *("verdict", "timing", "verdict", "timing", "verdict", "confirmation", "finished")
+    ]
 
 
 def _text(path: Path) -> None:
