@@ -70,12 +70,16 @@ class History:
         entries = archive.ledger(run["id"])
         latest = {e.kind: e.body for e in entries}
         operator = latest.get("operator", {})
+        command = dict(latest.get("command", {}))
+        first = next((e.body for e in entries if e.kind == "command"), {})
+        if "path" in first:  # a copy that a resumed run read is not where the spec is
+            command["path"] = first["path"]
         times = {e.body["number"]: e.at for e in entries if e.kind == "verdict"}
         return History(
             run,
             archive.subject,
             operator,
-            latest.get("command", {}),
+            command,
             tuple(_nodes(archive, run, operator, times)),
         )
 
