@@ -44,6 +44,7 @@ KEYWORDS = {
     "mask": "mask_dropped", "other": "fill", "dtype": "precision", "keepdim": "keepdim",
     "keepdims": "keepdim", "correction": "constant", "ddof": "constant",
 }  # fmt: skip
+OUTSIDE = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf")
 WHICH = ("axis", "dim", "axes", "dims")
 # a function of one argument whose result has the argument's shape: leaving it out may go unseen
 UNARY = (
@@ -61,6 +62,7 @@ def python_mutants(text: str, function: str = "", first: int = 1) -> list[Mutant
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and function in ("", node.name):
             walker = _Function(source, node)
+            found += walker.whole(node)
             for statement in node.body:
                 found += walker.visit(statement)
     return different(_parsed(found), text)
@@ -103,6 +105,7 @@ class _Source:
 class _Function:
     def __init__(self, source: _Source, node: ast.FunctionDef) -> None:
         self.source, self.name = source, node.name
+        self.jitted = False
         self.modules = {"np", "numpy", "torch", "jnp", "jax", "lax", "tl", "math", "F", "libdevice"}
 
     def made(self, kind: str, node: ast.expr | ast.stmt | ast.keyword, new: str) -> Mutant:
@@ -136,6 +139,47 @@ class _Function:
                 node, ast.AnnAssign
             ):
                 yield from self.visit(child, inside)
+
+    # -- kernels ----------------------------------------------------------------------------------
+
+    def whole(self, node: ast.FunctionDef) -> Iterator[Mutant]:
+        """Faults of a kernel's work: all but the first program leave, hints that are not true,
+        one range of lanes for another."""
+        marks = [self.source.of(d) for d in node.decorator_list]
+        if not any("jit" in m for m in marks) or not node.body:
+            return
+        first = node.body[0]
+        pad = "\n" + " " * first.col_offset
+        before = self.source.of(first)
+
+        def put(kind: str, line: str) -> Mutant:
+            made = self.made(kind, first, f"{line}{pad}{before}")
+            return Mutant(kind, made.place, made.text, f"{line} at the start")
+
+        uses = [x for x in ast.walk(node) if isinstance(x, ast.Call)]
+        if any(self.source.of(x.func) == "tl.program_id" for x in uses):
+            yield put("early_return", f"if tl.program_id(0) > 0:{pad}    return")
+        self.jitted = True
+        bounds = [x for x in ast.walk(node) if isinstance(x, ast.Compare)]
+        bounds += [x for x in uses if self.source.of(x.func) in ("range", "tl.cdiv")]
+        named = {x.id for b in bounds for x in ast.walk(b) if isinstance(x, ast.Name)}
+        plain = [a.arg for a in node.args.args if a.annotation is None]
+        for name in [a for a in plain if a in named][:2]:
+            yield put("hint", f"tl.assume({name} > 64)")
+            yield put("hint", f"{name} = tl.multiple_of({name}, 16)")
+        ranges = [
+            x.targets[0].id
+            for x in ast.walk(node)
+            if isinstance(x, ast.Assign)
+            and isinstance(x.targets[0], ast.Name)
+            and "tl.arange" in self.source.of(x.value)
+        ]
+        known = list(dict.fromkeys(ranges))
+        for x in ast.walk(node):
+            if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load) and x.id in known:
+                for other in known:
+                    if other != x.id:
+                        yield self.made("diagonal", x, other)
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -197,6 +241,10 @@ class _Function:
         if isinstance(node.op, ast.Sub | ast.Div | ast.MatMult | ast.Pow):
             yield self.made("operands", node, f"({right} - {left})" if isinstance(
                 node.op, ast.Sub) else f"({right} {_symbol(node.op)} {left})")  # fmt: skip
+        if isinstance(node.op, ast.FloorDiv) and self.jitted:  # the same where division is floored
+            yield self.made("division", node, f"((({left}) - ({right})) // ({right}) + 1)")
+        if isinstance(node.op, ast.Mod) and self.jitted:
+            yield self.made("division", node, f"((({left}) - ({right})) % ({right}))")
         if isinstance(node.op, ast.BitAnd):
             for kept in (left, right):
                 yield self.made("mask_dropped", node, f"({kept})")
@@ -254,7 +302,18 @@ class _Function:
         if name in CASTS and isinstance(func, ast.Attribute) and not module:
             kind = "stride" if name == "contiguous" else "precision"
             kind = "stale_output" if name in ("clone", "copy") else kind
+            kind = "narrow" if "int64" in tail else kind
             yield self.made(kind, node, self.source.of(func.value))
+        if name in ("atomic_add", "atomic_max", "atomic_min") and module:
+            kept = [self.source.of(a) for a in node.args[:2]]
+            kept += [self.source.of(k) for k in node.keywords if k.arg == "mask"]
+            yield self.made("atomic", node, f"{stem}store({', '.join(kept)})")
+        if name in OUTSIDE and len(node.args) == 1 and isinstance(node.args[0], ast.BinOp):
+            inner = node.args[0]
+            a, b = self.source.of(inner.left), self.source.of(inner.right)
+            if isinstance(inner.op, ast.Add | ast.Sub | ast.Mult):
+                word = "-" if isinstance(inner.op, ast.Sub) else _symbol(inner.op)
+                yield self.made("epilogue", node, f"({head}({a}) {word} {b})")
         if name in ("argmax", "argmin") and (ties := self.last_tie(node, module)):
             yield self.made("tie", node, ties)
         if name in UNARY and node.args and module and name != "where":

@@ -16,6 +16,7 @@ from opwright.ir.normal import normal_form
 from opwright.ir.tile import TileProgram
 from opwright.ir.tilecheck import TileError, check_program
 from opwright.ir.tiletext import parse_program, show_program
+from opwright.verify.mutate_structure import structural
 
 _DEF = re.compile(r"(\s*)(\w+): (\w+)(\[[^\]]*\])? = (.*)")
 _STORE = re.compile(r"(\s*)(\w+): (store|atomic \w+) (.*) = (\w+)")
@@ -96,7 +97,10 @@ def _raw(text: str) -> Iterator[Mutant]:
     for n in facts:
         yield _made("fact", "facts", lines[:n] + lines[n + 1 :], f"without {lines[n][5:]}")
     for scope in scopes:
-        yield from _Kernel(lines, scope).mutants()
+        kernel = _Kernel(lines, scope)
+        yield from kernel.mutants()
+        for kind, n, new, what in structural(lines, scope.first, scope.last):
+            yield _made(kind, kernel.place(n), [*lines[:n], *new, *lines[n + 1 :]], what)
     if len(scopes) > 1:
         for scope in scopes:
             kept = lines[: scope.first] + lines[scope.last + 1 :]

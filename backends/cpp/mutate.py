@@ -25,24 +25,30 @@ CALLS = {
     "fabsf": ("-",), "tanhf": ("erff",), "erff": ("tanhf",), "sinf": ("cosf",), "cosf": ("sinf",),
     "floorf": ("ceilf",), "ceilf": ("floorf",), "v_max": ("v_min",), "v_highest": ("v_sum",),
 }  # fmt: skip
-TYPES = {"int64_t": "int32_t", "i64": "i32", "long": "int", "size_t": "int", "double": "float"}
+OUTSIDE = ("expf", "exp", "logf", "log", "sqrtf", "sqrt", "rsqrtf", "rsqrt", "tanhf", "erff")
+TYPES = {"int64_t": "int32_t", "i64": "i32", "long long": "int", "long": "int", "size_t": "int",
+         "double": "float"}  # fmt: skip
+INTEGERS = ("int", "long", "long long", "unsigned int", "unsigned long", "unsigned long long")
 
 
 def cpp_mutants(source: str, file: str = "kernel.cpp") -> list[Mutant]:
     """Mutants of a text in its order. ImportRefusal where it does not parse."""
-    return different(_Reader(source, file).mutants(), source)
+    return different(Faults(source, file).mutants(), source)
 
 
-class _Reader:
+class Faults:
+    """Faults of one text; other dialects of C++ override what is theirs."""
+
+    leave = "if (pid0 > 0) return;"  # all but the first program
+
     def __init__(self, source: str, file: str) -> None:
         self.ci = _clang()
         self.raw, self.file = source.encode(), file
-        # the printer's vocabulary is taken for granted, and declarations stand in for it
-        kept, stub = trusted(source) or (source, "")
+        kept, stub = self.declared(source)
         first = '#include "before.h"\n' if stub else "\n"
         self.shift = len(self.raw) - len(kept.encode()) - len(first)
         main = f"{FOLDER}/main.cpp"
-        texts = [(f"{FOLDER}/{n}", t) for n, t in (*HEADERS.items(), ("before.h", stub))]
+        texts = [(f"{FOLDER}/{n}", t) for n, t in (*self.headers().items(), ("before.h", stub))]
         texts.append((main, first + kept))
         args = ["-nostdinc", f"-I{FOLDER}", "-std=c++17", "-x", "c++", "-w", "-march=x86-64-v4"]
         args += ["--target=x86_64-unknown-linux-gnu"]
@@ -51,6 +57,22 @@ class _Reader:
         for d in self.tu.diagnostics:
             if d.severity >= self.ci.Diagnostic.Error:
                 raise ImportRefusal(f"does not parse: {d.spelling}", file, d.location.line - 1)
+
+    def declared(self, source: str) -> tuple[str, str]:
+        """What is read of a text, and what is declared before it: the printer's vocabulary is
+        taken for granted, and declarations stand in for it."""
+        return trusted(source) or (source, "")
+
+    def headers(self) -> dict[str, str]:
+        """What a text may include."""
+        return dict(HEADERS)
+
+    def begins(self, body: Any, where: str) -> Iterator[Mutant]:
+        """Faults of a whole body."""
+        begin = self.span(body)[0] + 1
+        changed = self.raw[:begin] + f" {self.leave}".encode() + self.raw[begin:]
+        place = f"{self.file}:{body.location.line - 1}, {where}"
+        yield Mutant("early_return", place, changed.decode(), f"{self.leave} at the start")
 
     def mutants(self) -> Iterator[Mutant]:
         outer = list(self.functions(self.tu.cursor, False))
@@ -64,6 +86,7 @@ class _Reader:
             ]
             for child in f.get_children():
                 if child.kind == self.ci.CursorKind.COMPOUND_STMT:
+                    yield from self.begins(child, f.spelling)
                     yield from self.walk(child, f.spelling, integers)
 
     def functions(self, cursor: Any, shown: bool) -> Iterator[tuple[Any, bool]]:
@@ -133,6 +156,11 @@ class _Reader:
             yield from self.loop(c, children, where)
         elif c.kind == kinds.VAR_DECL:
             yield from self.declaration(c, children, where)
+        elif c.kind == kinds.CSTYLE_CAST_EXPR and children:
+            text = self.text(c)
+            for wide in ("(int64_t)", "(long long)", "(size_t)", "(long)", "(i64)"):
+                if text.startswith(wide):
+                    yield self.made("narrow", where, c, f"(int)({text.removeprefix(wide)})")
         elif c.kind == kinds.UNARY_OPERATOR and self.text(c).startswith("-") and children:
             yield self.made("operation", where, c, f"({self.text(children[0])})")
         for child in children:
@@ -169,6 +197,11 @@ class _Reader:
                     yield self.made("bound", where, c, f"{left} < {other}")
         for new in ARITHMETIC.get(word, ()):
             yield self.made("operation", where, c, f"({left} {new} {right})")
+        whole = children[0].type.get_canonical().spelling in INTEGERS
+        if word == "/" and whole:  # the same where division is floored
+            yield self.made("division", where, c, f"((({left}) - ({right})) / ({right}) + 1)")
+        if word == "%":
+            yield self.made("division", where, c, f"((({left}) - ({right})) % ({right}))")
         if word in ("-", "/"):
             yield self.made("operands", where, c, f"({right} {word} {left})")
         if word in ("+", "-", "*", "/"):
@@ -192,11 +225,23 @@ class _Reader:
             yield self.made("operation", where, c, f"{head.replace(name, new)}({tail}")
         arguments = list(c.get_arguments())
         same = arguments and arguments[0].type.spelling == c.type.spelling
+        inner = arguments[0] if len(arguments) == 1 and name in OUTSIDE else None
+        while inner is not None and inner.kind in self.wrappers():
+            inner = next(iter(inner.get_children()), None)
+        if inner is not None and inner.kind == self.ci.CursorKind.BINARY_OPERATOR:
+            parts = list(inner.get_children())
+            word = self.between_text(parts).strip()
+            if len(parts) == 2 and word in ("+", "-", "*"):
+                a, b = map(self.text, parts)
+                yield self.made("epilogue", where, c, f"({head}({a}) {word} {b})")
         if len(arguments) == 1 and same:
             yield self.made("term_dropped", where, c, f"({self.text(arguments[0])})")
         elif len(arguments) == 2 and name in CALLS:
             for a in arguments:
                 yield self.made("term_dropped", where, c, f"({self.text(a)})")
+
+    def wrappers(self) -> tuple[Any, ...]:
+        return (self.ci.CursorKind.UNEXPOSED_EXPR, self.ci.CursorKind.PAREN_EXPR)
 
     def loop(self, c: Any, children: list[Any], where: str) -> Iterator[Mutant]:
         kinds = self.ci.CursorKind
