@@ -60,10 +60,12 @@ class Static:
         return weakest(r.status for r in self.records if r.kind == kind)
 
 
-def static_gates(c: Candidate, op: Operator, prove: bool = True) -> Static:
+def static_gates(
+    c: Candidate, op: Operator, prove: bool = True, budget: float | None = None
+) -> Static:
     """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
     not fit its source or the operator. Without `prove` a text that reads back as its own TileIR is
-    not proved again."""
+    not proved again. `budget` bounds the questions of its proofs, in seconds."""
     bound = bind_plan(c.plan, op)
     check_expressions(bound)
     check_signatures(c.plan, c.source, op)
@@ -74,7 +76,9 @@ def static_gates(c: Candidate, op: Operator, prove: bool = True) -> Static:
         from opwright.compiler.functional import functional_gates
 
         return Static((*records, *functional_gates(c, op)), None, bound)
-    return _tile_gates(c, op, bound, records, prove)
+    context = Context.of(op)
+    context = context if budget is None else replace(context, budget=budget)
+    return _tile_gates(c, op, bound, records, prove, context)
 
 
 def compiled(c: Candidate) -> list[Record]:
@@ -128,7 +132,12 @@ def policy(c: Candidate) -> list[Record]:
 
 
 def _tile_gates(
-    c: Candidate, op: Operator, bound: BoundPlan, records: list[Record], prove: bool
+    c: Candidate,
+    op: Operator,
+    bound: BoundPlan,
+    records: list[Record],
+    prove: bool,
+    context: Context,
 ) -> Static:
     subject = own_subject(c)
     begin = time.perf_counter()
@@ -142,7 +151,6 @@ def _tile_gates(
         text = "the source was not read, so nothing is known about its accesses"
         records += [Record(f"{g}.import", g, "UNKNOWN", text, subject) for g in SAFETY]
         return Static(tuple(records), None, bound)
-    context = Context.of(op)
     if program is None:
         assert c.program is not None
         reason = f"{c.plan.source} is what the printer makes of the TileIR; not read back: {why}"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.importing import FAILURES, read_back
 from opwright.compiler.verification import open_candidate, verify_operator
@@ -165,6 +166,14 @@ def source_mutants(c: Candidate) -> list[Mutant]:
             from opwright.backends.cpp.mutate import cpp_mutants
 
             return cpp_mutants(c.source, c.plan.source)
+        if c.plan.backend == "cuda":
+            from opwright.backends.cuda.mutate import cuda_mutants
+
+            return cuda_mutants(c.source, c.plan.source)
+        if is_text(c.plan.source):
+            from opwright.backends.triton.mutate import ttir_mutants
+
+            return ttir_mutants(c.source)
     except (ImportRefusal, SyntaxError) as e:
         raise PlanError(f"{c.plan.source}: faults cannot be seeded: {e}") from None
     raise PlanError(f"{c.plan.source}: no faults are known for {c.plan.backend} texts of this kind")

@@ -160,25 +160,22 @@ class _Function:
         if any(self.source.of(x.func) == "tl.program_id" for x in uses):
             yield put("early_return", f"if tl.program_id(0) > 0:{pad}    return")
         self.jitted = True
-        bounds = [x for x in ast.walk(node) if isinstance(x, ast.Compare)]
+        bounds: list[ast.expr] = [x for x in ast.walk(node) if isinstance(x, ast.Compare)]
         bounds += [x for x in uses if self.source.of(x.func) in ("range", "tl.cdiv")]
         named = {x.id for b in bounds for x in ast.walk(b) if isinstance(x, ast.Name)}
         plain = [a.arg for a in node.args.args if a.annotation is None]
         for name in [a for a in plain if a in named][:2]:
             yield put("hint", f"tl.assume({name} > 64)")
             yield put("hint", f"{name} = tl.multiple_of({name}, 16)")
-        ranges = [
-            x.targets[0].id
-            for x in ast.walk(node)
-            if isinstance(x, ast.Assign)
-            and isinstance(x.targets[0], ast.Name)
-            and "tl.arange" in self.source.of(x.value)
-        ]
-        known = list(dict.fromkeys(ranges))
+        known: dict[str, int] = {}
+        for x in ast.walk(node):
+            if isinstance(x, ast.Assign) and isinstance(x.targets[0], ast.Name):
+                if "tl.arange" in self.source.of(x.value):
+                    known.setdefault(x.targets[0].id, x.lineno)
         for x in ast.walk(node):
             if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load) and x.id in known:
-                for other in known:
-                    if other != x.id:
+                for other, line in known.items():
+                    if other != x.id and line < x.lineno:
                         yield self.made("diagonal", x, other)
 
     # -- statements -------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def _raw(text: str) -> Iterator[Mutant]:
             scope.last = n
     facts = [n for n, line in enumerate(lines) if line.startswith("fact ")]
     for n in facts:
-        yield _made("fact", "facts", lines[:n] + lines[n + 1 :], f"without {lines[n][5:]}")
+        yield _made("facts", "facts", lines[:n] + lines[n + 1 :], f"without {lines[n][5:]}")
     for scope in scopes:
         kernel = _Kernel(lines, scope)
         yield from kernel.mutants()

@@ -38,7 +38,9 @@ class CudaFaults(Faults):
         if c.kind == kinds.CALL_EXPR and c.spelling in BARRIERS:
             yield self.made("barrier", where, c, "(void)0")
             text = self.text(c)
-            yield self.made("barrier", where, c, f"do {{ if (threadIdx.x == 0) {text}; }} while (0)")
+            yield self.made(
+                "barrier", where, c, f"do {{ if (threadIdx.x == 0) {text}; }} while (0)"
+            )
         elif c.kind == kinds.CALL_EXPR and c.spelling in ATOMICS:
             arguments = [self.text(a) for a in c.get_arguments()]
             if len(arguments) == 2:

@@ -82,15 +82,16 @@ def _of_line(line: str) -> Iterator[tuple[str, list[str], str]]:
                     yield one("state", f"{m[1]}{', '.join(new)}{m[3]}{m[4]}")
         return
     if "tt.reduce" in line or "tt.scan" in line:
-        for old, new in (("axis = 0", "axis = 1"), ("axis = 1", "axis = 0"),
-                         ("reverse = false", "reverse = true")):  # fmt: skip
-            if old in line:
-                yield one("axis", line.replace(old, new))
+        for this, other in (("axis = 0", "axis = 1"), ("axis = 1", "axis = 0"),
+                            ("reverse = false", "reverse = true")):  # fmt: skip
+            if this in line:
+                yield one("axis", line.replace(this, other))
         return
     m2 = _LINE.fullmatch(line)
     if m2 is None:
         return
-    pad, name, op, args, kind, loc = (x or "" for x in m2.groups())
+    groups: list[str] = [x or "" for x in m2.groups()]
+    pad, name, op, args, kind, loc = groups
 
     def made(word: str, to: str, of: str = kind) -> str:
         return f"{pad}{name} = {word} {to} : {of}{loc}"
@@ -127,7 +128,7 @@ def _of_line(line: str) -> Iterator[tuple[str, list[str], str]]:
     if op in ORDERED and len(operands) == 2:
         yield one("operands", made(op, f"{operands[1]}, {operands[0]}"))
     if op.startswith(("arith.", "math.")) and " to " not in kind and operands:
-        same = "arith.maxnumf" if re.search(r"\bx?b?f(16|32|64)", kind) else "arith.maxsi"
+        same = "arith.maxnumf" if re.search(r"(^|x)b?f(16|32|64)", kind) else "arith.maxsi"
         fault = "mask_dropped" if op == "arith.andi" else "term_dropped"
         fault = "rescale" if op == "arith.mulf" else fault
         if op not in ("arith.constant", "arith.cmpi", "arith.cmpf", "arith.select"):

@@ -45,7 +45,7 @@ def test_programs_differ_from_the_original_and_from_each_other() -> None:
     assert [m.text for m in found] == [m.text for m in tile_mutants(program)]
     kinds = Counter(m.kind for m in found)
     wanted = "mask mask_dropped fill init loop bound offset index_order reduction rescale"
-    wanted += " state stale operation operands precision store_missing fact grid"
+    wanted += " state stale operation operands precision store_missing facts grid"
     assert set(wanted.split()) <= set(kinds), kinds
 
 
