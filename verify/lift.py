@@ -21,6 +21,7 @@ from opwright.ir.expr import (
     call,
     cdiv,
     conjunction,
+    conjuncts,
     const,
     free_vars,
     leaf,
@@ -62,6 +63,7 @@ from opwright.verify.carried import (
     masked,
     settled,
 )
+from opwright.verify.exchanged import UNKNOWN, gathered
 from opwright.verify.nests import Index, Joiner
 from opwright.verify.reals import Reals, equal_reals
 
@@ -117,7 +119,7 @@ class Lift:
 
     def run(self) -> None:
         """All launches, in order; Unlifted (or NotCarried) says what has no form."""
-        for k in self.program.kernels:
+        for k in gathered(self.program).kernels:
             self.kernel = k
             self.env, self.at, self.path, self.loops = {}, {}, [], []
             self.lanes: dict[Axis, str] = {}
@@ -213,6 +215,8 @@ class Lift:
             return substitute(args[0], moved)
         if v.op in ("cast", "round"):
             return _as(args[0], kind)
+        if v.op == UNKNOWN:
+            return self.unknown(v)
         if v.op in ("opaque", "param", "result"):
             raise Unlifted(f"{v.name} is not known ({v.op})")
         if v.op == "select":
@@ -221,6 +225,14 @@ class Lift:
         if monoid is not None and sum(a.op == "fold" for a in args) > 1:
             return self.join.combined(monoid, args, kind)
         return call(v.op, *args)
+
+    def unknown(self, v: Value) -> Expr:
+        """A value of which nothing is known but what it may depend on."""
+        index = [self.lane(a) for a in v.axes]
+        index += [var(n) for n in (*self.pids, *(n for n, _ in self.loops))]
+        name = f"?{v.name}.{self.kernel.name}"
+        self.algebra.tensors[name] = Tensor(name, v.dtype, ())
+        return read(name, tuple(index), v.dtype.kind)
 
     def reduced(self, monoid: str, axis: Axis, e: Expr) -> Expr:
         self.lane(axis)
@@ -290,6 +302,7 @@ class Lift:
         kept = open_ | (set(self.pids) if own else set())
         wanted = {n: c for n, c in w.variables.items() if n not in kept}
         solved, conditions = self.solve(w.index, index, wanted)
+        solved |= self.pinned(w.cond, set(wanted) - set(solved))
         at = {var(n): e for n, e in solved.items()}
         missing = set(wanted) - set(solved)
         ends = {v for e in wanted.values() for v in free_vars(e)}
@@ -306,6 +319,31 @@ class Lift:
             return None
         value = self.join.tidy(substitute(w.value, at))
         return (TRUE if known is TRUE else cond), value
+
+    def pinned(self, cond: Expr, names: set[str]) -> dict[str, Expr]:
+        """Variables for which a condition leaves one number."""
+        out: dict[str, Expr] = {}
+        for c in conjuncts(self.algebra.normal(cond)):
+            if c.op != "eq" or c.args[0] is not ZERO:
+                continue
+            p = self.algebra.poly(c.args[1])
+            own = {a.attr for m in p for a, _ in m if a.op == "var"} & names
+            if len(p) <= 2 and len(own) == 1 and all(m == () or m[0][0].op == "var" for m in p):
+                (name,) = own
+                slope, rest = p.get(((var(name), 1),)), p.get((), 0)
+                if slope is not None and rest % slope == 0 and len(p) == 1 + (() in p):
+                    out[name] = const(int(-rest / slope))
+        low = self.algebra
+        for c in conjuncts(low.normal(cond)):  # a sum of numbers that is 0 has none but zeros
+            if c.op != "eq" or c.args[0] is not ZERO:
+                continue
+            p = low.poly(c.args[1])
+            if () in p or not (all(x > 0 for x in p.values()) or all(x < 0 for x in p.values())):
+                continue
+            if all(len(m) == 1 and m[0][1] == 1 and m[0][0].op == "var" and
+                   low.ranges.get(m[0][0].attr, (None,))[0] is ZERO for m in p):  # fmt: skip
+                out |= {m[0][0].attr: ZERO for m in p if m[0][0].attr in names}
+        return out
 
     def solve(
         self, pattern: Sequence[Expr], index: Sequence[Expr], wanted: Mapping[str, Expr]

@@ -77,6 +77,10 @@ class Joiner:
 
     def over(self, kind: str, index: Index, e: Expr) -> Expr:
         """kind over an index of an expression: part by part where the monoid allows."""
+        if e.op == "select" and neutral(kind, e.kind) not in e.args:
+            if index.name not in free_vars(e.args[0]):  # a choice that is one for all
+                sides = (self.over(kind, index, x) for x in e.args[1:])
+                return call("select", e.args[0], *sides)
         parts = [x for x in self.parts(kind, e) if x is not neutral(kind, e.kind)]
         if kind in ("sum", "max", "min", "prod"):
             made = [self._one(kind, index, p) for p in parts]
