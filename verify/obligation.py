@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from opwright.ir.tile import TileProgram
@@ -43,6 +44,7 @@ class Obligation:
     seconds: float = 0.0
     failed: Case | None = None
     answer: Answer | None = None
+    decide: Callable[[], tuple[str, str]] | None = None  # status and reason, in place of cases
 
 
 class Collector:

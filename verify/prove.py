@@ -16,6 +16,8 @@ from opwright.ir.expr import show
 from opwright.ir.record import Record
 from opwright.ir.spent import part
 from opwright.ir.tile import TileProgram
+from opwright.ir.tiletext import digest
+from opwright.verify import proofs
 from opwright.verify.context import Context
 from opwright.verify.determined import Determined
 from opwright.verify.encode import Encoder
@@ -35,6 +37,8 @@ def prove(program: TileProgram, context: Context, subject: str = "") -> list[Rec
     interpreter ran into. Raises nothing for a program that is wrong.
     """
     start = time.monotonic()
+    if (book := proofs.current()) is not None:
+        book.program(digest(program))
     prover = Prover(program, context)
     prover.run()
     if context.replay and any(o.status != "PROVED" for o in prover.obligations):
@@ -58,6 +62,10 @@ def prove(program: TileProgram, context: Context, subject: str = "") -> list[Rec
     ]
 
 
+def _found(wrong: str) -> tuple[str, str]:
+    return ("UNKNOWN", wrong) if wrong else ("PROVED", "")
+
+
 class Prover:
     """Collects and discharges the obligations of one program."""
 
@@ -75,11 +83,14 @@ class Prover:
         self.obligations: list[Obligation] = []
         self.contradiction = ""
         self._reach: dict[tuple[frozenset[Formula], frozenset[int]], tuple[str, str]] = {}
+        self._reach_steps: dict[object, list[proofs.Step]] = {}
 
     # -- discharge
     def run(self) -> None:
         """Fill `obligations`; each has a status afterwards."""
-        self.contradiction = self.consistent()
+        with proofs.obligation("facts.consistent", "facts") as entry:
+            self.contradiction = self.consistent()
+            entry.status, entry.reason = _found(self.contradiction)
         for kind in (Safety, Determined, Hints):
             with part("G3" if kind is Determined else "G2"):
                 for o in kind(self.program, self.context, self.seen, self.encoder).collect():
@@ -97,6 +108,7 @@ class Prover:
                 bounds += [t.raw_ge0(t.shift(p, -a.lo))] if a.lo is not None else []
                 bounds += [t.raw_ge0(t.shift(t.scale(p, -1), a.hi))] if a.hi is not None else []
         if self.small.consistent():
+            proofs.argue("all facts hold at a point with small sizes")
             return ""
         answer = self.asker.ask([*bounds, *self.encoder.facts])
         if answer.result == "unsat":
@@ -107,12 +119,17 @@ class Prover:
 
     def discharge(self, o: Obligation) -> None:
         start = time.perf_counter()
-        o.status, o.reason = self._decide(o)
+        with proofs.obligation(o.id, o.kind) as entry:
+            o.status, o.reason = self._decide(o)
+            entry.status, entry.reason = o.status, o.reason
         o.seconds = time.perf_counter() - start
 
     def _decide(self, o: Obligation) -> tuple[str, str]:
         if o.status:
+            proofs.argue(o.reason or "by the form of the program")
             return o.status, o.reason
+        if o.decide is not None:
+            return o.decide()
         if self.contradiction:
             return "UNKNOWN", self.contradiction
         reasons = []
@@ -134,6 +151,7 @@ class Prover:
                     break
             else:
                 o.failed = o.answer = None
+                proofs.argue(why)
                 return "PROVED", why
             if len(cases) == 1:  # a weaker goal in place of the first
                 o.failed, status, reason, first = case, found, because, o.answer
@@ -144,6 +162,7 @@ class Prover:
         facts, goal = case
         t = self.terms
         if goal is YES or t.implied(facts, goal):
+            proofs.argue("the goal is true by normal form, intervals or one of its facts")
             return self._reached(facts, goal)
         # with products one dimension is asked after the other: each is a smaller question
         parts = [x for x in goal.args if isinstance(x, Formula)] if goal.op == "and" else []
@@ -169,7 +188,10 @@ class Prover:
         """PROVED, unless what the proof stands on cannot happen for a reason that is not a fact."""
         elements = self.asker.elements(goal)
         key = (frozenset(facts), elements)
-        if key not in self._reach:
+        if key in self._reach:
+            proofs.again(self._reach_steps[key])
+            return self._reach[key]
+        with proofs.steps() as made:
             answer = self.asker.ask(facts, rough=True, besides=elements)
             if answer.result != "unsat":
                 self._reach[key] = "PROVED", ""
@@ -177,6 +199,7 @@ class Prover:
                 self._reach[key] = "UNKNOWN", "the requirements on inputs contradict each other"
             else:
                 self._reach[key] = "PROVED", "cannot happen under the facts"
+        self._reach_steps[key] = made
         return self._reach[key]
 
     def show_model(self, answer: Answer) -> str:

@@ -4,11 +4,13 @@ read before it is written."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import Expr, call, conjunction, leaf, leaves, var, walk
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import Value
+from opwright.verify import proofs
 from opwright.verify.encode import Instance
 from opwright.verify.obligation import Case, Collector, Obligation
 from opwright.verify.point import Probe
@@ -262,7 +264,7 @@ class Safety(Collector):
         """Row-major flattening of an index in bounds stays below the element count: one induction
         step."""
         o = Obligation("G2.flat", "G2", (), [])
-        o.status, o.reason = flattening(self.context.timeout, self.context.rlimit)
+        o.decide = partial(flattening, self.context.timeout, self.context.rlimit)
         yield o
 
 
@@ -272,15 +274,15 @@ _FLAT: dict[str, tuple[str, str]] = {}
 def flattening(timeout: float, rlimit: int) -> tuple[str, str]:
     """The only nonlinear lemma, by induction on the rank: 0 <= o < c and 0 <= i < n give o*n + i <
     c*n."""
-    if "flat" not in _FLAT:
+    if "flat" not in _FLAT or proofs.current() is not None:
         import z3
 
         o, c, i, n = z3.Ints("offset count index extent")
         s = z3.Solver()
         s.set("timeout", max(1, int(timeout * 1000)), "rlimit", rlimit, "random_seed", 1)
         inside = z3.And(o * n + i >= 0, o * n + i < c * n)
-        s.add(o >= 0, o < c, i >= 0, i < n, z3.Not(inside))
-        if s.check() != z3.unsat:
+        asserted = [o >= 0, o < c, i >= 0, i < n, z3.Not(inside)]
+        if proofs.decide(s, asserted, "the flattening lemma, by induction on the rank")[0] != "unsat":
             return "UNKNOWN", "the flattening lemma was not proved in time"
         _FLAT["flat"] = (
             "PROVED",

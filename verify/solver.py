@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from opwright.verify import proofs
 from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
 LEMMA_PAIRS = 60  # of products that share a factor, per question
@@ -51,6 +52,7 @@ class Asker:
         self._monomials: dict[Monomial, Any] = {}
         self._z3: dict[Poly | Formula, Any] = {}
         self._answers: dict[tuple[object, ...], Answer] = {}
+        self._steps: dict[tuple[object, ...], list[proofs.Step]] = {}
         self._lemmas: dict[tuple[Monomial, ...], list[Any]] = {}
 
     def assume(self, facts: Iterable[Formula], strides: frozenset[int]) -> None:
@@ -77,11 +79,16 @@ class Asker:
         """
         wanted = frozenset(itertools.chain(self._plain, formulas))
         if any(f.op == "false" for f in wanted):
+            proofs.argue("one of the formulas is false as it is written")
             return Answer("unsat")
         key = (wanted, clauses, rough, besides)
         found = self._answers.get(key)
         if found is None:
-            found = self._answers[key] = self._ask(wanted, clauses, rough, besides)
+            with proofs.steps() as made:
+                found = self._answers[key] = self._ask(wanted, clauses, rough, besides)
+            self._steps[key] = made
+        else:
+            proofs.again(self._steps[key])
         return found
 
     def elements(self, f: Formula) -> frozenset[int]:
@@ -219,33 +226,33 @@ class Asker:
         s = z3.SimpleSolver()
         resources = min(self.rlimit, EXACT_RESOURCES) if exact else self.rlimit
         s.set("timeout", max(1, int(seconds * 1000)), "rlimit", resources, "random_seed", 1)
-        s.add(*(self.formula(f) for f in formulas))
+        asserted = [self.formula(f) for f in formulas]
         for a in atoms:
             x = self.atom(a.number)
             if a.lo is not None:
-                s.add(x >= a.lo)
+                asserted.append(x >= a.lo)
             if a.hi is not None:
-                s.add(x <= a.hi)
-        s.add(*self.congruences(atoms))
+                asserted.append(x <= a.hi)
+        asserted += self.congruences(atoms)
         if products:
-            s.add(*self.lemmas(products, pairs))
+            asserted += self.lemmas(products, pairs)
         if exact:
             for m in products:
                 value = self.atom(m[0])
                 for n in m[1:]:
                     value = value * self.atom(n)
-                s.add(self.monomial(m) == value)
-        r = s.check()
-        if r == z3.unsat:
+                asserted.append(self.monomial(m) == value)
+        r, why = proofs.decide(s, asserted, "products as they are" if exact else "")
+        if r == "unsat":
             return Answer("unsat")
-        if r == z3.sat:
+        if r == "sat":
             found = s.model()
             model = {
                 a.number: found.eval(self.atom(a.number), model_completion=True).as_long()
                 for a in atoms
             }
             return Answer("sat", model, exact=exact or not products)
-        return Answer("unknown", reason=f"z3: {s.reason_unknown()}")
+        return Answer("unknown", reason=f"z3: {why}")
 
     def congruences(self, atoms: list[Atom]) -> list[Any]:
         """Elements of one tensor at equal indices are equal."""
