@@ -254,6 +254,22 @@ def verify(
     record: Annotated[
         bool, typer.Option("--record/--no-record", help="Keep refuting calls beside the spec.")
     ] = True,
+    proofs: Annotated[
+        Path | None,
+        typer.Option(help="Write the record of all proofs.", show_default=False, metavar="FILE"),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Check such a record instead, question by question.",
+            show_default=False,
+            metavar="FILE",
+        ),
+    ] = None,
+    solver: Annotated[
+        str,
+        typer.Option(help="With --replay: a solver on PATH.", show_default=False, metavar="NAME"),
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Run the gates on a candidate, whoever wrote it."""
@@ -261,7 +277,11 @@ def verify(
     from opwright.verifying import verify as run_gates
 
     chosen = parse_types(types or [])
-    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json, record)
+    if replay is not None:
+        from opwright.replaying import replay as check_again
+
+        return check_again(spec, candidate, op, chosen, replay, solver, as_json)
+    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json, record, proofs)
 
 
 @app.command("plan")

@@ -15,6 +15,7 @@ from opwright.outcome import HOLDS, NO, Problem, print_json
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:
+    from opwright.ir.op import Operator
     from opwright.ir.record import Verdict
 
 
@@ -27,19 +28,16 @@ def verify(
     seed: int,
     as_json: bool,
     keep: bool = True,
+    proofs: Path | None = None,
 ) -> int:
-    """Print every record; yes when the candidate may ship."""
+    """Print every record; yes when the candidate may ship. `proofs`: a file or folder that the
+    record of the proofs goes to."""
     from opwright.backends.cpp.build import host_isa
-    from opwright.compiler.stored import stored_form
     from opwright.compiler.verification import verify_operator
     from opwright.grammar.diagnostics import DiagnosticError
 
     try:
-        spec = open_spec(path)
-        operator = pick_operator(spec, name or claimed(candidate, spec.names))
-        own = claimed_types(candidate)
-        known_types(own, spec.bindings(operator))
-        op = stored_form(spec.operator(operator, {**own, **types}))
+        op = operator_for(path, candidate, name, types)
     except DiagnosticError as error:
         if as_json:
             from opwright.grammar.diagnostics import to_json
@@ -48,7 +46,7 @@ def verify(
         print_diagnostics(error.diagnostics)
         return NO
     with keeping(path, keep) as kept:
-        verdict = verify_operator(op, candidate, host_isa(), require, seed)
+        verdict = verify_operator(op, candidate, host_isa(), require, seed, proofs)
         keep_replays(path, op, verdict, keep, kept)
     ships = may_ship(verdict, require)
     if as_json:
@@ -57,6 +55,7 @@ def verify(
             {
                 "verdict": verdict.status,
                 "ships": ships,
+                **({"proofs": verdict.extra["proofs"]} if "proofs" in verdict.extra else {}),
                 "gates": gates(verdict),
                 "records": records,
             }
@@ -73,8 +72,23 @@ def verify(
             print(f"{'':<4}executed: {line}")
         for line in kept:
             print(line)
+        if "proofs" in verdict.extra:
+            print(f"proofs in {verdict.extra['proofs']}")
         print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
     return HOLDS if ships else NO
+
+
+def operator_for(
+    path: Path, candidate: Path, name: str | None, types: Mapping[str, str]
+) -> Operator:
+    """The operator that a candidate is for, at the types that it was made for."""
+    from opwright.compiler.stored import stored_form
+
+    spec = open_spec(path)
+    operator = pick_operator(spec, name or claimed(candidate, spec.names))
+    own = claimed_types(candidate)
+    known_types(own, spec.bindings(operator))
+    return stored_form(spec.operator(operator, {**own, **types}))
 
 
 def how_run(assumption: str) -> bool:

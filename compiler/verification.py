@@ -7,11 +7,13 @@ be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
+from opwright.compiler.reproving import file_for, prove, write
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
@@ -45,14 +47,34 @@ def open_candidate(path: Path, op: Operator, isa: str) -> Candidate:
         raise PlanError(f"{path}: the program cannot be printed: {e}") from None
 
 
-def verify_operator(op: Operator, path: Path, isa: str, require: str, seed: int = 0) -> Verdict:
+def verify_operator(
+    op: Operator,
+    path: Path,
+    isa: str,
+    require: str,
+    seed: int = 0,
+    proofs: Path | None = None,
+) -> Verdict:
     """All gates for one binding of the types. `require`: proved | tested (safety, before
-    execution)."""
+    execution). `proofs`: a file, or a folder for one, that keeps what the static gates asked; the
+    verdict's `extra` then names it."""
     c = open_candidate(path, op, isa)
+    if proofs is None or c.fault:
+        return _verdict(c, op, isa, require, seed, None)
+    static, data = prove(c, op)
+    file = file_for(proofs, c, op)
+    write(data, file)
+    found = _verdict(c, op, isa, require, seed, static)
+    return replace(found, extra={**found.extra, "proofs": str(file)})
+
+
+def _verdict(
+    c: Candidate, op: Operator, isa: str, require: str, seed: int, known: Static | None
+) -> Verdict:
     if c.fault:
         record = Record("G1.parse", "G1", "REFUTED", c.fault, c.subject)
         return Verdict((record,), ("G0", "G1", "G2", "G3", "G6"))
-    static = static_gates(c, op)
+    static = static_gates(c, op) if known is None else known
     records = list(static.records)
     if static.refuted:
         return Verdict(tuple(records), REQUIRED)

@@ -595,11 +595,26 @@ def leaves(e: Expr, *ops: str) -> list[Expr]:
 def free_vars(e: Expr) -> set[str]:
     """Names of index variables that no fold inside binds (a fold's own ranges are outside its
     scope)."""
+    if e in _FREE:
+        return set(_FREE[e])
+    stack = [(e, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            _FREE[node] = _free(node)
+        elif node not in _FREE:
+            stack.append((node, True))
+            stack += [(a, False) for a in node.args if a not in _FREE]
+    return set(_FREE[e])
+
+
+_FREE: dict[Expr, frozenset[str]] = {}  # of interned nodes, which live as long
+
+
+def _free(e: Expr) -> frozenset[str]:
     if e.op == "var":
-        return {e.attr}
-    out: set[str] = set()
-    for a in e.args:
-        out |= free_vars(a)
+        return frozenset((e.attr,))
+    out = frozenset[str]().union(*(_FREE[a] for a in e.args))
     if e.op == "fold":
         out -= set(e.attr.binders)
         for lo, hi in Fold(e).ranges:

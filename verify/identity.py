@@ -1,4 +1,4 @@
-"""By which hashes proofs name what they are about: a spec's meaning, a plan, the verifier itself."""
+"""The hashes by which proofs name what they are about: a spec's meaning, a plan, the verifier."""
 
 from __future__ import annotations
 

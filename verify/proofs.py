@@ -9,6 +9,7 @@ what it demands is what it asks now, not what the older book says that it asked.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,9 +36,11 @@ STANDS_FOR = {
     "uniform": "all lanes take the same way",
     "barriers": "all lanes reach the barrier together",
     "atomic": "atomic updates commute, on a first value that is known",
-    "covered": "every element of the output is written",
+    "cover": "every element of the output is written",
     "once": "no element is written by two programs with different values",
     "lanes": "no element is written by two lanes with different values",
+    "divisor": "what is divided by is positive",
+    "assume": "what the text assumes is true",
     "race": "no program touches what another one of its launch writes",
 }
 
@@ -115,7 +118,7 @@ class Entry:
 
 def stands_for(ident: str) -> str:
     """What an obligation says, in words, by its name."""
-    what = (ident.split(".") + [""])[1]
+    what = [*ident.split("."), ""][1]
     return STANDS_FOR.get(what, what)
 
 
@@ -282,6 +285,9 @@ def smt_text(assertions: Sequence[Any]) -> str:
     (A solver prints its own assertions as it has rewritten them, with numbers that depend on all
     that it was asked before.)
     """
+    import z3
+
+    uninterpreted = z3.Z3_OP_UNINTERPRETED
     declared: dict[str, str] = {}
     seen: set[int] = set()
     todo = list(assertions)
@@ -292,17 +298,21 @@ def smt_text(assertions: Sequence[Any]) -> str:
         seen.add(e.get_id())
         found = e.children()
         todo += found
-        if not found and e.decl().kind() == _uninterpreted():
-            declared[e.sexpr()] = e.sort().sexpr()
-    lines = [f"(declare-const {name} {sort})" for name, sort in sorted(declared.items())]
+        d = e.decl()
+        if d.kind() == uninterpreted:
+            inside = [d.domain(n).sexpr() for n in range(d.arity())]
+            name = e.sexpr() if not found else _quoted(d.name())
+            head = f"fun {name} ({' '.join(inside)})" if inside else f"const {name}"
+            declared[name] = f"(declare-{head} {d.range().sexpr()})"
+    lines = [text for _, text in sorted(declared.items())]
     lines += [f"(assert {e.sexpr()})" for e in assertions]
     return HEAD + "\n".join(lines) + "\n(check-sat)\n"
 
 
-def _uninterpreted() -> int:
-    import z3
-
-    return int(z3.Z3_OP_UNINTERPRETED)
+def _quoted(name: str) -> str:
+    """A symbol as SMT-LIB writes it."""
+    simple = re.fullmatch(r"[A-Za-z~!@$%^&*_+=<>.?/-][\w~!@$%^&*+=<>.?/-]*", name, re.ASCII)
+    return name if simple else f"|{name}|"
 
 
 def _resources(solver: Any) -> int:

@@ -81,6 +81,8 @@ class _Replay:
         }
 
     def run(self) -> Found:
+        if not self.open:
+            return self.found
         for n, o in list(self.open.items()):
             if n in self.open and o.answer is not None and o.answer.model:
                 for trial in self.from_model(o):

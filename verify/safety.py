@@ -282,7 +282,10 @@ def flattening(timeout: float, rlimit: int) -> tuple[str, str]:
         s.set("timeout", max(1, int(timeout * 1000)), "rlimit", rlimit, "random_seed", 1)
         inside = z3.And(o * n + i >= 0, o * n + i < c * n)
         asserted = [o >= 0, o < c, i >= 0, i < n, z3.Not(inside)]
-        if proofs.decide(s, asserted, "the flattening lemma, by induction on the rank")[0] != "unsat":
+        if (
+            proofs.decide(s, asserted, "the flattening lemma, by induction on the rank")[0]
+            != "unsat"
+        ):
             return "UNKNOWN", "the flattening lemma was not proved in time"
         _FLAT["flat"] = (
             "PROVED",
