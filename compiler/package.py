@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import opwright.runtime
+from opwright.backends.cpp.build import BuildError, build_extension
 from opwright.compiler import package_code as code
 from opwright.compiler import package_docs as docs
 from opwright.compiler.package_data import own_version, package_metadata, reference_values
@@ -36,6 +37,7 @@ from opwright.compiler.package_spec import (
     source_path,
     types_label,
 )
+from opwright.compiler.paths import cache_folder
 from opwright.compiler.wheel import build_wheel, metadata, wheel_name
 from opwright.ir.op import Operator
 from opwright.runtime.describe import argument
@@ -174,9 +176,12 @@ def _check_variants(packaged: PackagedOperator, native: bool) -> None:
             raise EmitError(f"reference case {case.name} lacks {lacking[0]}")
 
 
-def package_files(spec: PackageSpec) -> dict[str, bytes]:
-    """The files of the import package by path; the same bytes for the same spec."""
+def package_files(spec: PackageSpec, entry: bool = True) -> dict[str, bytes]:
+    """The files of the import package by path; the same bytes for the same spec. `entry`: with the
+    compiled call, where Python's headers are installed."""
     files: dict[str, bytes] = {"py.typed": b"", **_runtime_files(spec.kind.runtime)}
+    if spec.kind.native and entry:
+        files |= _entry_file()
     for packaged in spec.operators:
         for v in packaged.variants:
             files |= _variant_files(packaged.operator, v)
@@ -197,7 +202,7 @@ def package_files(spec: PackageSpec) -> dict[str, bytes]:
     files |= _python_files(spec)
     for n, b in enumerate(spec.backward):
         for module, own in ((backward_module(n), b.spec), (saving_module(n), b.saving)):
-            inner = package_files(own) if own is not None else {}
+            inner = package_files(own, entry=False) if own is not None else {}
             files |= {f"{module}/{name}": data for name, data in inner.items()}
     for name, data in files.items():
         if name.endswith(".py"):
@@ -218,6 +223,17 @@ def _runtime_files(wanted: Collection[str]) -> dict[str, bytes]:
         raise EmitError(
             f"{folder} cannot be read: {error.strerror}", "reinstall opwright"
         ) from None
+
+
+def _entry_file() -> dict[str, bytes]:
+    """The compiled call of known signatures; none where it cannot be built, as without Python's
+    headers: calls then go through Python alone."""
+    source = Path(opwright.runtime.__file__).with_name("entry.c")
+    try:
+        made = build_extension(source.read_text(), "entry", cache_folder() / "build")
+    except (OSError, BuildError):
+        return {}
+    return {"_entry.abi3.so": made.read_bytes()} if made is not None else {}
 
 
 def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:

@@ -325,7 +325,7 @@ def expressions(body: Iterable[Stmt]) -> Iterator[Expr]:
 
 def alignments(*programs: TileProgram) -> dict[str, bool]:
     """Every `aligned(x, n)` that programs speak of, as params of a run in memory where it holds."""
-    out = {}
+    out: dict[str, bool] = {}
     for p in programs:
         said = [e for k in p.kernels for e in expressions(k.body)]
         for e in (*p.facts, *said):

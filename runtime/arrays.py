@@ -226,6 +226,14 @@ class NumpyFamily(Family):
     def threads(self, default: int) -> int:
         return default
 
+    def entry(self) -> tuple[Any, ...] | None:
+        """What the compiled call needs to know of this library."""
+        return self.np.ndarray, self.np.ndarray, self.np.empty
+
+    def making(self, shape: Sequence[int], dtype: Any) -> tuple[Any, ...]:
+        """The arguments with which the compiled call makes an output."""
+        return (tuple(shape), dtype), None
+
     # -- for the checks of values, the shipped reference values and the benchmark ---------------
 
     def integers(self, x: Any) -> Any:
@@ -389,6 +397,19 @@ class TorchFamily(Family):
 
     def threads(self, default: int) -> int:
         return int(self.torch.get_num_threads())
+
+    def entry(self) -> tuple[Any, ...] | None:
+        torch = self.torch
+        table = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+        if table is None or not self._known:
+            return None
+        busy = (self._modes, self._transforms, self._tracing)
+        enabled, threads = torch.is_grad_enabled, torch.get_num_threads
+        forward = torch.autograd.forward_ad
+        return (*self.plain, torch.empty, busy, forward, enabled, threads, table)
+
+    def making(self, shape: Sequence[int], dtype: Any) -> tuple[Any, ...]:
+        return (tuple(shape),), {"dtype": dtype, "device": "cpu"}
 
     def integers(self, x: Any) -> Any:
         return x if x.dtype == self.torch.bool else x.to(self.torch.int64)

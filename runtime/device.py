@@ -214,7 +214,7 @@ class DeviceEngine(Engine):
         """Scratch, then the launches in order, on the current stream."""
         torch, spec = library.torch, self.spec
         if bound.prepared is None:
-            bound.prepared = bound.run.prepare(bound.env)  # type: ignore[attr-defined]
+            bound.prepared = bound.run.prepare(bound.env)
         launches, scratch = bound.prepared
         tensors = {t.name: x for t, x in zip((*spec.inputs, *spec.outputs), (*inputs, *results))}
         for name, shape, element, zero in scratch:

@@ -8,6 +8,8 @@ tensor; real params.
 from __future__ import annotations
 
 import ctypes
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
@@ -17,6 +19,7 @@ from .describe import Env, Spec
 from .machine import PORTABLE, default_threads
 
 CACHED_SIGNATURES = 4096
+NO_SCRATCH = "{}: the kernel could not allocate its scratch memory"
 _INT32 = ctypes.c_int32
 
 
@@ -60,7 +63,7 @@ class Bound:
         "vector",
     )
 
-    run: Callable[..., int]
+    run: Any  # a function of a library
     ints: Any
     reals: Any
     vector: Any  # type of the array of addresses
@@ -106,6 +109,9 @@ class Engine:
         )
         self._aligned = tuple(n for n, t in enumerate(tensors) if f"align:{t.name}" in used)
         self._align_outputs = any(n >= len(spec.inputs) for n in self._aligned)
+        self._table = self._compiled() if self.native else None
+        # what the generated function calls
+        self.entry: Callable[..., Any] = self._table.call if self._table else self.call
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -368,6 +374,50 @@ class Engine:
             self._cache.clear()
         self._cache[(*parts, *self._alignments(library, arrays), given, choice)] = bound
         self._families.update((kind, library) for kind in library.plain)
+        if choice is None:
+            self._teach(library, bound, inputs, given, outs)
+
+    # -- known signatures, past Python -------------------------------------------------------------
+
+    def _compiled(self) -> Any:
+        """The table of `entry.c`, which calls `call` for what it does not know; None where it does
+        not load or is not wanted."""
+        if sys.version_info < (3, 11) or not switched_on(f"{self.prefix}_ENTRY"):
+            return None
+        try:
+            home = __name__.rpartition(".")[0].rpartition(".")[0]
+            table = importlib.import_module(f"{home}._entry").Table
+            spec = self.spec
+            return table(
+                self.call, self.results, NO_SCRATCH.format(spec.name), len(spec.inputs),
+                len(spec.outputs), self._threads, self._threads_fixed, self.differentiable,
+                sum(1 << n for n in self._aligned),
+            )  # fmt: skip
+        except (ImportError, ValueError):
+            return None
+
+    def _teach(self, library: Any, bound: Bound, inputs: Any, given: Any, outs: Any) -> None:
+        """Tell the compiled table of a signature that needs nothing but the kernel."""
+        plain = not (bound.copied or bound.moved or bound.empty or self.spec.requires)
+        if outs is None:
+            plain = plain and not self._align_outputs and all(o is None for _, _, o in bound.new)
+        if not plain or self._table is None:
+            return
+        facts = library.entry()
+        if facts is None or not self._table.learn(library.name, *facts):
+            return
+        numbers = ctypes.c_int64 * (2 * len(bound.spans))
+        self._table.add(
+            inputs,
+            given,
+            outs,
+            ctypes.cast(bound.run, ctypes.c_void_p).value,
+            bytes(bound.ints),
+            bytes(bound.reals),
+            bytes((ctypes.c_int64 * len(bound.masks))(*bound.masks)),
+            bytes(numbers(*(b for span in bound.spans for b in span))),
+            tuple(library.making(shape, dtype) for shape, dtype, _ in bound.new),
+        )
 
     # -- execution ---------------------------------------------------------------------------------
 
@@ -396,9 +446,7 @@ class Engine:
             if self.native:
                 threads = self._threads if self._threads_fixed else library.threads(self._threads)
                 if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
-                    raise MemoryError(
-                        f"{self.spec.name}: the kernel could not allocate its scratch memory"
-                    )
+                    raise MemoryError(NO_SCRATCH.format(self.spec.name))
             else:
                 self.launch(library, bound, inputs, results)
         if outs is not None and bound.moved:

@@ -8,8 +8,11 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,10 @@ FLAGS = (
     "-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
     "-fopenmp-simd", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-shared", "-fPIC",
     "-w", "-Wl,--build-id=none", "-Wl,-z,defs",
+)  # fmt: skip
+EXTENSION_FLAGS = (
+    "-O2", "-fvisibility=hidden", "-shared", "-fPIC", "-w", "-Wl,--build-id=none",
+    "-Wl,--as-needed",
 )  # fmt: skip
 TIME_LIMIT = 120.0
 MEMORY = 16 << 30  # bytes of address space of a compiler
@@ -121,10 +128,33 @@ def toolchain(program: str) -> list[Path]:
     return [Path(program).absolute().parent, Path(program).resolve().parent.parent]
 
 
-def run_compiler(command: list[str], folder: str, limit: float) -> str:
+def build_extension(source: str, name: str, out: Path) -> Path | None:
+    """Compile C text into an extension module of Python's stable interface in a cache folder, or
+    find it there; None where Python's headers are not installed. BuildError as for kernels."""
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").is_file():
+        return None
+    command = [compiler(), "-x", "c", *EXTENSION_FLAGS]
+    parts = [compiler_version(command[0]), *command[1:], sys.version, source]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    target = out / f"{key[:32]}.so"
+    if target.exists():
+        return target
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=out) as folder:
+        (Path(folder) / f"{name}.c").write_text(source)
+        made = [f"{name}.c", f"-I{include}", "-o", "made.so"]
+        run_compiler([*command, *made], folder, TIME_LIMIT, [include])
+        os.replace(Path(folder) / "made.so", target)
+    return target
+
+
+def run_compiler(
+    command: list[str], folder: str, limit: float, reading: Sequence[Path] = ()
+) -> str:
     """Run in the sandbox, which is ended as a whole at the limit; it writes to the folder only."""
     allowance = isolation.Allowance(
-        toolchain(command[0]),
+        [*toolchain(command[0]), *reading],
         [Path(folder)],
         memory=MEMORY,
         cpu=int(limit) + 1,

@@ -31,7 +31,7 @@ def check(*libraries: str) -> Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class Refused:
-    """`with refused(ValueError, "text"):` expects that error with that text."""
+    """`with Refused(ValueError, "text"):` expects that error with that text."""
 
     def __init__(self, kind: type[BaseException], *texts: str) -> None:
         self.kind, self.texts = kind, texts
@@ -72,6 +72,60 @@ T = [sum(row) for row in Y]
 
 
 # -- both libraries -----------------------------------------------------------------------------
+
+
+@check("numpy", "torch")
+def known_calls_pass_python_by() -> None:
+    import row_scale_k
+
+    engine = row_scale_k._ENGINE
+    assert engine._table is not None, "the compiled call does not load"
+    x, w, y, t = array(X), array(W), array(Y) * 0, array(T) * 0
+    row_scale_k.row_scale(x, w, alpha=0.5)
+    row_scale_k.row_scale(x, w, alpha=0.5, out=(y, t))
+    engine._careful, kept = None, engine._careful  # whoever needs a closer look fails now
+    try:
+        first = row_scale_k.row_scale(x, w, alpha=0.5)
+        again = row_scale_k.row_scale(x, w, alpha=0.5, out=(y, t))
+        with Refused(TypeError, "not callable"):
+            row_scale_k.row_scale(x, w, alpha=0.25)
+        for other in (x[:1], array([*X, *X]), array(X, "float16")):
+            with Refused(TypeError, "not callable"):
+                row_scale_k.row_scale(other, w, alpha=0.5)
+    finally:
+        engine._careful = kept
+    assert type(first) is row_scale_k.RowScaleResult and type(again) is type(first)
+    assert again[0] is y and again[1] is t
+    assert floats(first.y) == floats(y) == Y and floats(first.t) == floats(t) == T
+
+
+@check("numpy", "torch")
+def known_calls_ask_for_the_rest() -> None:
+    from row_scale_k import row_scale
+
+    for _ in range(3):
+        x, w = array(X), array(W)
+        with Refused(ValueError, "shares memory"):
+            row_scale(x, w, alpha=0.5, out=(x, array(T)))
+        with Refused(TypeError, "must be"):
+            row_scale(x, None, alpha=0.5)
+        with Refused(ValueError):
+            row_scale(x, w[:4], alpha=0.5)
+        assert floats(row_scale(x, w, alpha=0.5).y) == Y
+    if LIBRARY == "torch":
+        with Refused(RuntimeError, "requires grad"):
+            row_scale(x.requires_grad_(), w, alpha=0.5)
+        with lib().no_grad():
+            assert floats(row_scale(x, w, alpha=0.5).y) == Y
+        meta = row_scale(x.detach().to("meta"), w.to("meta"), alpha=0.5)
+        assert meta.y.device.type == "meta"
+    else:
+        x.flags.writeable = False
+        assert floats(row_scale(x, w, alpha=0.5).y) == Y
+        y = array(Y)
+        y.flags.writeable = False
+        with Refused(ValueError, "read-only"):
+            row_scale(x, w, alpha=0.5, out=(y, array(T)))
 
 
 @check("numpy", "torch")
