@@ -81,6 +81,10 @@ class Proposing(StrEnum):
 
     builtin = "builtin"
     exchange = "exchange"
+    openai = "openai"
+    anthropic = "anthropic"
+    dialogue = "dialogue"
+    replay = "replay"
 
 
 class Backend(StrEnum):
@@ -200,8 +204,41 @@ def compile_(
     ] = Proposing.builtin,
     exchange: Annotated[
         Path | None,
-        typer.Option(help="The folder of --proposer exchange.", show_default=False, metavar="DIR"),
+        typer.Option(
+            help="The folder of --proposer exchange or dialogue.",
+            show_default=False,
+            metavar="DIR",
+        ),
     ] = None,
+    model: Annotated[str, typer.Option(help="Of openai, anthropic; a name for a dialogue.")] = "",
+    base_url: Annotated[str, typer.Option(help="A server other than the vendor's.")] = "",
+    effort: Annotated[str, typer.Option(help="How hard the model thinks: low ... max.")] = "",
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="USD at most.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens in and out at most.", show_default=False)
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Minutes at most.", show_default=False)
+    ] = None,
+    cassette: Annotated[
+        Path | None,
+        typer.Option(
+            help="The ledger to write, or with --proposer replay to read.",
+            show_default=False,
+            metavar="FILE",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Replay: a prompt that is not as recorded is refused.")
+    ] = False,
+    best_of: Annotated[
+        bool, typer.Option("--best-of-n", help="Independent samples alone, as a control.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that a dialogue waits for an answer.")
+    ] = 0.0,
     backward: Annotated[
         bool,
         typer.Option(
@@ -215,12 +252,33 @@ def compile_(
     from opwright.spec_files import parse_types
 
     chosen = parse_types(types or [])
-    if (proposer is Proposing.exchange) is not (exchange is not None):
+    folder = proposer in (Proposing.exchange, Proposing.dialogue)
+    if folder is not (exchange is not None):
         raise outcome.Problem(
-            "--proposer exchange and --exchange DIR go together",
+            "--proposer exchange (or dialogue) and --exchange DIR go together",
             "name the folder through which requests and answers go: --proposer exchange "
             "--exchange DIR",
         )
+    guide = None
+    if proposer not in (Proposing.builtin, Proposing.exchange):
+        from opwright.compiler.guiding import Guide
+        from opwright.search.accounts import Caps
+
+        guide = Guide(
+            proposer.value,
+            model,
+            base_url,
+            effort,
+            Caps(max_cost, max_tokens, max_minutes),
+            cassette,
+            exchange,
+            wait,
+            strict,
+            best_of,
+        )
+        exchange = None
+    if max_minutes is not None:
+        seconds = min(seconds or 60 * max_minutes, 60 * max_minutes)
     request = Request(
         spec,
         op,
@@ -235,6 +293,7 @@ def compile_(
         exchange,
         backend=backend.value,
         backward=backward,
+        guide=guide,
     )
     return compile_command(request, as_json)
 

@@ -13,6 +13,7 @@ from opwright.outcome import HOLDS, INTERRUPTED, NO, print_json, several
 from opwright.spec_files import open_spec, pick_operator, print_diagnostics
 
 if TYPE_CHECKING:
+    from opwright.compiler.guiding import Guide
     from opwright.compiler.pipeline import CompileResult
     from opwright.compiler.timing import Row
     from opwright.ir.record import Record, Verdict
@@ -35,6 +36,7 @@ class Request:
     exchange: Path | None = None
     backend: str = "cpp"
     backward: bool = False
+    guide: Guide | None = None
 
     def to_json(self, op: str) -> dict[str, Any]:
         """The request as the ledger keeps it, with the text of the spec; paths are absolute."""
@@ -42,6 +44,8 @@ class Request:
         for part in fields(self):
             value = getattr(self, part.name)
             out[part.name] = str(value.absolute()) if isinstance(value, Path) else value
+        if self.guide is not None:
+            out["guide"] = self.guide.to_json()
         with contextlib.suppress(OSError, ValueError):
             out["text"] = self.path.read_text(encoding="utf-8")
         return {**out, "op": op, "types": dict(self.types), "against": list(self.against)}
@@ -54,6 +58,10 @@ class Request:
         for name, part in known.items():
             if "Path" in str(part.type) and kept.get(name) is not None:
                 kept[name] = Path(kept[name])
+        if kept.get("guide") is not None:
+            from opwright.compiler.guiding import Guide
+
+            kept["guide"] = Guide.from_json(kept["guide"])
         kept["against"] = tuple(kept.get("against", ()))
         return Request(**kept)
 
@@ -83,6 +91,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 exchange=request.exchange,
                 backward=request.backward,
                 command=request.to_json(name),
+                guide=request.guide,
             )
     except DiagnosticError as error:
         if as_json:

@@ -28,7 +28,8 @@ class Known:
     ) -> None:
         self.op, self.seed = op, seed
         made = generate(op, seed, count)
-        self._bounds: dict[int, Mapping[str, Bound]] = {}
+        # with the case itself: the id of one that is gone is given to another
+        self._bounds: dict[int, tuple[Case, Mapping[str, Bound]]] = {}
         self._notes = list(made.notes)
         self.cases = [x for x in made.cases if self._has_reference(x)]
         self.loads, notes = workloads(op, bytes_limit, work_limit)
@@ -49,10 +50,11 @@ class Known:
     def bound(self, case: Case) -> Mapping[str, Bound]:
         """Reference values of a case, computed once."""
         if id(case) not in self._bounds:
-            self._bounds[id(case)] = bounds(
+            found = bounds(
                 self.op, case, lambda x, sizes, params: reference(self.op, x, params, sizes)
             )
-        return self._bounds[id(case)]
+            self._bounds[id(case)] = case, found
+        return self._bounds[id(case)][1]
 
     def _has_reference(self, case: Case) -> bool:
         try:

@@ -45,12 +45,14 @@ from opwright.compiler.timing import OWN, Baselines, Row
 from opwright.grammar.diagnostics import DiagnosticError
 from opwright.ir.op import Operator
 from opwright.ir.record import Verdict
-from opwright.search.events import Choice, Event
+from opwright.search.accounts import Unanswered
+from opwright.search.events import Choice, Event, Note
 from opwright.search.propose import Proposer
 from opwright.search.run import Budget
 
 if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
+    from opwright.compiler.guiding import Guide, Guiding
 
 BACKENDS = ("cpp", "triton", "jax")
 BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
@@ -106,6 +108,7 @@ def compile_spec(
     exchange: Path | None = None,
     backward: bool = False,
     command: Mapping[str, Any] | None = None,
+    guide: Guide | None = None,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
@@ -113,8 +116,9 @@ def compile_spec(
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
     are proposed from outside; Waiting when none has come yet. `command` is kept in the ledger, so
-    that the run can be resumed. `backward`: gradients that the spec
-    asks for go into the package.
+    that the run can be resumed. `guide`: a language model proposes, within hard limits, and
+    `budget` counts what was measured alone. `backward`: gradients that the spec asks for go into
+    the package.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
@@ -132,6 +136,7 @@ def compile_spec(
     bindings = order(spec.bindings(name), types)
     found: list[Found] = []
     desk: Desk | None = None
+    guiding: Guiding | None = None
     for binding in bindings:
         operator = stored_form(spec.operator(name, binding))
         effort = Effort(
@@ -154,7 +159,10 @@ def compile_spec(
                 more=(desk.space,),
                 searched=desk.searched,
             )
-        one = chosen.compile(operator, effort)
+        elif guide is not None:
+            guiding = _guiding(guide, operator, spec, chosen, effort)
+            effort = guiding.effort(effort)
+        one = _compiled(chosen, operator, effort, guide)
         found.append(one)
         if one.result.stopped:
             break
@@ -168,6 +176,9 @@ def compile_spec(
     emitted = emit(package, out)
     result = _result(emitted.folder, emitted.wheel, found, chosen)
     result = replace(result, notes=(*result.notes, *notes))
+    if guiding is not None:
+        guiding.close()
+        result = replace(result, notes=(*guiding.notes(), *result.notes))
     return replace(result, notes=(*result.notes, *desk.notes())) if desk else result
 
 
@@ -176,6 +187,29 @@ def _desk(path: Path, op: Operator, spec: Spec, backend: Backend, own: int) -> D
     from opwright.compiler.exchanging import Desk
 
     return Desk.open(path, op, spec.source, backend.name, backend.targets, own)
+
+
+def _guiding(guide: Guide, op: Operator, spec: Spec, backend: Backend, effort: Effort) -> Guiding:
+    """The guided search of an operator; says what it may cost before anything is asked."""
+    from opwright.compiler.guiding import Guiding
+
+    count = effort.budget.evaluations
+    made = Guiding.open(guide, op, spec.source, backend.name, backend.targets, count, effort.seed)
+    if effort.progress is not None:
+        for line in made.estimate:
+            effort.progress(Note(line))
+    return made
+
+
+def _compiled(backend: Backend, op: Operator, effort: Effort, guide: Guide | None) -> Found:
+    """The backend's search; Waiting where prompts lie in a folder and nobody has answered yet."""
+    try:
+        return backend.compile(op, effort)
+    except Unanswered as e:
+        from opwright.compiler.guiding import unanswered
+
+        assert guide is not None
+        raise unanswered(e, guide) from None
 
 
 # -- preparation -----------------------------------------------------------------------------------

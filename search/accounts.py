@@ -68,6 +68,10 @@ def price_of(model: str, more: Mapping[str, Mapping[str, float]] | None = None) 
     return Price(row["input"], row["output"], row.get("cached", row["input"]))
 
 
+class Unanswered(Exception):
+    """Nobody has answered yet; the search goes on from its archive and ledger once somebody has."""
+
+
 class Exhausted(Exception):
     """A limit would be exceeded; the message names it."""
 
@@ -276,6 +280,9 @@ class Caller:
             t.start()
         for t in threads:
             t.join()
+        waiting = [r for r in found if r.error is not None and r.error.kind == "waiting"]
+        if waiting:
+            raise Unanswered(str(waiting[0].error))
         for reply, (_, worst) in zip(found, batch, strict=True):
             self.accounts.settle(worst, reply)
             self._silent = 0 if reply.response is not None else self._silent + 1

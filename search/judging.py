@@ -82,7 +82,8 @@ class Judge:
         made = generate(op, self.options.seed, self.options.cases, near)
         self.cases, self._notes = list(made.cases), list(made.notes)
         self.near, self.blocks = near, blocks
-        self._bounds: dict[int, Mapping[str, Bound]] = {}
+        # with the case itself: the id of one that is gone is given to another
+        self._bounds: dict[int, tuple[Case, Mapping[str, Bound]]] = {}
         self._expected: dict[str, Known | Peer] = {}
         self._variants: dict[tuple[str, ...], tuple[Case, ...]] = {}
         self._built: dict[str, tuple[Emitted, Built]] = {}
@@ -264,8 +265,8 @@ class Judge:
         """Reference values of a case, computed once."""
         with self._lock:
             if id(case) not in self._bounds:
-                self._bounds[id(case)] = bounds(self.op, case, self.tools.reference)
-            return self._bounds[id(case)]
+                self._bounds[id(case)] = (case, bounds(self.op, case, self.tools.reference))
+            return self._bounds[id(case)][1]
 
     def _arena(self, size: int) -> Shared:
         """This thread's block of shared memory, large enough."""

@@ -117,7 +117,10 @@ def _shared(c: Context) -> list[_Part]:
         spec.append("Element types: " + ", ".join(f"{k} = {v}" for k, v in c.types.items()))
     spec += [f"- workload {n}: {text}" for n, text in c.workloads]
     hard = [f"- {what}: {number}" for what, number in c.hardware]
-    floors = [f"- no implementation of {n} is below {time(s)}" for n, s in c.floors.items()]
+    floors = [
+        f"- {n}: at least {time(s)} by traffic and arithmetic, as modelled"
+        for n, s in c.floors.items()
+    ]
     parts = [_Part("SPEC: the only definition of the operator", "\n".join(spec))]
     if hard or floors:
         parts.append(_Part("HARDWARE", "\n".join([*hard, *floors]), 1))

@@ -72,6 +72,7 @@ class Ranking:
         self.state = State()
         self.jobs: dict[int, Job] = {}
         self.noise = 0.0
+        self.free: tuple[str, ...] = FREE
         # an evaluator that models times has nothing to measure again
         self.measured = bool(getattr(evaluator, "measured", True))
         self._takes_all = general or (lambda program: False)
@@ -139,7 +140,7 @@ class Ranking:
     # -- generations ------------------------------------------------------------------------------
 
     def _spent(self) -> int:
-        return sum(c.status not in FREE for c in self.state.candidates)
+        return sum(c.status not in self.free for c in self.state.candidates)
 
     def _made(self, schedule: Schedule) -> tuple[TileProgram, Given | None]:
         """The program of a schedule, and the text that it was read from where it stands for one."""

@@ -51,10 +51,12 @@ REUSED = (
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When to stop: candidates evaluated (illegal ones and duplicates are free) and seconds."""
+    """When to stop: candidates evaluated and seconds. Candidates with a status in `free` do not
+    count."""
 
     evaluations: int = 24
     seconds: float | None = None
+    free: tuple[str, ...] = FREE
 
 
 def search(
@@ -95,6 +97,7 @@ class _Search(Ranking):
     """The loop over generations."""
 
     def go(self, budget: Budget) -> SearchResult:
+        self.free = budget.free
         deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
         stopped = False
         self.emit(Started(tuple(s.name for s in self.spaces), budget.evaluations, len(self.stored)))
@@ -143,7 +146,7 @@ class _Search(Ranking):
         replayed: set[int] = set()
         for offset, p in enumerate(proposals):
             number = first + offset
-            counted = sum(c.status not in FREE for c in known.values())
+            counted = sum(c.status not in self.free for c in known.values())
             if len(jobs) + counted >= left:
                 # what the budget leaves out is proposed again, with the same number, when it grows
                 proposals = proposals[:offset]

@@ -1,0 +1,339 @@
+"""The guided search of one operator: what a model is told of it, which client answers, where the
+ledger lies, and what is said of it at the end.
+
+`search/guided.py` owns the algorithm; here are the operator's texts, its machine and the gates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from opwright.compiler.backend import CompileError, Effort
+from opwright.compiler.exchanging import Medium, Waiting, judge, medium_of
+from opwright.compiler.forms import Limits, forms_of
+from opwright.compiler.paths import cache_folder
+from opwright.ir.op import Operator
+from opwright.search import clients
+from opwright.search.accounts import Accounts, Caller, Caps, Exhausted, estimate, price_of
+from opwright.search.answers import SOURCES
+from opwright.search.archive import Candidate as Tried
+from opwright.search.artefacts import Keeper
+from opwright.search.cassette import Cassette, CassetteError
+from opwright.search.dialogue import Dialogue
+from opwright.search.drafts import NAME, Drafts
+from opwright.search.events import SearchResult
+from opwright.search.experience import Experience, Gain
+from opwright.search.guided import UNTIMED, Guided
+from opwright.search.llm import LLMClient, LLMError, count_tokens
+from opwright.search.prompts import BUDGET, Context, kernel, system
+from opwright.search.propose import Builtin
+from opwright.search.run import Budget
+from opwright.search.space import Space, parse, space_of
+
+PROVIDERS = ("openai", "anthropic", "dialogue", "replay")
+_MACHINE = ("abi", "op", "spec", "target", "backend", "source", "types", "origin")
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Who guides a search, and what it may cost. `folder` is a dialogue's; `client` stands for the
+    provider in tests and programs; `control` asks for independent samples alone."""
+
+    provider: str
+    model: str = ""
+    base_url: str = ""
+    effort: str = ""
+    caps: Caps = field(default_factory=Caps)
+    cassette: Path | None = None
+    folder: Path | None = None
+    wait: float = 0.0
+    strict: bool = False
+    control: bool = False
+    client: LLMClient | None = None
+    in_flight: int = 4
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the client, so that the same command can be given again."""
+        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "client"}
+        held["caps"] = asdict(self.caps)
+        paths = {k: str(v.absolute()) for k, v in held.items() if isinstance(v, Path)}
+        return {**held, **paths}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Guide:
+        """The guide that a ledger holds; TypeError for one that this version does not know."""
+        held = dict(data)
+        for name in ("cassette", "folder"):
+            held[name] = Path(held[name]) if held.get(name) else None
+        return Guide(**{**held, "caps": Caps(**held["caps"])})
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What is known of candidates: texts, bottlenecks, artefacts."""
+
+    op: Operator
+    medium: Medium
+    drafts: Drafts
+    limits: Limits
+    keeper: Keeper
+
+    def text_of(self, c: Tried, spaces: Sequence[Space]) -> tuple[str, str]:
+        schedule = parse(c.schedule)
+        space = space_of(spaces, schedule)
+        if isinstance(space, Drafts):
+            plan, source = space.text_of(schedule)
+        else:
+            own = self.medium.own(space.instantiate(schedule))
+            plan, source = own.plan, own.source
+        return launch_text(plan.to_json()), source
+
+    def diagnose(self, c: Tried) -> tuple[str, str]:
+        return self.limits.diagnose(c)
+
+
+def launch_text(plan: dict[str, Any]) -> str:
+    """A launch plan without what the machine fills in."""
+    return json.dumps({k: v for k, v in plan.items() if k not in _MACHINE}, indent=1)
+
+
+@dataclass(slots=True, eq=False)
+class Guiding:
+    """One operator's guided search, from the first request to the accounts."""
+
+    proposer: Guided
+    tape: Cassette
+    accounts: Accounts
+    folder: Path
+    estimate: tuple[str, ...]
+    backend: str
+    experience: Experience
+
+    @staticmethod
+    def open(
+        guide: Guide,
+        op: Operator,
+        text: str,
+        backend: str,
+        targets: tuple[str, ...],
+        evaluations: int,
+        seed: int,
+    ) -> Guiding:
+        """Everything ready to ask; CompileError where it cannot begin."""
+        try:
+            return _open(guide, op, text, backend, targets, evaluations, seed)
+        except (LLMError, Exhausted) as e:
+            raise CompileError(str(e), "see `opwright compile --help` and docs/search.md") from None
+        except CassetteError as e:
+            raise CompileError(str(e), "name another file with --cassette") from None
+
+    def effort(self, effort: Effort) -> Effort:
+        """An effort with this proposer, which counts what was measured alone."""
+        budget = Budget(effort.budget.evaluations, effort.budget.seconds, UNTIMED)
+        return replace(
+            effort,
+            budget=budget,
+            proposer=self.proposer,
+            more=(*effort.more, self.proposer.drafts),
+            searched=self.searched,
+        )
+
+    def searched(self, result: SearchResult) -> None:
+        """Remember what won; write the accounts."""
+        best = result.winner
+        base = result.baseline
+        p = self.proposer
+        if best is not None and base is not None and best is not base:
+            schedule = "" if best.schedule.strategy == NAME else best.schedule.text
+            if schedule:
+                p.record(
+                    Gain(p.context.forms, "", "", p.device, self.backend, p.context.operator,
+                         round(base.score - best.score, 4), "ok", (), schedule, p.run)
+                )  # fmt: skip
+        p.workshop.keeper.finish(result, self.accounts.to_json())
+        number = best.candidate.number if best is not None else None
+        p.caller.note("result", winner=number, accounts=self.accounts.to_json())
+
+    def close(self) -> None:
+        self.tape.close()
+
+    def notes(self) -> list[str]:
+        """What the page says of the model's part."""
+        p = self.proposer
+        found = [f"model: {line}" for line in self.accounts.summary()]
+        found.append(f"ledger, artefacts: {self.tape.path}, {self.folder}")
+        if p.caller.stopped:
+            found.append(f"the model was not asked any more: {p.caller.stopped}")
+        if p.finished:
+            found.append(f"ended early: {p.finished}")
+        if self.tape.drifts:
+            found.append(f"{len(self.tape.drifts)} prompts are not as recorded; the first differs:")
+            found += self.tape.drifts[0].diff.splitlines()[:12]
+        return found
+
+
+def unanswered(error: Exception, guide: Guide) -> Waiting:
+    """What is said when prompts lie in a folder and nobody has answered yet."""
+    where = guide.folder / "requests" if guide.folder is not None else ""
+    return Waiting(
+        f"{error}", f"write answers to the files in {where} into answers/ and run this again"
+    )
+
+
+def _open(
+    guide: Guide,
+    op: Operator,
+    text: str,
+    backend: str,
+    targets: tuple[str, ...],
+    evaluations: int,
+    seed: int,
+) -> Guiding:
+    medium = medium_of(backend, targets, op)
+    model, effort, prices, client = _client(guide)
+    parts = [op.digest, sorted(op.types.items()), backend, targets, guide.provider, model, effort]
+    key = hashlib.sha256(repr([*parts, evaluations, seed, guide.control]).encode()).hexdigest()
+    folder = cache_folder() / "runs" / f"{op.name}-{key[:12]}"
+    path = guide.cassette or folder / "ledger.jsonl"
+    origin = {
+        "client": client.name if client is not None else "",
+        "model": model,
+        "operator": f"{op.name}@{op.version}",
+        "types": dict(op.types),
+        "spec": op.digest,
+        "backend": backend,
+        "targets": list(targets),
+        "evaluations": evaluations,
+        "seed": seed,
+    }
+    if client is None:
+        tape = Cassette(path, "strict" if guide.strict else "replay")
+        model, client = tape.model, tape
+    else:
+        tape = Cassette(path, "record", client, origin)
+        if tape.origin.get("spec") != op.digest or tape.model != model:
+            tape.close()
+            raise CassetteError(f"{path} is the ledger of another spec or model")
+    price = price_of(model, prices.prices if prices is not None else None)
+    accounts = Accounts(guide.caps, price)
+    caller = Caller(
+        client,
+        accounts,
+        tape,
+        tape.once,
+        timeout=prices.timeout if prices is not None else max(600.0, guide.wait + 60),
+        in_flight=guide.in_flight,
+    )
+    context = context_of(op, text, medium, backend, targets)
+    keeper = Keeper(folder, SOURCES[backend])
+    fixed = {
+        "op": f"{op.name}@{op.version}",
+        "target": targets[0],
+        "backend": backend,
+        "source": SOURCES[backend],
+        "types": dict(op.types),
+    }
+    drafts = Drafts(fixed, lambda a: judge(a, op, medium))
+    limits = _limits(op, backend, targets)
+    known = Experience.load(cache_folder() / "experience.jsonl")
+    run = key[:12]
+    before = _before(tape, known, run)
+    proposer = Guided(
+        context,
+        caller,
+        drafts,
+        Workshop(op, medium, drafts, limits, keeper),
+        Builtin(),
+        before,
+        evaluations,
+        model=model,
+        effort=effort,
+        max_tokens=prices.max_tokens if prices is not None else 16384,
+        temperature=prices.temperature if prices is not None else None,
+        device=limits.machine.name,
+        run=run,
+        control=guide.control,
+        ident=hashlib.sha256(repr((key, str(path))).encode()).hexdigest()[:8],
+        record=known.add,
+    )
+    size = count_tokens(system(context)) + min(BUDGET, count_tokens(kernel(context, None)) * 2)
+    told = estimate(evaluations, size, proposer.max_tokens, price, guide.caps)
+    return Guiding(proposer, tape, accounts, folder, tuple(told), backend, known)
+
+
+def _before(tape: Cassette, known: Experience, run: str) -> Experience:
+    """What was known when this run began: as its ledger has it, else what is known now."""
+    held = next(iter(tape.entries("experience")), None)
+    if held is not None:
+        from opwright.search.experience import gain_from
+
+        return Experience(None, [gain_from(r) for r in held["rows"]])
+    before = known.without(run)
+    tape.note("experience", rows=before.to_json())
+    return before
+
+
+def _client(guide: Guide) -> tuple[str, str, clients.Settings | None, LLMClient | None]:
+    """(model, effort, settings, client); no client for a replay."""
+    if guide.client is not None:
+        return guide.model or guide.client.name, guide.effort, None, guide.client
+    if guide.provider == "dialogue":
+        if guide.folder is None:
+            raise LLMError("missing", "a dialogue needs its folder: --exchange DIR")
+        return guide.model, guide.effort, None, Dialogue(guide.folder, guide.model, guide.wait)
+    if guide.provider == "replay":
+        if guide.cassette is None:
+            raise LLMError("missing", "a replay needs its cassette: --cassette FILE")
+        return "", guide.effort, None, None
+    chosen = clients.settings(guide.provider, guide.model, guide.base_url, guide.effort)
+    return chosen.model, chosen.effort, chosen, clients.connect(chosen)
+
+
+@cache
+def _limits(op: Operator, backend: str, targets: tuple[str, ...]) -> Limits:
+    return Limits.of(op, backend, targets)
+
+
+def context_of(
+    op: Operator, text: str, medium: Medium, backend: str, targets: tuple[str, ...]
+) -> Context:
+    """What all prompts about an operator say."""
+    limits = _limits(op, backend, targets)
+    language = medium.language
+    return Context(
+        f"{op.name}@{op.version}",
+        backend,
+        language.title,
+        targets,
+        language.contract,
+        language.words,
+        text,
+        dict(op.types),
+        limits.machine.rows,
+        tuple((x.name, x.text) for x in limits.loads),
+        limits.floors,
+        forms_of(op),
+        EXAMPLES[backend],
+        language.timed,
+    )
+
+
+EXAMPLES = {
+    "cpp": '{"facts": ["stride(x, 1) == 1", "stride(y, 0) == 1"],\n'
+    ' "launches": [{"kernel": "rows", "grid": ["cdiv(B, {{ROWS}})"], '
+    '"args": ["x", "y", "B", "N", "stride(x, 0)"]}]}',
+    "triton": '{"facts": ["stride(x, 1) == 1", "N <= 131072"],\n'
+    ' "launches": [{"kernel": "rows", "grid": ["B"], '
+    '"args": ["x", "y", "i32(N)", "stride(x, 0)"],\n'
+    '  "const": {"BLOCK": {{BLOCK}}}, "num_warps": 4, "num_stages": 2}]}',
+    "cuda": '{"facts": ["stride(x, 1) == 1"],\n'
+    ' "launches": [{"kernel": "rows", "grid": ["B"], "block": [256], '
+    '"args": ["x", "y", "N", "stride(x, 0)"]}]}',
+    "jax": '{"launches": [{"kernel": "rows", "args": ["x"]}]}',
+}
