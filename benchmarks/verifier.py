@@ -309,21 +309,18 @@ class Run:
             self.state.flush()
 
     def __call__(self, seen: Callable[[Subject, Row], None]) -> bool:
-        """Whether all were judged."""
-        turns = [(s, iter(self.turn(s, n))) for n, s in enumerate(self.chosen)]
-        while turns:
-            left = []
-            for s, turn in turns:
-                if time.monotonic() > self.until:
-                    return False
-                row = next(turn, False)
-                if row is False:
-                    continue
-                left.append((s, turn))
+        """Whether all were judged. Every subject has its share of the time that is left."""
+        complete = True
+        for n, s in enumerate(self.chosen):
+            now = time.monotonic()
+            share = max(self.until - now, 0.0) / (len(self.chosen) - n)
+            for row in self.turn(s, n):
                 if isinstance(row, Row):
                     seen(s, row)
-            turns = left
-        return True
+                if time.monotonic() > now + share:
+                    complete = False
+                    break
+        return complete
 
     def turn(self, s: Subject, number: int) -> Iterator[Row | None]:
         try:

@@ -124,6 +124,8 @@ class Truth:
             except (ExprError, *FAILURES) as e:
                 return UNREAD, f"cannot be run: {type(e).__name__}"
             for t in self.op.outputs:
+                if t.name not in found:
+                    return TRAPS, f"{t.name} is never written"
                 if not self.near(t.kind, found[t.name], wanted[t.name]):
                     return DIFFERS, f"{t.name} differs at {said}"
         return SAME, f"on {len(self.calls)} calls"

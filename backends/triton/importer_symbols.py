@@ -220,8 +220,14 @@ class Arithmetic:
         return Sym(e, dims, bits, join(*(o.needs for o in operands)), False, line)
 
     def divide(self, name: str, a: Sym, b: Sym, dims: Dims, line: int) -> Sym:
-        """Quotient and remainder cut towards zero; the divisor is positive by obligation."""
+        """Quotient and remainder cut towards zero; the divisor is positive by obligation, or a
+        negative constant."""
         a, b = self.observe(a, line), self.observe(b, line)
+        if b.expr.op == "const" and b.expr.attr < 0:
+            over = Sym(const(-b.expr.attr), b.dims, b.bits, b.needs)
+            found = self.divide(name, a, over, dims, line)
+            turned = found.expr if name.startswith("rem") else call("neg", found.expr)
+            return self.exact(turned, a.bits, dims, line, a, found)
         row = "floordiv" if name.startswith("div") else "mod"
         e = call(row, a.expr, b.expr)
         if not self.ranges.natural(a.expr):
