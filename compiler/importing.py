@@ -15,6 +15,7 @@ from typing import Any
 
 from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
+from opwright.compiler.causes import with_causes
 from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.delinearize import seen_flat
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
@@ -175,6 +176,8 @@ def _tile_gates(
     # a normal form leaves out hints of placement, which are obligations of what was printed, and
     # checks (wraps of a text's integers), which are obligations of what was read
     judged, proved = _foreign(c, bound, program, context, subject)
+    if any(r.status == "REFUTED" for r in proved):
+        proved = with_causes(c, bound, judged, context, proved)
     if same and c.program is not None:
         own = _prove(c.program, context, subject)
         if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
