@@ -30,6 +30,7 @@ from opwright.search.archive import archive_path
 from opwright.search.events import Confirming, Evaluated, Event, Note, Proposed, SearchResult
 from opwright.search.exchange import Exchange, Folder, Texts, write
 from opwright.search.propose import Builtin, Proposal, View
+from opwright.verify.cases import know
 
 PAUSE = 0.1  # seconds between two looks into the folder
 GRACE = 20.0  # seconds to put things in order when nobody is there any more
@@ -92,9 +93,7 @@ class Attended(Desk):
         return []
 
 
-def desk(
-    room: Room, op: Operator, spec: Spec, backend: Backend, budget: int, own: int
-) -> Attended:
+def desk(room: Room, op: Operator, spec: Spec, backend: Backend, budget: int, own: int) -> Attended:
     """The desk of a session; `own` candidates come from the built-in proposer."""
     medium = medium_of(backend.name, backend.targets, op)
     types = "".join(f", {k} = {v}" for k, v in op.types.items())
@@ -150,6 +149,8 @@ def attend(path: Path) -> int:
 
     room.say("starting", process=os.getpid(), error=None)
     try:
+        if asked.get("origin"):  # kept cases lie beside the spec that was named
+            know(Path(asked["origin"]), load_spec(path / "spec.op").names)
         result = compile_spec(
             path / "spec.op",
             asked["op"],
