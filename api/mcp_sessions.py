@@ -42,6 +42,7 @@ SESSION = re.compile(r"[0-9a-f]{8}")
 SUBMISSION = re.compile(r"s[0-9]{4}")
 TARGET = re.compile(r"[A-Za-z0-9_().-]{0,40}")
 RUNNING = ("starting", "searching", "waiting", "judging", "confirming", "packaging")
+TAKING = ("starting", "searching", "waiting", "judging")
 HIDDEN = ("expected", "reference", "allowed")  # fields of a counterexample that hold results
 
 
@@ -371,8 +372,9 @@ class Sessions:
     def submit(self, ident: object, plan: object, source: object, note: object) -> str:
         """Hand a candidate in; the submission's id. What is no candidate at all is refused here."""
         session = self.get(ident)
-        if not session.running:
-            raise Refusal(f"the search is {session.state()['state']}: it takes no candidates")
+        state = session.state()["state"]
+        if state not in TAKING or (session.path / "finish").exists():
+            raise Refusal(f"the search is {state}, or was asked to end: it takes no candidates")
         text = sized(source, LARGEST_SOURCE, "source")
         if not text.strip():
             raise Refusal("source must hold the text of the candidate")

@@ -175,6 +175,8 @@ def test_candidates_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     class Alive:
         def poll(self) -> None: ...
 
+    (path / "state.json").write_text(json.dumps({"state": "waiting"}))
+
     monkeypatch.setattr(session, "process", Alive())
     for plan, source in (
         *((None, SOURCE), ([], SOURCE), ("{}", SOURCE), ({}, SOURCE), (PLAN, ""), (PLAN, 7)),
