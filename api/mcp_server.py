@@ -26,7 +26,6 @@ from opwright.mcp_sessions import (
     full,
     known,
     named,
-    problems,
     profile,
     ranks,
     row,
@@ -36,6 +35,7 @@ from opwright.mcp_sessions import (
     verdict,
 )
 from opwright.outcome import HOLDS, Problem
+from opwright.search.archive import ArchiveError
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -102,7 +102,7 @@ def server(sessions: Sessions) -> MCPServer:
         """A reply, or an error that says what the caller may change."""
         try:
             return told(await call())
-        except (*problems(), Problem) as e:
+        except (Refusal, ArchiveError, Problem) as e:
             raise ToolError(str(e)) from None
 
     def one(session: str) -> Session:

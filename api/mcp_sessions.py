@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from opwright.compiler.paths import cache_folder
 from opwright.ir.dtypes import DTYPES
 from opwright.ir.plan import PlanError
 from opwright.outcome import plain
-from opwright.search.archive import Archive, ArchiveError
+from opwright.search.archive import Archive
 from opwright.search.exchange import read_answer
 from opwright.search.history import History, Node
 from opwright.search.prompts import unexpected
@@ -659,8 +659,3 @@ def known(found: tuple[Archive, History] | None) -> tuple[Archive, History]:
     if found is None:
         raise Refusal("nothing was judged yet; ask session_status")
     return found
-
-
-def problems() -> Sequence[type[Exception]]:
-    """What a tool may fail with by the caller's doing, or the machine's, with a message to tell."""
-    return (Refusal, ArchiveError)

@@ -118,8 +118,11 @@ def desk(room: Room, op: Operator, spec: Spec, backend: Backend, budget: int, ow
 
 def archive_of(op: Operator, backend: Backend) -> Path:
     """The archive that a backend keeps of an operator."""
-    last = {"cpp": lambda: getattr(backend, "level", ""), "jax": lambda: "jax"}
-    key = last.get(backend.name, lambda: "-".join(backend.targets))()
+    key = "-".join(backend.targets)
+    if backend.name == "cpp":
+        key = str(getattr(backend, "level", ""))
+    elif backend.name == "jax":
+        key = "jax"
     return archive_path(cache_folder() / "archive", op.name, op.types, key)
 
 
