@@ -122,8 +122,8 @@ def rational(value: Fraction) -> tuple[Array, Array]:
 class Reals:
     """Numbers at one random point: literals, inputs and every operation on them."""
 
-    def __init__(self, point: int = 0) -> None:
-        self.point = point
+    def __init__(self, point: int = 0, literals: Sequence[float] = ()) -> None:
+        self.point, self.literals = point, literals
         self.p, self.q = primes()
         self.power, self.log = tables()
         self._literals: dict[float, Array] = {}
@@ -134,7 +134,7 @@ class Reals:
         fraction that they may stand for; logarithms of 2, pi and roots are what they stand for."""
         value = float(number)
         found = self._literals.get(value)
-        if found is None or (value == 0.0 and isinstance(number, int)):
+        if found is None:
             found = self._literal(number)
             self._literals[value] = found
         return found
@@ -153,14 +153,14 @@ class Reals:
             out["r"], out["e"] = rational(simple)
             return out
         named = self._named(abs(number))
+        if named is None:
+            named = self._product(abs(number))
         if named is not None:
             named = self.neg(named) if number < 0 else named.copy()
             named["v"] = number
             return named
         near = Fraction(number).limit_denominator(4096)
         if near and abs(float(near) - number) > 6e-8 * abs(number):
-            near = Fraction(repr(float(np.float32(number))))
-        if not near:
             near = Fraction(number)
         out["r"], out["e"] = rational(near)
         return out
@@ -193,6 +193,18 @@ class Reals:
                     if symbol is not None:
                         inside = (self.div if inverse else self.mul)(inside, symbol)
                     return self.function("sqrt", inside)
+        return None
+
+    def _product(self, value: float) -> Array | None:
+        """A product or a quotient of two literals of the operator."""
+        if value in self.literals or len(self.literals) > 8:
+            return None
+        for a in self.literals:
+            for b in self.literals:
+                if abs(a * b - value) <= 1.2e-7 * value:
+                    return self.mul(self.literal(a), self.literal(b))
+                if abs(a / b - value) <= 1.2e-7 * value:
+                    return self.div(self.literal(a), self.literal(b))
         return None
 
     def _literal_of(self, value: Fraction) -> Array:
@@ -663,7 +675,11 @@ def _near_whole(x: Array) -> Array:
 
 def _simplest(number: float) -> Fraction | None:
     """The fraction that a short literal is."""
-    text = np.format_float_scientific(np.float32(number), unique=True, trim="-")
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    if not np.isfinite(single) or not single:
+        return None
+    text = np.format_float_scientific(single, unique=True, trim="-")
     digits = text.partition("e")[0].replace(".", "").replace("-", "").strip("0")
     if len(digits) <= 6:
         return Fraction(text)

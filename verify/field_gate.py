@@ -9,6 +9,7 @@ by more than the numeric gate allows; what is stored to, and in which places, is
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import numpy as np
 
 from opwright.ir.dtypes import decode, encode
 from opwright.ir.evaluator import MeaningError
-from opwright.ir.expr import Expr, ExprError, evaluate, leaves
+from opwright.ir.expr import Expr, ExprError, evaluate, leaves, walk
 from opwright.ir.field import BITS, PRIMES, Reals
 from opwright.ir.field_meaning import FieldEvaluator, TooLarge
 from opwright.ir.interpreter import Trap, run
@@ -38,9 +39,8 @@ LIMITS = Limits(elements=1 << 12, work=1 << 17)
 WIDE = Limits(elements=1 << 14, work=1 << 19)  # where blocks are too large for those
 NEAR = (4, 8, 16)
 STEPS = 4_000  # statements of one run
-BUDGET = 12_000  # of all runs, but for the first few
-SECONDS = 6.0
-LEAST = 3  # runs, whatever they take
+SECONDS = 1.0  # of this thread's own time, after which only the first few runs are made
+LEAST = 4  # runs, whatever they take
 FAMILIES = ("normal", "uniform", "normal", "ties")
 ORDERS = ("ascending", "descending", "negative", "peaks", "large")
 # what floats do with very large finite numbers, a field does not: what was found has no meaning
@@ -57,7 +57,6 @@ class _Seen:
     skipped: dict[str, None] = field(default_factory=dict)
     elements: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
-    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,7 @@ class _Gate:
         self.program, self.op, self.subject, self.weak = program, op, subject, weak
         self.seen = _Seen()
         self.buffers = {b.name: b for b in program.buffers()}
+        self.literals = literals(op)
         self.aligned = {
             x.attr: True for f in program.facts for x in leaves(f, "param") if "(" in str(x.attr)
         }
@@ -107,10 +107,10 @@ class _Gate:
     # -- runs -------------------------------------------------------------------------------------
 
     def judge(self, near: Sequence[int], seed: int) -> list[Record]:
-        end = time.monotonic() + SECONDS
+        end = time.thread_time() + SECONDS
         done = 0
         for point, case in enumerate(self.cases(near, seed)):
-            if done >= LEAST and (self.seen.steps > BUDGET or time.monotonic() > end):
+            if done >= LEAST and time.thread_time() > end:
                 break
             try:
                 found = self.run(case, point)
@@ -184,13 +184,14 @@ class _Gate:
     def run(self, case: Case, point: int) -> _Difference | None:
         """A difference between the program and the meaning over one point of the fields."""
         op, env = self.op, self.environment(case)
-        reals = Reals(point)
+        if self.length(case) > STEPS:
+            raise TooLarge("the program runs too many statements there")
+        reals = Reals(point, self.literals)
         inputs = self.arrays(case)
         plain = {t.name: decode(case.inputs[t.name], t.dtype) for t in op.inputs}
         meaning = FieldEvaluator(op, {**case.params, **case.sizes}, plain, reals)
         meaning.run()
         steps = {k: int(v) for k, v in env.items() if isinstance(k, tuple)}
-        limit = STEPS
         try:
             got = run(
                 self.program,
@@ -198,15 +199,13 @@ class _Gate:
                 inputs,
                 {**case.params, **self.aligned},
                 steps,
-                limit=limit,
+                limit=STEPS,
                 reals=Fields(reals),
             )
         except Trap as trap:
-            self.seen.steps += limit // 4
             if trap.kind == "limit":
                 raise TooLarge("the program runs too many statements there") from None
             return self.trapped(case, trap)
-        self.seen.steps += self.length(case)
         self.seen.runs.append(case)
         if "." in case.name:
             self.seen.orders[case.name.rpartition(".")[2]] = None
@@ -361,6 +360,17 @@ class _Gate:
             text += f", orders forced: {', '.join(seen.orders)}"
         chance = f"at most (d / 2^{BITS})^{PRIMES} for a difference of degree d, an element and run"
         return f"{text}; error probability {chance}"
+
+
+def literals(op: Operator) -> tuple[float, ...]:
+    """Long literals of an operator: a text may hold products of them."""
+    found: dict[float, None] = {}
+    for t in op.tensors:
+        if t.body is not None:
+            for x in walk(t.body):
+                if x.op == "const" and x.kind == "real" and math.isfinite(x.attr):
+                    found[abs(float(x.attr))] = None
+    return tuple(n for n in found if n)
 
 
 # -- cases -----------------------------------------------------------------------------------------
