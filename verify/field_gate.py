@@ -11,32 +11,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import numpy as np
 
 from opwright.ir.dtypes import decode, encode
 from opwright.ir.evaluator import MeaningError
-from opwright.ir.expr import Expr, ExprError, evaluate, leaves, walk
+from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, walk
 from opwright.ir.field import BITS, PRIMES, Reals
 from opwright.ir.field_meaning import FieldEvaluator, TooLarge
 from opwright.ir.interpreter import Trap, run
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.readings import Fields
 from opwright.ir.record import Record
-from opwright.ir.reference import InputError, reference
-from opwright.ir.tile import Buffer, TileProgram
+from opwright.ir.reference import reference
+from opwright.ir.tile import Buffer, For, If, Kernel, Stmt, TileProgram
 from opwright.ir.tileops import guesses
-from opwright.verify.draw import Array, holds
-from opwright.verify.inputs import Case, generate
+from opwright.verify.draw import Array, draw_inputs, holds
+from opwright.verify.inputs import Case
 from opwright.verify.numeric import Observation, bounds, numeric
-from opwright.verify.sizes import Limits
+from opwright.verify.sizes import Limits, Sampler
 
-SHAPES = 8
+MOST = 16  # runs
 LIMITS = Limits(elements=1 << 12, work=1 << 17)
-WIDE = Limits(elements=1 << 14, work=1 << 19)  # where blocks are too large for those
+WIDE = Limits(elements=1 << 14, work=1 << 22)  # where blocks are too large for those
 NEAR = (4, 8, 16)
 STEPS = 4_000  # statements of one run
 SECONDS = 1.0  # of this thread's own time, after which only the first few runs are made
@@ -45,6 +46,7 @@ FAMILIES = ("normal", "uniform", "normal", "ties")
 ORDERS = ("ascending", "descending", "negative", "peaks", "large")
 # what floats do with very large finite numbers, a field does not: what was found has no meaning
 HIDDEN = ("missing", "unwritten", "poison")
+Drawn = tuple[Mapping[str, int], Mapping[str, Any]]
 BROKEN = (ArithmeticError, ExprError, LookupError, MeaningError, TypeError, ValueError)
 
 
@@ -89,6 +91,7 @@ class _Gate:
     def __init__(self, program: TileProgram, op: Operator, subject: str, weak: str) -> None:
         self.program, self.op, self.subject, self.weak = program, op, subject, weak
         self.seen = _Seen()
+        self.least = LEAST
         self.buffers = {b.name: b for b in program.buffers()}
         self.literals = literals(op)
         self.aligned = {
@@ -110,7 +113,8 @@ class _Gate:
         end = time.thread_time() + SECONDS
         done = 0
         for point, case in enumerate(self.cases(near, seed)):
-            if done >= LEAST and time.thread_time() > end:
+            late = time.thread_time() - end
+            if done >= MOST or late > 3 * SECONDS or (done >= self.least and late > 0):
                 break
             try:
                 found = self.run(case, point)
@@ -126,31 +130,64 @@ class _Gate:
         return self.records("")
 
     def cases(self, near: Sequence[int], seed: int) -> Iterator[Case]:
-        """Small cases first, then the larger ones of them with their orders forced."""
+        """Ones and unlike sizes first; then every size past two blocks, with orders forced; then
+        whole blocks and their neighbours."""
         facts = [f for f in self.program.facts if not leaves(f, "stride") and not _about_memory(f)]
-        found: list[Case] = []
-        for limits in (LIMITS, WIDE):
-            made = generate(self.op, seed + 7, SHAPES, near, limits, facts, FAMILIES,
-                            specials=False, beyond=near)  # fmt: skip
-            found = [c for c in made.cases if self.takes(c)]
-            full = [c for c in found if all(x.size for x in c.inputs.values())]
-            if len(full) >= LEAST:
-                break
-        found.sort(key=lambda c: sum(x.size for x in c.inputs.values()))
-        full = [c for c in found if all(x.size for x in c.inputs.values())]
-        yield from found[:2]
-        largest = full[::-1][: len(ORDERS)]
-        for n, order in enumerate(ORDERS):
-            if largest:
-                turned = ordered(self.op, largest[n % len(largest)], order, n)
+        rng = Random(f"{seed}:{self.op.digest}:{self.op.name}")
+        blocks = sorted(near, reverse=True)
+        few = Sampler(self.op, rng, (), LIMITS, facts)
+        wide = Sampler(self.op, rng, near, WIDE, facts)
+        first = [few.draw(dict.fromkeys(self.op.sizes, 1), 1), *few.many(3)[1:2]]
+        walked = [(s, self.past(wide, s, blocks)) for s in self.op.sizes]
+        again = {s for s, x in walked if x is not None and self.repeats(*x)}
+        far = [x for s, x in walked if s in again] or [x for _, x in walked]
+        whole = [self.sized(wide, s, [n - d for n in blocks]) for d in (0, -1, 1)
+                 for s in self.op.sizes]  # fmt: skip
+        made = [self.case(x, n, seed) for n, x in enumerate((*first, *far, *whole))]
+        tiny = [c for c in made[: len(first)] if c is not None]
+        large = [c for c in made[len(first) : len(first) + len(far)] if c is not None]
+        self.least = min(max(LEAST, len(tiny) + len(large)), MOST)
+        yield from tiny
+        for turn in range(len(ORDERS) + 1):
+            for n, c in enumerate(large):
+                order = ORDERS[(turn + n - 1) % len(ORDERS)]
+                turned = ordered(self.op, c, order, turn) if turn else c
                 if turned is not None:
                     yield turned
-        yield from found[2:]
-        for n, order in enumerate(ORDERS):
-            if len(largest) > 1:
-                turned = ordered(self.op, largest[(n + 1) % len(largest)], order, n + 1)
-                if turned is not None:
-                    yield turned
+            if turn == 0:
+                yield from (c for c in made[len(first) + len(far) :][: len(large)] if c is not None)
+        yield from (c for c in made[len(first) + len(far) :][len(large) :] if c is not None)
+
+    def past(self, sampler: Sampler, size: str, blocks: Sequence[int]) -> Drawn | None:
+        """Sizes with one past two blocks, as large a block as is cheap."""
+        for n in blocks:
+            far = (2 * n + n // 2 + 1, 3 * n - 1, 2 * n + n // 2, 3 * n)
+            found = self.sized(sampler, size, far)
+            if found is not None:
+                return found
+        return None
+
+    def sized(self, sampler: Sampler, size: str, values: Sequence[int]) -> Drawn | None:
+        """Small sizes with this one among the values, the first that is legal and cheap."""
+        for v in values:
+            if 0 < v <= WIDE.elements:
+                found = sampler.beside(size, v, (1, 2, 3, 5))
+                if found is not None and self.length(*found) <= STEPS:
+                    return found
+        return None
+
+    def case(self, drawn: Drawn | None, n: int, seed: int) -> Case | None:
+        """A call with drawn inputs; None where the facts or the operator take none."""
+        if drawn is None:
+            return None
+        sizes, params = drawn
+        family = FAMILIES[n % len(FAMILIES)]
+        try:
+            inputs = draw_inputs(self.op, sizes, params, family, seed * 977 + n)
+        except BROKEN:
+            return None
+        case = Case(f"case{n}", family, sizes, params, inputs)
+        return case if self.takes(case) else None
 
     def takes(self, case: Case) -> bool:
         """Whether the facts hold of dense memory."""
@@ -184,7 +221,7 @@ class _Gate:
     def run(self, case: Case, point: int) -> _Difference | None:
         """A difference between the program and the meaning over one point of the fields."""
         op, env = self.op, self.environment(case)
-        if self.length(case) > STEPS:
+        if self.length(case.sizes, case.params) > STEPS:
             raise TooLarge("the program runs too many statements there")
         reals = Reals(point, self.literals)
         inputs = self.arrays(case)
@@ -215,17 +252,22 @@ class _Gate:
                 return found
         return None
 
-    def length(self, case: Case) -> int:
-        """About how many statements a run took."""
-        env = {**case.params, **self.aligned, **case.sizes}
+    def length(self, sizes: Mapping[str, int], params: Mapping[str, Any]) -> int:
+        """About how many statements a run takes."""
+        env = {**params, **self.aligned, **sizes}
         total = 0
         for k in self.program.kernels:
             try:
                 programs = int(np.prod([max(int(evaluate(g, env)), 0) for g in k.grid] or [1]))
             except (ExprError, KeyError):
                 programs = 1
-            total += programs * len(k.body)
+            total += programs * _statements(k.body, _last(k, env))
         return total
+
+    def repeats(self, sizes: Mapping[str, int], params: Mapping[str, Any]) -> bool:
+        """Whether a loop of some program runs more than twice."""
+        env = {**params, **self.aligned, **sizes}
+        return any(_repeats(k.body, _last(k, env)) for k in self.program.kernels)
 
     def trapped(self, case: Case, trap: Trap) -> _Difference:
         output = trap.buffer if trap.buffer in {t.name for t in self.op.outputs} else ""
@@ -275,7 +317,7 @@ class _Gate:
         if "trap" in found.example:
             why = f"a run over finite fields stops: {found.what}"
         else:
-            why = f"{found.what}, but in float64 by less than the numeric gate allows"
+            why = f"{found.what}, in float64 by no more than the numeric gate allows"
         return self.records(why, found.output)
 
     def replay(self, case: Case, found: _Difference) -> Record | None:
@@ -338,7 +380,8 @@ class _Gate:
             here = why
             if not here and self.weak:
                 here = f"equal on {said}, if lanes run as one: {self.weak}"
-            if not here and t.kind == "real" and 2 * seen.unknown.get(t.name, 0) > seen.elements[t.name]:
+            lacking = 2 * seen.unknown.get(t.name, 0)
+            if not here and lacking > seen.elements.get(t.name, 0):
                 here = "most elements have no value over finite fields"
             status = "UNKNOWN" if here else "TESTED"
             if here and only and t.name != only:
@@ -423,6 +466,49 @@ def scaled(op: Operator, case: Case, power: int) -> Case | None:
     if narrow or holds(op, inputs, case.sizes, case.params):
         return None
     return replace(case, name=f"{case.name}.times{power}", inputs=inputs)
+
+
+def _statements(body: Iterable[Stmt], env: Mapping[Any, Any]) -> int:
+    """Statements that a program runs; unknown bounds count twice."""
+    total = 0
+    for s in body:
+        total += 1
+        if isinstance(s, If):
+            total += max(_statements(s.then, env), _statements(s.other, env))
+        elif isinstance(s, For):
+            lo, count = _trips(s, env)
+            total += count * _statements(s.body, {**env, s.variable: lo})
+    return total
+
+
+def _trips(s: For, env: Mapping[Any, Any]) -> tuple[int, int]:
+    try:
+        lo, hi = int(evaluate(s.lo, env)), int(evaluate(s.hi, env))
+        return lo, max(-(-(hi - lo) // s.step), 0)
+    except (ExprError, KeyError, ValueError, ZeroDivisionError):
+        return 0, 2
+
+
+def _repeats(body: Iterable[Stmt], env: Mapping[Any, Any]) -> bool:
+    for s in body:
+        if isinstance(s, If) and _repeats((*s.then, *s.other), env):
+            return True
+        if isinstance(s, For):
+            lo, count = _trips(s, env)
+            if count > 2 or _repeats(s.body, {**env, s.variable: lo}):
+                return True
+    return False
+
+
+def _last(k: Kernel, env: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Values at the last program of a launch."""
+    out = dict(env)
+    for d in range(3):
+        try:
+            out[pid(d)] = max(int(evaluate(k.grid[d], env)) - 1, 0) if d < len(k.grid) else 0
+        except (ExprError, KeyError, ValueError, ZeroDivisionError):
+            out[pid(d)] = 0
+    return out
 
 
 def _about_memory(f: Expr) -> bool:
