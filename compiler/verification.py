@@ -1,7 +1,7 @@
 """`opwright verify`: the gates on a candidate folder or a TileIR file, whoever wrote it.
 
 G0 and G1 say what the text is, G2 and G3 what holds of it for all shapes. Nothing runs before
-they have passed, unless TESTED safety was asked for. G6 runs it: a library in a process that can
+they have passed, unless TESTED safety was asked for. G4 evaluates what was read. G6 runs it: a library in a process that can
 be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
+from opwright.compiler.later_gates import field_records
 from opwright.compiler.reproving import file_for, prove, write
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
@@ -81,6 +82,9 @@ def _verdict(
     records += compiled(c)
     if any(r.status == "REFUTED" for r in records):
         return Verdict(tuple(records), ("G1", *REQUIRED))
+    records += field_records(c, static, op)
+    if any(r.status == "REFUTED" for r in records):
+        return Verdict(tuple(records), REQUIRED)
     if not static.safe and require != "tested" and executes(c):
         why = f"not executed: safety is {_safety(static)}, not PROVED (--require tested runs it)"
         records.append(Record("G6.runs", "G6", "UNKNOWN", why, c.subject))
