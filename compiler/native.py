@@ -280,7 +280,11 @@ def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Re
         )
     if not found.safe:
         return [*records, *fields]
-    return [*found.records, *fields, *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3"))]
+    return [
+        *found.records,
+        *fields,
+        *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3")),
+    ]
 
 
 def _at_level(r: Record, level: str) -> Record:

@@ -1,8 +1,9 @@
 """`opwright verify`: the gates on a candidate folder or a TileIR file, whoever wrote it.
 
 G0 and G1 say what the text is, G2 and G3 what holds of it for all shapes. Nothing runs before
-they have passed, unless TESTED safety was asked for. G4 evaluates what was read. G6 runs it: a library in a process that can
-be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
+they have passed, unless TESTED safety was asked for. G4 evaluates what was read. G6 runs it: a
+library in a process that can be killed, a Triton kernel in the interpreter, a function of arrays on
+the CPU.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ equality over the reals is equality of numbers, but for an error of known probab
 A number holds residues modulo a few safe primes p = 2q + 1, the residues modulo q that an
 exponential of it needs, and a float64 beside them that decides order and nothing else. exp maps
 onto the subgroup of order q and log back, so that their laws hold; a root is a power of the same
-group; other functions are random functions of the residues. Inputs are random points: what float64
+group. Roots and logarithms of what is no square there have the wrong sign: such residues are known
+not to be exact, and are compared only where there are no others. Other functions are random
+functions of the residues. Inputs are random points: what float64
 calls equal are equal ones. An infinity and an undefined value are classes of their own.
 """
 
@@ -31,9 +33,19 @@ RES, EXPONENT, FIRM = 1, 2, 4  # what is known: the residues, those of exponents
 KNOWN = RES | EXPONENT | FIRM
 
 REAL = np.dtype(
-    [("v", "f8"), ("r", "i8", (PRIMES,)), ("e", "i8", (PRIMES,)), ("k", "i1"), ("s", "i1")]
+    [
+        ("v", "f8"),
+        ("r", "i8", (PRIMES,)),
+        ("e", "i8", (PRIMES,)),
+        ("k", "i1"),
+        ("s", "i1"),
+        ("x", "i1"),
+    ]
 )
 
+EXACT = (1 << 2 * PRIMES) - 1  # every residue is that of the number, by prime: r, then e
+BITS_R = np.array([1 << n for n in range(PRIMES)], np.int8)
+BITS_E = np.array([1 << (PRIMES + n) for n in range(PRIMES)], np.int8)
 SHADOW = np.array([0.0, math.inf, -math.inf, math.nan])
 SIMPLE = 64  # inputs that are quarters up to this are the numbers that they are
 
@@ -141,35 +153,31 @@ class Reals:
 
     def _literal(self, number: float | int) -> Array:
         out = np.zeros((), REAL)
-        out["v"], out["s"] = float(number), KNOWN
+        out["v"], out["s"], out["x"] = float(number), KNOWN, EXACT
         if isinstance(number, int) or (float(number).is_integer() and abs(number) < 2**53):
             out["r"], out["e"] = rational(Fraction(int(number)))
             return out
         if not math.isfinite(number):
             out["k"] = NONE if math.isnan(number) else PLUS if number > 0 else MINUS
             return out
-        simple = _simplest(number)
+        simple = _simplest(number) or _near(number, 256)
         if simple is not None:
             out["r"], out["e"] = rational(simple)
             return out
         named = self._named(abs(number))
-        if named is None:
-            named = self._product(abs(number))
+        named = self._product(abs(number)) if named is None else named
         if named is not None:
             named = self.neg(named) if number < 0 else named.copy()
             named["v"] = number
             return named
-        near = Fraction(number).limit_denominator(4096)
-        if near and abs(float(near) - number) > 6e-8 * abs(number):
-            near = Fraction(number)
-        out["r"], out["e"] = rational(near)
+        out["r"], out["e"] = rational(_near(number, 4096) or Fraction(number))
         return out
 
     def _symbol(self, name: str, value: float) -> Array:
         if name not in self._symbols:
             out = np.zeros((), REAL)
             code = np.full((), _seeded(f"symbol {name}", self.point))
-            out["v"], out["s"] = value, KNOWN
+            out["v"], out["s"], out["x"] = value, KNOWN, EXACT
             out["r"], out["e"] = _spread(code, self.p), _spread(_mixed(code), self.q)
             self._symbols[name] = out
         return self._symbols[name]
@@ -209,7 +217,7 @@ class Reals:
 
     def _literal_of(self, value: Fraction) -> Array:
         out = np.zeros((), REAL)
-        out["v"], out["s"] = float(value), KNOWN
+        out["v"], out["s"], out["x"] = float(value), KNOWN, EXACT
         out["r"], out["e"] = rational(value)
         return out
 
@@ -220,7 +228,7 @@ class Reals:
         """Integers as numbers."""
         x = np.asarray(x)
         out = np.zeros(x.shape, REAL)
-        out["v"], out["s"] = x, KNOWN
+        out["v"], out["s"], out["x"] = x, KNOWN, EXACT
         out["r"], out["e"] = x[..., None] % self.p, x[..., None] % self.q
         return out
 
@@ -230,7 +238,7 @@ class Reals:
             return np.asarray(x)
         x = np.asarray(x, np.float64) + 0.0  # -0.0 is 0.0
         out = np.zeros(x.shape, REAL)
-        out["v"], out["s"] = x, KNOWN
+        out["v"], out["s"], out["x"] = x, KNOWN, EXACT
         code = _mixed(np.array(x, order="C").view(np.uint64) ^ _seeded("input", self.point))
         code = code.reshape(x.shape)
         out["r"], out["e"] = _spread(code, self.p), _spread(_mixed(code), self.q)
@@ -252,7 +260,7 @@ class Reals:
         """The float beside each number."""
         return np.where(x["k"] == FINITE, x["v"], SHADOW[x["k"]])
 
-    def _made(self, v: Array, r: Array, e: Array, s: Any, k: Any) -> Array:
+    def _made(self, v: Array, r: Array, e: Array, s: Any, k: Any, x: Any) -> Array:
         """A number of its parts. What is 0 in every field is 0; a float that left its range is
         not to be relied on."""
         out = np.empty(v.shape, REAL)
@@ -261,7 +269,7 @@ class Reals:
         zero = known & ((s & (RES | EXPONENT)) > 0)
         lost = ~np.isfinite(v) | ((v == 0) & ~zero)
         out["v"], out["r"], out["e"] = np.where(zero, 0.0, v), r, e
-        out["k"], out["s"] = k, np.where(lost, s & ~FIRM, s)
+        out["k"], out["s"], out["x"] = k, np.where(lost, s & ~FIRM, s), x
         return out
 
     def _classed(self, like: Array, *args: Array) -> Array:
@@ -302,7 +310,7 @@ class Reals:
         k: Any = FINITE
         if self._special(a, b):
             k = self._classed(self._floats("add", a, b), a, b)
-        return self._made(v, r, e, a["s"] & b["s"], k)
+        return self._made(v, r, e, a["s"] & b["s"], k, a["x"] & b["x"])
 
     def sub(self, a: Array, b: Array) -> Array:
         return self.add(a, self.neg(b))
@@ -311,15 +319,16 @@ class Reals:
         with np.errstate(all="ignore"):
             v = np.asarray(a["v"] * b["v"])
         r, e = a["r"] * b["r"] % self.p, a["e"] * b["e"] % self.q
-        s = a["s"] & b["s"]
+        s, x = a["s"] & b["s"], a["x"] & b["x"]
         none = (_zero(a) & (b["k"] == FINITE)) | (_zero(b) & (a["k"] == FINITE))
         if none.any():
             r, e = np.where(none[..., None], 0, r), np.where(none[..., None], 0, e)
             s, v = np.where(none, KNOWN, s), np.where(none, 0.0, v)
+            x = np.where(none, EXACT, x)
         k: Any = FINITE
         if self._special(a, b):
             k = self._classed(self._floats("mul", a, b), a, b)
-        return self._made(v, r, e, s, k)
+        return self._made(v, r, e, s, k, x)
 
     def inverse(self, a: Array) -> Array:
         """1 / a, infinite of 0."""
@@ -336,7 +345,7 @@ class Reals:
         s &= np.where((a["r"] == 0).any(-1), ~RES, -1).astype(np.int8)
         s &= np.where((a["e"] == 0).any(-1), ~EXPONENT, -1).astype(np.int8)
         s &= np.where(np.isfinite(out["v"]) & (out["v"] != 0), -1, ~FIRM).astype(np.int8)
-        out["s"] = s
+        out["s"], out["x"] = s, a["x"]
         out["k"] = np.where(zero, PLUS, a["k"])
         gone = (a["k"] == PLUS) | (a["k"] == MINUS)
         if gone.any():
@@ -358,10 +367,23 @@ class Reals:
 
     # -- order -------------------------------------------------------------------------------------
 
+    def _matched(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """Whether residues that both have agree, and whether exact ones say so."""
+        both, exact = a["s"] & b["s"], a["x"] & b["x"]
+        same = np.zeros(both.shape, bool)
+        told = np.zeros(both.shape, bool)
+        for field, bits, known in (("r", BITS_R, RES), ("e", BITS_E, EXPONENT)):
+            equal = a[field] == b[field]
+            sure = (exact[..., None] & bits) > 0
+            any_sure, there = sure.any(-1), (both & known) > 0
+            here = np.where(any_sure, (equal | ~sure).all(-1), equal.all(-1))
+            same |= there & here
+            told |= there & any_sure
+        return same, told
+
     def equal(self, a: Array, b: Array) -> Array:
-        both = a["s"] & b["s"]
-        by_r, by_e = (a["r"] == b["r"]).all(-1), (a["e"] == b["e"]).all(-1)
-        same = np.where(both & RES, by_r, np.where(both & EXPONENT, by_e, a["v"] == b["v"]))
+        known = ((a["s"] & b["s"]) & (RES | EXPONENT)) > 0
+        same = np.where(known, self._matched(a, b)[0], a["v"] == b["v"])
         finite = (a["k"] == FINITE) & (b["k"] == FINITE)
         return np.asarray(np.where(finite, same, (a["k"] == b["k"]) & (a["k"] != NONE)))
 
@@ -396,8 +418,8 @@ class Reals:
             out = np.array(out)
             out["v"] = np.where(firm, like, out["v"])
         else:
-            r, e, s = self._residues(op, a)
-            out = self._made(like, r, e, s, _outside(op, a, like))
+            r, e, s, x = self._residues(op, a)
+            out = self._made(like, r, e, s, _outside(op, a, like), x)
         return self._points(op, a, out, like)
 
     def _shadowed(self, op: str, a: Array) -> Array:
@@ -429,29 +451,38 @@ class Reals:
         flat = [self.literal(float(x)) for x in values.reshape(-1)]
         return np.array(flat, REAL).reshape(values.shape) if flat else np.zeros(values.shape, REAL)
 
-    def _residues(self, op: str, a: Array) -> tuple[Array, Array, Array]:
+    def _residues(self, op: str, a: Array) -> tuple[Array, Array, Array, Array]:
         r, e = self.random(op, a, 1 if op in ODD else -1 if op in EVEN else 0)
         s = np.where(a["s"] & (RES | EXPONENT), KNOWN, 0).astype(np.int8)
+        keys = np.where(a["s"] & RES, EXACT & int(BITS_R.sum()), EXACT & int(BITS_E.sum()))
+        x = np.where((a["x"] & keys) == keys, EXACT, 0).astype(np.int8)
         if op == "exp":
             known = (a["s"] & EXPONENT) > 0
             s = np.where(known, s & ~EXPONENT, s)
+            x = np.where(known, (a["x"] >> PRIMES) & int(BITS_R.sum()), x)
             for n in range(PRIMES):
                 r[..., n] = np.where(known, self.power[n][a["e"][..., n]], r[..., n])
         elif op == "log":
             known = (a["s"] & RES) > 0
+            x = np.where(known, EXACT & int(BITS_E.sum()), x).astype(np.int8)
             for n in range(PRIMES):
-                at = self._logarithm(a["r"][..., n], n)[1]
+                sign, at = self._logarithm(a["r"][..., n], n)
                 e[..., n] = np.where(known, at, e[..., n])
+                sure = (sign > 0) & ((a["x"] & BITS_R[n]) > 0)
+                x &= np.where(~known | sure, -1, ~BITS_E[n]).astype(np.int8)
         elif op == "sqrt":
             known = (a["s"] & RES) > 0
+            x = np.where(known, EXACT & int(BITS_R.sum()), x).astype(np.int8)
             for n, q in enumerate(self.q):
                 sign, at = self._logarithm(a["r"][..., n], n)
                 half = (int(q) + 1) // 2
                 root = self.power[n][at * half % q].astype(np.int64)
-                root = root * np.where((sign < 0) & (half % 2 == 1), -1, 1) % self.p[n]
+                sure = (sign > 0) & ((a["x"] & BITS_R[n]) > 0)
+                bits = np.where(sure, BITS_R[n], 0).astype(np.int8)
+                x = np.where(known, (x & ~BITS_R[n]) | bits, x)
                 root = np.where(a["r"][..., n] == 0, 0, root)
                 r[..., n] = np.where(known, root, r[..., n])
-        return r, e, s
+        return r, e, s, x
 
     def pow(self, a: Array, b: Array) -> Array:
         """A whole or half power by products and roots; else exp(b log a)."""
@@ -552,8 +583,9 @@ class Reals:
         if monoid == "sum" and not self._special(x):
             with np.errstate(all="ignore"):
                 v = x["v"].sum(0)
-            s = np.bitwise_and.reduce(x["s"], axis=0)
-            return self._made(v, x["r"].sum(0) % self.p, x["e"].sum(0) % self.q, s, FINITE)
+            r, e = x["r"].sum(0) % self.p, x["e"].sum(0) % self.q
+            s, exact = (np.bitwise_and.reduce(x[n], axis=0) for n in ("s", "x"))
+            return self._made(v, r, e, s, FINITE, exact)
         while len(x) > 1:
             half = len(x) // 2
             joined = self.combined(monoid, x[:half], x[half : 2 * half])
@@ -583,17 +615,22 @@ class Reals:
         many = f"{left}Z,{right}Z->{result}Z"
         r = np.einsum(many, a["r"], b["r"]) % self.p
         e = np.einsum(many, a["e"], b["e"]) % self.q
-        lacks = [np.where((x["s"] & bit) > 0, 0, 1) for bit in (1, 2, 4) for x in (a, b)]
-        s = np.zeros(np.asarray(v).shape, np.int8)
-        for n in range(3):
-            left_lacks, right_lacks = lacks[2 * n], lacks[2 * n + 1]
-            if left_lacks.any() or right_lacks.any():
-                ones = np.ones(a.shape, np.int64), np.ones(b.shape, np.int64)
-                lost = np.einsum(text, left_lacks, ones[1]) + np.einsum(text, ones[0], right_lacks)
-                s |= np.where(lost > 0, 0, 1 << n).astype(np.int8)
-            else:
-                s |= np.int8(1 << n)
-        return self._made(np.asarray(v), r, e, s, FINITE)
+        s, exact = (self._joint(text, a[n], b[n]) for n in ("s", "x"))
+        return self._made(np.asarray(v), r, e, s, FINITE, exact)
+
+    def _joint(self, text: str, a: Array, b: Array) -> Array:
+        """The bits that all parts of the sums of a contraction have."""
+        everyone = int(np.bitwise_and.reduce(a, axis=None) & np.bitwise_and.reduce(b, axis=None))
+        some = int(np.bitwise_or.reduce(a, axis=None) & np.bitwise_or.reduce(b, axis=None))
+        out: Any = np.int8(everyone)
+        ones = np.ones(a.shape, np.int64), np.ones(b.shape, np.int64)
+        for bit in (1 << n for n in range(7)):
+            if some & bit and not everyone & bit:
+                left, right = ((x & bit) == 0 for x in (a, b))
+                lost = np.einsum(text, left * ones[0], ones[1])
+                lost = lost + np.einsum(text, ones[0], right * ones[1])
+                out = out | np.where(lost == 0, bit, 0).astype(np.int8)
+        return np.asarray(out, np.int8)
 
     def extreme(self, fold: str, x: Array, at: Array, allowed: Array, nobody: int) -> Array:
         """The smallest of the indices `at` where the allowed entries along the last axis are
@@ -617,20 +654,21 @@ class Reals:
             for field, moduli in (("r", self.p), ("e", self.q)):
                 np.add.at(memory[field], at, data[field])
                 memory[field] %= moduli
-            np.bitwise_and.at(memory["s"], at, data["s"])
+            for field in ("s", "x"):
+                np.bitwise_and.at(memory[field], at, data[field])
             return
         for n in range(len(data)):
             here = tuple(i[n] for i in at)
             memory[here] = self.combined(monoid, memory[here], data[n])
 
     def agree(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """(equal, not comparable) for each pair: by whichever residues both have."""
-        both = a["s"] & b["s"]
-        by_r = ((both & RES) > 0) & (a["r"] == b["r"]).all(-1)
-        by_e = ((both & EXPONENT) > 0) & (a["e"] == b["e"]).all(-1)
+        """(equal, not comparable) for each pair: by the residues that both have, exact ones where
+        there are any."""
+        known = ((a["s"] & b["s"]) & (RES | EXPONENT)) > 0
+        same, told = self._matched(a, b)
         finite = (a["k"] == FINITE) & (b["k"] == FINITE)
-        unknown = (finite & ((both & (RES | EXPONENT)) == 0)) | (a["k"] == NONE)
-        return np.where(finite, by_r | by_e, a["k"] == b["k"]), unknown
+        unknown = (finite & (~known | (~same & ~told))) | (a["k"] == NONE)
+        return np.where(finite, same, a["k"] == b["k"]), unknown
 
 
 NEUTRAL: dict[str, float] = {"sum": 0.0, "prod": 1.0, "max": -math.inf, "min": math.inf}
@@ -684,6 +722,12 @@ def _simplest(number: float) -> Fraction | None:
     if len(digits) <= 6:
         return Fraction(text)
     return None
+
+
+def _near(number: float, largest: int) -> Fraction | None:
+    """A fraction of a small denominator that single precision does not tell from a number."""
+    near = Fraction(number).limit_denominator(largest)
+    return near if near and abs(float(near) - number) <= 6e-8 * abs(number) else None
 
 
 def _one(m: Reals, a: Array) -> Array:

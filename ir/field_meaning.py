@@ -91,9 +91,7 @@ class FieldEvaluator(Evaluator):
         dtype = np.dtype(NUMPY_KIND[of])
         return np.asarray(neutral_value(kind, dtype), dtype)
 
-    def _boxed(
-        self, f: Fold, frame: Frame
-    ) -> tuple[Frame, Labelled | None, dict[str, int]] | None:
+    def _boxed(self, f: Fold, frame: Frame) -> tuple[Frame, Labelled | None, dict[str, int]] | None:
         """The box around a fold's ranges as variables, which of its points count (None: all), and
         its extents; nothing where no point does."""
         inner = frame
