@@ -192,15 +192,15 @@ class Reals:
                 if near and abs(float(near) - factor) <= 1.2e-7 * factor:
                     scale = self._literal_of(near)
                     return self.div(scale, symbol) if inverse else self.mul(scale, symbol)
-        for symbol, number in ((None, 1.0), (pi, math.pi)):
-            for inverse in (False, True) if symbol is not None else (False,):
-                square = value * value * (number if inverse else 1 / number)
-                near = Fraction(square).limit_denominator(1024)
-                if near and abs(float(near) - square) <= 1.5e-7 * square:
-                    inside = self._literal_of(near)
-                    if symbol is not None:
-                        inside = (self.div if inverse else self.mul)(inside, symbol)
-                    return self.function("sqrt", inside)
+        for inside, number in (
+            (self.literal(1), 1.0),
+            (pi, math.pi),
+            (self.inverse(pi), 1 / math.pi),
+        ):
+            square = value * value / number
+            near = Fraction(square).limit_denominator(1024)
+            if near and abs(float(near) - square) <= 1.5e-7 * square:
+                return self.function("sqrt", self.mul(self._literal_of(near), inside))
         return None
 
     def _product(self, value: float) -> Array | None:
