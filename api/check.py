@@ -30,13 +30,19 @@ ROWS = {
 COLUMNS = ("PROVED", "TESTED", "UNKNOWN", "REFUTED")
 
 
-def check(paths: list[Path], as_json: bool, counted: bool = False) -> int:
-    """Check every file; the answer is no if one has an error."""
+def check(
+    paths: list[Path], as_json: bool, counted: bool = False, sarif: Path | None = None
+) -> int:
+    """Check every file; the answer is no if one has an error. `sarif`: a file for review tools."""
     from opwright.compiler.check import check_text
 
     if counted:
         paths = [inside for path in paths for inside in spec_files(path)]
     results = [check_text(read_text(path), str(path)) for path in paths]
+    if sarif is not None:
+        from opwright.sarif import of_checks, write
+
+        write(of_checks(results), sarif)
     if counted:
         print_table(results, as_json)
     elif as_json:

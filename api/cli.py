@@ -47,6 +47,12 @@ Types = Annotated[
 ]
 
 
+Sarif = Annotated[
+    Path | None,
+    typer.Option(help="Also write SARIF for review tools.", show_default=False, metavar="FILE"),
+]
+
+
 UNSAFE = "--unsafe-no-sandbox"
 
 
@@ -170,11 +176,12 @@ def check(
             "--summary", help="Print how many obligations are settled, by kind; takes folders too."
         ),
     ] = False,
+    sarif: Sarif = None,
 ) -> int:
     """Parse and check specs, and prove their own obligations."""
     from opwright.check import check as check_files
 
-    return check_files(specs, as_json, summary)
+    return check_files(specs, as_json, summary, sarif)
 
 
 @app.command("compile")
@@ -329,6 +336,10 @@ def verify(
         str,
         typer.Option(help="With --replay: a solver on PATH.", show_default=False, metavar="NAME"),
     ] = "",
+    sarif: Sarif = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take proofs of before, of the same texts.")
+    ] = True,
     as_json: Json = False,
 ) -> int:
     """Run the gates on a candidate, whoever wrote it."""
@@ -340,7 +351,9 @@ def verify(
         from opwright.replaying import replay as check_again
 
         return check_again(spec, candidate, op, chosen, replay, solver, as_json)
-    return run_gates(spec, candidate, op, chosen, require.value, seed, as_json, record, proofs)
+    return run_gates(
+        spec, candidate, op, chosen, require.value, seed, as_json, record, proofs, sarif, cache
+    )
 
 
 @app.command("plan")
@@ -590,6 +603,8 @@ def explain(
     for record in facts.get("records", []):
         reason = f": {record['reason']}" if record.get("reason") else ""
         print(f"  {record.get('id')}: {record.get('status')}{reason}")
+    for entry, said in facts.get("trusted", {}).items():
+        print(f"  trusted: {entry}: {said}")
     return HOLDS
 
 
@@ -657,20 +672,6 @@ def cases_remove(
     from opwright.keeping import remove_case
 
     return remove_case(spec, case, op)
-
-
-@app.command()
-@guarded
-def mcp(
-    root: Annotated[
-        Path, typer.Option(help="The folder whose specs may be named.", metavar="DIR")
-    ] = Path("."),
-    sessions: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
-) -> int:
-    """Serve a coding agent over standard input and output (Model Context Protocol)."""
-    from opwright.mcp_server import serve
-
-    return serve(root, sessions)
 
 
 search_app = typer.Typer(

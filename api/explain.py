@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opwright.compiler.paths import cache_folder
 from opwright.outcome import Problem
+
+if TYPE_CHECKING:
+    from opwright.ir.record import Record
 
 GATES: Mapping[str, tuple[str, str]] = {
     "G0": ("policy", "the source uses only what is allowed, and no less precision than the spec"),
@@ -141,6 +144,8 @@ def candidates(name: str) -> dict[str, Any] | None:
                     if (numbered and one.number == int(numbered[2])) or (
                         digest and program.startswith(digest[2])
                     ):
+                        from opwright.compiler.trusted import trusted_base
+
                         return {
                             "title": f"candidate {run['id']}.{one.number} of {path.name}: "
                             f"{one.status}",
@@ -148,8 +153,16 @@ def candidates(name: str) -> dict[str, Any] | None:
                             "schedule": one.schedule,
                             "metrics": one.metrics,
                             "records": [r.to_json() for r in one.records],
+                            "trusted": trusted_base(one.records, _readers(one.records)),
                         }
     return None
+
+
+def _readers(records: Sequence[Record]) -> list[str]:
+    """Backends whose importers read what records are about, by the names of the texts."""
+    kinds = {".cpp": "cpp", ".cu": "cuda", ".py": "triton", ".ttir": "triton"}
+    named = {Path(r.subject.partition(" sha256:")[0]).suffix for r in records if r.kind == "G1"}
+    return sorted({kinds[n] for n in named if n in kinds})
 
 
 def archives() -> list[Path]:

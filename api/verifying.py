@@ -29,10 +29,15 @@ def verify(
     as_json: bool,
     keep: bool = True,
     proofs: Path | None = None,
+    sarif: Path | None = None,
+    cached: bool = True,
 ) -> int:
     """Print every record; yes when the candidate may ship. `proofs`: a file or folder that the
-    record of the proofs goes to."""
+    record of the proofs goes to; `sarif`: a file for review tools; `cached`: proofs of before, of
+    the same texts, count."""
     from opwright.backends.cpp.build import host_isa
+    from opwright.compiler.trusted import assumptions
+    from opwright.compiler.trusted import text as base_lines
     from opwright.compiler.verification import verify_operator
     from opwright.grammar.diagnostics import DiagnosticError
 
@@ -45,9 +50,15 @@ def verify(
             print_json({"diagnostics": [to_json(d) for d in error.diagnostics]})
         print_diagnostics(error.diagnostics)
         return NO
+    trusted: dict[str, str]
     with keeping(path, keep) as kept:
-        verdict = verify_operator(op, candidate, host_isa(), require, seed, proofs)
+        verdict = verify_operator(op, candidate, host_isa(), require, seed, proofs, cached)
         keep_replays(path, op, verdict, keep, kept)
+    trusted = verdict.extra.get("trusted", {})
+    if sarif is not None:
+        from opwright.sarif import of_verdict, write
+
+        write(of_verdict(verdict.records, text_of(candidate, verdict), trusted), sarif)
     ships = may_ship(verdict, require)
     if as_json:
         records = [record.to_json() for record in verdict.records]
@@ -58,11 +69,14 @@ def verify(
                 **({"proofs": verdict.extra["proofs"]} if "proofs" in verdict.extra else {}),
                 "gates": gates(verdict),
                 "records": records,
+                "trusted": trusted,
+                "assumptions": assumptions(verdict.records),
             }
         )
     else:
         for record in verdict.records:
             reason = f": {record.reason}" if record.reason else ""
+            reason += " [cached]" * record.cached
             print(f"{record.id:<28} {record.status:<8}{reason}")
             for line in told(record):
                 print(f"{'':<10}{line}")
@@ -70,12 +84,20 @@ def verify(
         print("\n".join(verdict_lines(verdict)))
         for line in sorted({a for r in verdict.records for a in r.assumptions if how_run(a)}):
             print(f"{'':<4}executed: {line}")
+        print("\n".join(base_lines(trusted, assumptions(verdict.records))))
         for line in kept:
             print(line)
         if "proofs" in verdict.extra:
             print(f"proofs in {verdict.extra['proofs']}")
         print(f"verdict  {verdict.status}; it {'may' if ships else 'may not'} ship ({require})")
     return HOLDS if ships else NO
+
+
+def text_of(candidate: Path, verdict: Verdict) -> Path:
+    """The file with the candidate's text."""
+    folder = candidate.parent if candidate.name == "candidate.json" else candidate
+    name = verdict.extra.get("source")
+    return folder / str(name) if folder.is_dir() and name else candidate
 
 
 def operator_for(

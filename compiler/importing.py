@@ -15,7 +15,7 @@ from typing import Any
 
 from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
-from opwright.compiler.causes import with_causes
+from opwright.compiler.proof_cache import about, remembered
 from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.delinearize import seen_flat
 from opwright.ir.launch import BoundPlan, ImportRefusal, bind_plan
@@ -79,7 +79,8 @@ def static_gates(
         return Static((*records, *functional_gates(c, op)), None, bound)
     context = Context.of(op)
     context = context if budget is None else replace(context, budget=budget)
-    return _tile_gates(c, op, bound, records, prove, context)
+    with about(c, op):
+        return _tile_gates(c, op, bound, records, prove, context)
 
 
 def compiled(c: Candidate) -> list[Record]:
@@ -175,13 +176,15 @@ def _tile_gates(
         return Static(tuple(records), program, bound)
     # a normal form leaves out hints of placement, which are obligations of what was printed, and
     # checks (wraps of a text's integers), which are obligations of what was read
-    judged, proved = _foreign(c, bound, program, context, subject)
-    if any(r.status == "REFUTED" for r in proved):
-        proved = with_causes(c, bound, judged, context, proved)
-    if same and c.program is not None:
-        own = _prove(c.program, context, subject)
-        if any(r.status == "REFUTED" for r in own) or not _weak(_checks(program, proved)):
-            judged, proved = c.program, [*own, *_checks(program, proved)]
+    own = _prove(c.program, context, subject) if same and c.program is not None else []
+    refuted = any(r.status == "REFUTED" for r in own)
+    if same and c.program is not None and (refuted or not _stated(program)):
+        judged, proved = c.program, own
+    else:
+        judged, proved = _foreign(c, bound, program, context, subject)
+        checks = _checks(program, proved)
+        if same and c.program is not None and not _weak(checks):
+            judged, proved = c.program, [*own, *checks]
     return Static((*records, *proved, *_function(judged, op, proved, subject)), judged, bound)
 
 
@@ -194,7 +197,7 @@ def _function(
     if weak is not None:
         why = f"it stands on {weak.kind}, of which {weak.id} is {weak.status}"
         return [Record(f"G5.{t.name}", "G5", "UNKNOWN", why, subject) for t in op.outputs]
-    return tile_function(program, op, subject)
+    return remembered("function", program, None, lambda: tile_function(program, op, subject))
 
 
 def writes_to_inputs(program: TileProgram, subject: str) -> list[Record]:
@@ -215,8 +218,13 @@ def writes_to_inputs(program: TileProgram, subject: str) -> list[Record]:
 
 def _checks(program: TileProgram, records: Sequence[Record]) -> list[Record]:
     """The records of what a program states of itself."""
-    stated = {s.name for k in program.kernels for s in statements(k.body) if isinstance(s, Check)}
+    stated = _stated(program)
     return [r for r in records if r.id.rpartition(".")[2] in stated]
+
+
+def _stated(program: TileProgram) -> set[str]:
+    """Names of what a program states of itself."""
+    return {s.name for k in program.kernels for s in statements(k.body) if isinstance(s, Check)}
 
 
 def _weak(records: Sequence[Record]) -> bool:
@@ -269,7 +277,8 @@ def _same_pieces(c: Candidate, bound: BoundPlan) -> bool:
 def _prove(program: TileProgram, context: Context, subject: str) -> list[Record]:
     """G1.structure, G2 and G3 of one program."""
     try:
-        return [replace(r, subject=subject) for r in safety(program, context)]
+        found = remembered("safety", program, context, lambda: safety(program, context))
+        return [replace(r, subject=subject) for r in found]
     except FAILURES as e:
         why = f"the prover failed on this program ({type(e).__name__}: {_first(e)})"
         return [Record(f"{g}.prover", g, "UNKNOWN", why, subject) for g in SAFETY]

@@ -12,6 +12,7 @@ from typing import Any
 from opwright.compiler import package_code as code
 from opwright.compiler.package_kinds import templates
 from opwright.compiler.package_spec import PackagedVariant, PackageSpec
+from opwright.compiler.trusted import trusted_base
 from opwright.ir.expr import ZERO, Expr, show
 from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator, Tensor
 from opwright.ir.record import Record, Verdict, weakest
@@ -147,11 +148,15 @@ def certificate(spec: PackageSpec) -> dict[str, Any]:
         for p in spec.operators
         for v in p.variants
     ]
-    trusted = certificates.trusted_base(str(spec.provenance.get("compiler", "")))
-    said = {a for v in variants for r in v.verdict.records for a in r.assumptions}
-    runs = sorted(a for a in said if a.startswith(("run in a sandbox", "run WITHOUT")))
-    if runs:
-        trusted["sandbox"] = "; ".join(runs)
+    records = [r for v in variants for r in v.verdict.records]
+    plans = [v.plan for p in spec.operators for v in p.variants]
+    trusted = trusted_base(
+        records,
+        sorted({p.backend for p in plans}),
+        f"{op.name}@{op.version} {op.digest}",
+        str(spec.provenance.get("compiler", "")),
+        sorted({g for v in variants for g in v.guards}),
+    )
     assumed = code.preconditions(op).assumed
     return certificates.certificate(
         f"{op.name}@{op.version}", op.digest, variants, trusted, assumed

@@ -1,21 +1,22 @@
 """`opwright verify`: the gates on a candidate folder or a TileIR file, whoever wrote it.
 
 G0 and G1 say what the text is, G2 and G3 what holds of it for all shapes. Nothing runs before
-they have passed, unless TESTED safety was asked for. G4 evaluates what was read. G6 runs it: a
-library in a process that can be killed, a Triton kernel in the interpreter, a function of arrays on
-the CPU.
+they have passed, unless TESTED safety was asked for. G6 runs it: a library in a process that can
+be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
-from opwright.compiler.later_gates import field_records
+from opwright.compiler.proof_cache import default_store, remembering
 from opwright.compiler.reproving import file_for, prove, write
+from opwright.compiler.trusted import trusted_base
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
@@ -56,36 +57,40 @@ def verify_operator(
     require: str,
     seed: int = 0,
     proofs: Path | None = None,
+    cached: bool = False,
 ) -> Verdict:
     """All gates for one binding of the types. `require`: proved | tested (safety, before
     execution). `proofs`: a file, or a folder for one, that keeps what the static gates asked; the
-    verdict's `extra` then names it."""
+    verdict's `extra` then names it. `cached`: proofs of before, of the same texts, count."""
     c = open_candidate(path, op, isa)
-    if proofs is None or c.fault:
-        return _verdict(c, op, isa, require, seed, None)
-    static, data = prove(c, op)
-    file = file_for(proofs, c, op)
-    write(data, file)
-    found = _verdict(c, op, isa, require, seed, static)
-    return replace(found, extra={**found.extra, "proofs": str(file)})
-
-
-def _verdict(
-    c: Candidate, op: Operator, isa: str, require: str, seed: int, known: Static | None
-) -> Verdict:
     if c.fault:
         record = Record("G1.parse", "G1", "REFUTED", c.fault, c.subject)
         return Verdict((record,), ("G0", "G1", "G2", "G3", "G6"))
-    static = static_gates(c, op) if known is None else known
+    extra: dict[str, Any] = {}
+    if proofs is None:
+        with remembering(default_store() if cached else None):
+            static = static_gates(c, op)
+    else:
+        static, data = prove(c, op)
+        file = file_for(proofs, c, op)
+        write(data, file)
+        extra["proofs"] = str(file)
+    found = _verdict(c, op, isa, require, seed, static)
+    spec = f"{op.name}@{op.version} {op.digest}"
+    extra["trusted"] = trusted_base(found.records, (c.plan.backend,), spec, "", c.plan.facts)
+    extra["source"] = c.plan.source
+    return replace(found, extra={**found.extra, **extra})
+
+
+def _verdict(
+    c: Candidate, op: Operator, isa: str, require: str, seed: int, static: Static
+) -> Verdict:
     records = list(static.records)
     if static.refuted:
         return Verdict(tuple(records), REQUIRED)
     records += compiled(c)
     if any(r.status == "REFUTED" for r in records):
         return Verdict(tuple(records), ("G1", *REQUIRED))
-    records += field_records(c, static, op)
-    if any(r.status == "REFUTED" for r in records):
-        return Verdict(tuple(records), REQUIRED)
     if not static.safe and require != "tested" and executes(c):
         why = f"not executed: safety is {_safety(static)}, not PROVED (--require tested runs it)"
         records.append(Record("G6.runs", "G6", "UNKNOWN", why, c.subject))

@@ -26,6 +26,7 @@ class Record:
     assumptions: tuple[str, ...] = ()
     counterexample: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    cached: bool = False  # it was established before, of the same texts by the same verifier
 
     def __post_init__(self) -> None:
         if self.status not in ORDER:
@@ -43,6 +44,7 @@ class Record:
             if self.counterexample is not None
             else None,
             "seconds": round(self.seconds, 6),
+            **({"cached": True} if self.cached else {}),
         }
 
 

@@ -58,27 +58,6 @@ def of_package(records: Iterable[Record]) -> tuple[str, str]:
     return status, SPOKEN[status]
 
 
-def trusted_base(compiler: str = "", printer: str = "") -> dict[str, str]:
-    """What a reader has to believe besides the records, with versions."""
-    import platform
-
-    import numpy
-    import z3
-
-    base = {
-        "spec": "the operator's text says what is wanted",
-        "z3": z3.get_version_string(),
-        "semantics table": "what each operation means, to the prover and the interpreter",
-        "printer": printer or "keeps the meaning of the TileIR; its text is not read back",
-        "driver": "checks guards, grids and the size of scratch before it launches",
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-    }
-    if compiler:
-        base["compiler"] = compiler
-    return base
-
-
 def certificate(
     operator: str,
     spec: str,

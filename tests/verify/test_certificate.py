@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import tile_kernels
 
+from opwright.compiler.trusted import trusted_base
 from opwright.ir.record import Record, Verdict
 from opwright.ir.tile import Placement, TileProgram
 from opwright.verify.certificate import (
@@ -17,7 +18,6 @@ from opwright.verify.certificate import (
     certificate,
     certificate_text,
     of_package,
-    trusted_base,
 )
 from opwright.verify.context import Context
 from opwright.verify.gates import safety
@@ -74,7 +74,7 @@ def test_a_missing_gate_is_unknown_and_the_page_says_so():
         "prefix_sum@1.0",
         "sha256:00",
         [Certified("plain", Verdict(records), {"T": "f32"}, ("C % 8 == 0",))],
-        trusted_base("g++ 12"),
+        trusted_base(records, ("cpp",), "prefix_sum@1.0", "g++ 12", ("C % 8 == 0",)),
         ("finite inputs",),
     )
     json.dumps(data)
@@ -98,7 +98,7 @@ def test_a_missing_gate_is_unknown_and_the_page_says_so():
         "C % 8 == 0",
         "an input or output has at most",
         "g++ 12",
-        "z3: ",
+        "solver: z3 ",
     ):
         assert part in text
     assert "verified" not in text

@@ -1,1 +1,0 @@
-../../api/mcp_server.py

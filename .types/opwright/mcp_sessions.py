@@ -1,1 +1,0 @@
-../../api/mcp_sessions.py
