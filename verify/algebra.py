@@ -430,7 +430,10 @@ class Algebra:
     @contextmanager
     def under(self, c: Expr) -> Iterator[None]:
         """What is asked meanwhile is asked where a condition in normal form holds."""
-        says = [p for part in conjuncts(c) for p in self._inequality(part, True)]
+        says = []
+        for part in conjuncts(c):
+            negated = part.op == "not"
+            says += self._inequality(part.args[0] if negated else part, not negated)
         before = self.assumed, self.path
         self.assumed, self.path = (*self.assumed, c), [*self.path, *says]
         try:

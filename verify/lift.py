@@ -21,7 +21,6 @@ from opwright.ir.expr import (
     call,
     cdiv,
     conjunction,
-    conjuncts,
     const,
     free_vars,
     leaf,
@@ -64,6 +63,7 @@ from opwright.verify.carried import (
     settled,
 )
 from opwright.verify.exchanged import UNKNOWN, gathered
+from opwright.verify.given import pinned
 from opwright.verify.nests import Index, Joiner
 from opwright.verify.reals import Reals, equal_reals
 
@@ -302,7 +302,8 @@ class Lift:
         kept = open_ | (set(self.pids) if own else set())
         wanted = {n: c for n, c in w.variables.items() if n not in kept}
         solved, conditions = self.solve(w.index, index, wanted)
-        solved |= self.pinned(w.cond, set(wanted) - set(solved))
+        left = set(wanted) - set(solved)
+        solved |= {n: e for n, e in pinned(self.algebra, w.cond).items() if n in left}
         at = {var(n): e for n, e in solved.items()}
         missing = set(wanted) - set(solved)
         ends = {v for e in wanted.values() for v in free_vars(e)}
@@ -319,31 +320,6 @@ class Lift:
             return None
         value = self.join.tidy(substitute(w.value, at))
         return (TRUE if known is TRUE else cond), value
-
-    def pinned(self, cond: Expr, names: set[str]) -> dict[str, Expr]:
-        """Variables for which a condition leaves one number."""
-        out: dict[str, Expr] = {}
-        for c in conjuncts(self.algebra.normal(cond)):
-            if c.op != "eq" or c.args[0] is not ZERO:
-                continue
-            p = self.algebra.poly(c.args[1])
-            own = {a.attr for m in p for a, _ in m if a.op == "var"} & names
-            if len(p) <= 2 and len(own) == 1 and all(m == () or m[0][0].op == "var" for m in p):
-                (name,) = own
-                slope, rest = p.get(((var(name), 1),)), p.get((), 0)
-                if slope is not None and rest % slope == 0 and len(p) == 1 + (() in p):
-                    out[name] = const(int(-rest / slope))
-        low = self.algebra
-        for c in conjuncts(low.normal(cond)):  # a sum of numbers that is 0 has none but zeros
-            if c.op != "eq" or c.args[0] is not ZERO:
-                continue
-            p = low.poly(c.args[1])
-            if () in p or not (all(x > 0 for x in p.values()) or all(x < 0 for x in p.values())):
-                continue
-            if all(len(m) == 1 and m[0][1] == 1 and m[0][0].op == "var" and
-                   low.ranges.get(m[0][0].attr, (None,))[0] is ZERO for m in p):  # fmt: skip
-                out |= {m[0][0].attr: ZERO for m in p if m[0][0].attr in names}
-        return out
 
     def solve(
         self, pattern: Sequence[Expr], index: Sequence[Expr], wanted: Mapping[str, Expr]

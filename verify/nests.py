@@ -88,10 +88,22 @@ class Joiner:
         return self._one(kind, index, e)
 
     def _one(self, kind: str, index: Index, e: Expr) -> Expr:
-        inner = self.nests.get(e) or _nest(kind, e)
+        inner = self.inner(kind, e)
         if inner is not None and inner.kind == kind and len(inner.indices) < JOINED:
             return self.fold(Nest(kind, (index, *inner.indices), inner.term))
         return self.fold(Nest(kind, (index,), e))
+
+    def inner(self, kind: str, e: Expr) -> Nest | None:
+        """The nest that a fold is, also where a condition holds and nothing is there elsewhere."""
+        found = self.nests.get(e) or _nest(kind, e)
+        if found is not None or e.op != "select" or e.args[2] is not neutral(kind, e.kind):
+            return found
+        below = self.inner(kind, e.args[1])
+        if below is None or below.kind != kind:
+            return None
+        if free_vars(e.args[0]) & {i.name for i in below.indices}:
+            return None
+        return replace(below, term=call("select", e.args[0], below.term, e.args[2]))
 
     def fold(self, nest: Nest) -> Expr:
         """The fold of a nest, joined as far as it goes."""
@@ -121,8 +133,11 @@ class Joiner:
 
     def _joined(self, nest: Nest, outer: Index, inner: Index) -> Nest | None:
         """The nest with two indices as one, where the term knows E * outer + inner alone."""
-        if inner.unit or inner.count.op != "const" or (outer.unit and outer.unit % _int(inner)):
+        if inner.count.op != "const":
             return None
+        old = outer
+        if outer.unit % _int(inner):  # one element each, of which there are as many as counted
+            outer = self._cut(nest, outer)
         if any(
             outer.name in free_vars(e) for i in nest.indices for e in (i.count, i.first, i.reach)
         ):
@@ -137,8 +152,22 @@ class Joiner:
             return None
         unit = outer.unit // extent if outer.unit else 0
         made = replace(outer, name=name, count=extent * outer.count, unit=unit)
-        rest = [i for i in nest.indices if i not in (outer, inner)]
+        rest = [i for i in nest.indices if i not in (old, inner)]
         return Nest(nest.kind, (made, *rest), term)
+
+    def _cut(self, nest: Nest, i: Index) -> Index:
+        """An index that numbers elements, up to where a condition ends it."""
+        own = var(i.name)
+        if i.unit != 1 or i.first is not ZERO:
+            return replace(i, unit=0)
+        with self.algebra.binding(i.name, (ZERO, i.count)):
+            conditions = nonzero(nest.kind, self.tidy(nest.term))
+        others = {x.name for x in nest.indices}
+        ends = [e for c in conditions if (e := self._end(c, own)) is not None]
+        ends = [e for e in ends if not free_vars(e) & others]
+        if ends and self._covers(self.algebra.normal(i.reach), ends):
+            return Index(i.name, self.algebra.normal(min(ends, key=lambda e: len(free_vars(e)))))
+        return replace(i, unit=0)
 
     def _single(self, kind: str, i: Index, term: Expr) -> Expr:
         """One index: from where its blocks begin, to where masks end it."""

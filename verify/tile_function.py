@@ -24,14 +24,15 @@ from opwright.ir.expr import (
     show,
     substitute,
     transform,
+    var,
     walk,
 )
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.tile import Buffer, TileProgram
-from opwright.verify.algebra import infinite
 from opwright.verify.carried import NotCarried, guarded
 from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
+from opwright.verify.given import begins_infinite, finite, given, long, pinned, written_out
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 
@@ -119,19 +120,30 @@ def _store_differs(
     ]
     cond = conjunction([w.cond, *inside])
     wanted = read(t.name, index, t.kind)
-    zero: Expr = const({"real": 0.0, "int": 0, "bool": False}[t.kind])
+    pins = {var(n): e for n, e in pinned(algebra, cond).items()}
+    value, wanted, cond = (substitute(e, pins) for e in (w.value, wanted, cond))
+    value = given(algebra, lift.join.tidy(value), cond)
     with algebra.under(algebra.normal(cond)):
-        empty = _may_be_empty(algebra, w.value)
+        empty = _may_be_empty(algebra, value)
     if empty is not None:
         return f"{show(empty)} may be of nothing, and what is done with it then is not looked into"
-    found = transform(w.value, lambda x: _literal(x, literals))
+    found = transform(value, lambda x: _literal(x, literals))
+    if not long(found) and _alike(algebra, cond, found, wanted, t.kind):
+        return ""
+    found, wanted = (written_out(algebra, e) for e in (found, wanted))
+    if _alike(algebra, cond, found, wanted, t.kind):
+        return ""
+    return "the normal forms differ; that does not say that the values do"
+
+
+def _alike(algebra: Reals, cond: Expr, found: Expr, wanted: Expr, kind: str) -> bool:
+    """Whether two values are one where a condition holds."""
+    zero: Expr = const({"real": 0.0, "int": 0, "bool": False}[kind])
     one, two = (chosen(cond, e, zero) for e in (found, wanted))
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:
-        return ""
-    if t.kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right)):
-        return ""
-    return "the normal forms differ; that does not say that the values do"
+        return True
+    return kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right))
 
 
 def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
@@ -142,8 +154,9 @@ def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
         if x in seen:
             return None
         seen.add(x)
-        if x.op in ("max", "min") and any(infinite(a) for a in x.args):
-            return x
+        if x.op in ("max", "min") and begins_infinite(x):
+            if not finite(algebra, x):
+                return x
         if x.op != "fold":
             return next((y for a in x.args if (y := visit(a)) is not None), None)
         f = Fold(x)

@@ -11,7 +11,8 @@ from support.cuda_kernels import CASES, MUTANTS, Mutant
 
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
 
-PROVED = ("block_softmax", "tree_sum", "block_norm", "scan_block")
+PROVED = ("warp_softmax", "block_softmax", "tree_sum", "two_launches", "block_norm",
+          "tiled_matmul", "scan_block", "half_rows", "pool")  # fmt: skip
 # changes of what a kernel computes that leave it safe and determined
 WRONG = [m for m in MUTANTS if m.gates == "function"]
 SHARE, CLEARED = "if (lane == 0) red[warp] = q", " = warp == 3 ? 0.0f : q"
