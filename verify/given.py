@@ -108,8 +108,8 @@ def written_out(algebra: Reals, e: Expr) -> Expr:
             name, index, fill = read_parts(x)
             t = algebra.tensors.get(name)
             if t is not None and t.body is not None and t.recurrence is None and fill is None:
-                return go(substitute(t.body, {var(a.name): i for a, i in zip(t.axes, index,
-                                                                             strict=True)}))  # fmt: skip
+                at = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
+                return go(substitute(t.body, at))
         few = _few(x) if x.op == "fold" and x.kind == "real" else None
         if few is not None:
             return go(few)
