@@ -674,6 +674,20 @@ def cases_remove(
     return remove_case(spec, case, op)
 
 
+@app.command()
+@guarded
+def mcp(
+    root: Annotated[
+        Path, typer.Option(help="The folder whose specs may be named.", metavar="DIR")
+    ] = Path("."),
+    sessions: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
+) -> int:
+    """Serve a coding agent over standard input and output (Model Context Protocol)."""
+    from opwright.mcp_server import serve
+
+    return serve(root, sessions)
+
+
 search_app = typer.Typer(
     help="Look into what a search tried.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
+from opwright.compiler.causes import with_causes
 from opwright.compiler.proof_cache import about, remembered
 from opwright.compiler.signatures import check_expressions, check_signatures
 from opwright.ir.delinearize import seen_flat
@@ -182,6 +183,8 @@ def _tile_gates(
         judged, proved = c.program, own
     else:
         judged, proved = _foreign(c, bound, program, context, subject)
+        if any(r.status == "REFUTED" for r in proved):
+            proved = with_causes(c, bound, judged, context, proved)
         checks = _checks(program, proved)
         if same and c.program is not None and not _weak(checks):
             judged, proved = c.program, [*own, *checks]

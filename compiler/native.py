@@ -26,6 +26,7 @@ from opwright.compiler.backend import (
 from opwright.compiler.buffers import takes_dense
 from opwright.compiler.candidates import Candidate, printed
 from opwright.compiler.importing import static_gates
+from opwright.compiler.later_gates import field_records
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.spaces import spaces
@@ -270,9 +271,20 @@ def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Re
             f"the text printed for {op.name} is refuted: {bad.id}: {bad.reason}",
             "this is a defect of opwright; report it with the spec",
         )
+    fields = field_records(own, found, op)
+    bad = next((r for r in fields if r.status == "REFUTED"), None)
+    if bad is not None:
+        raise CompileError(
+            f"the text printed for {op.name} is refuted: {bad.id}: {bad.reason}",
+            "this is a defect of opwright; report it with the spec",
+        )
     if not found.safe:
-        return list(records)
-    return [*found.records, *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3"))]
+        return [*records, *fields]
+    return [
+        *found.records,
+        *fields,
+        *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3")),
+    ]
 
 
 def _at_level(r: Record, level: str) -> Record:

@@ -109,13 +109,15 @@ def compile_spec(
     backward: bool = False,
     command: Mapping[str, Any] | None = None,
     guide: Guide | None = None,
+    desk_of: Callable[[Operator, Spec, Backend, int], Desk] | None = None,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
     `types` chooses the binding that is searched (default: the first of every type variable); all
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
-    are proposed from outside; Waiting when none has come yet. `command` is kept in the ledger, so
+    are proposed from outside; Waiting when none has come yet. `desk_of` makes a desk at which they
+    arrive while the search runs. `command` is kept in the ledger, so
     that the run can be resumed. `guide`: a language model proposes, within hard limits, and
     `budget` counts what was measured alone. `backward`: gradients that the spec asks for go into
     the package.
@@ -150,8 +152,13 @@ def compile_spec(
         )
         if found:
             effort = carry(found[0], effort)
-        elif exchange is not None:
-            desk = _desk(exchange, operator, spec, chosen, effort.budget.evaluations)
+        elif exchange is not None or desk_of is not None:
+            own = effort.budget.evaluations
+            if desk_of is not None:
+                desk = desk_of(operator, spec, chosen, own)
+            elif exchange is not None:
+                desk = _desk(exchange, operator, spec, chosen, own)
+            assert desk is not None
             effort = replace(
                 effort,
                 budget=desk.budget(seconds),

@@ -61,7 +61,9 @@ def draft(
     if backend == "cuda":
         launch["block"] = made.block()
     launch["args"] = [
-        made.value.get(p.name, "") for p in signature.parameters if p.name not in made.const
+        made.value[p.name]
+        for p in signature.parameters
+        if p.kind != "constant" and p.name not in made.const
     ]
     if made.const:
         launch["const"] = made.const

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
+from opwright.backends.triton.signature import signature
 from opwright.backends.triton.ttir import is_text, parse
 from opwright.ir.expr import Expr, walk
 from opwright.ir.launch import BoundPlan, ImportRefusal, Scalar
@@ -40,7 +41,9 @@ def check_signatures(plan: Plan, source: str, op: Operator) -> None:
         elif plan.backend == "triton" and is_text(plan.source):
             _fixed(at, plan.source, launch, len(found[launch.kernel]))
         elif plan.backend == "triton":
-            _keywords(at, plan.source, launch, found[launch.kernel])
+            own = found[launch.kernel]
+            left = left_out(source, launch)
+            _keywords(at, plan.source, launch, own, [p for p in own if p not in left])
 
 
 def check_expressions(bound: BoundPlan) -> None:
@@ -111,19 +114,34 @@ def _fixed(at: str, source: str, launch: Launch, wanted: int) -> None:
         )
 
 
-def _keywords(at: str, source: str, launch: Launch, parameters: list[str]) -> None:
+def _keywords(
+    at: str, source: str, launch: Launch, parameters: list[str], taken: list[str]
+) -> None:
     strange = [k for k in launch.const if k not in parameters]
     if strange:
         raise PlanError(
             f"{at}.const: {launch.kernel} in {source} has no parameter {strange[0]!r}"
             f"{_meant(strange[0], parameters)}"
         )
-    free = [p for p in parameters if p not in launch.const]
+    free = [p for p in taken if p not in launch.const]
     if len(free) != len(launch.args):
         raise PlanError(
             f"{at}.args: {len(launch.args)} arguments, but {launch.kernel} in {source} takes "
             f"{len(free)} besides its constants: {', '.join(free)}"
         )
+
+
+def left_out(source: str, launch: Launch) -> list[str]:
+    """Constants of a Triton kernel that have a default, and that a launch says nothing of."""
+    try:
+        found = signature(source, launch.kernel)
+    except ImportRefusal:
+        return []  # a jitted function under another name
+    return [
+        p.name
+        for p in found.parameters
+        if p.kind == "constant" and p.default and p.name not in launch.const
+    ]
 
 
 def cpp_kernels(source: str) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """`opwright verify`: the gates on a candidate folder or a TileIR file, whoever wrote it.
 
 G0 and G1 say what the text is, G2 and G3 what holds of it for all shapes. Nothing runs before
-they have passed, unless TESTED safety was asked for. G6 runs it: a library in a process that can
-be killed, a Triton kernel in the interpreter, a function of arrays on the CPU.
+they have passed, unless TESTED safety was asked for. G4 evaluates what was read. G6 runs it: a
+library in a process that can be killed, a Triton kernel in the interpreter, a function of arrays on
+the CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
+from opwright.compiler.later_gates import field_records
 from opwright.compiler.proof_cache import default_store, remembering
 from opwright.compiler.reproving import file_for, prove, write
 from opwright.compiler.trusted import trusted_base
@@ -91,6 +93,9 @@ def _verdict(
     records += compiled(c)
     if any(r.status == "REFUTED" for r in records):
         return Verdict(tuple(records), ("G1", *REQUIRED))
+    records += field_records(c, static, op)
+    if any(r.status == "REFUTED" for r in records):
+        return Verdict(tuple(records), REQUIRED)
     if not static.safe and require != "tested" and executes(c):
         why = f"not executed: safety is {_safety(static)}, not PROVED (--require tested runs it)"
         records.append(Record("G6.runs", "G6", "UNKNOWN", why, c.subject))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from opwright.ir.dtypes import decode, encode
+from opwright.ir.dtypes import DType, decode, encode
 from opwright.ir.expr import LEAVES, Expr, read_parts, show, substitute, var
 from opwright.ir.folding import Folds
 from opwright.ir.frames import NUMPY_KIND, RESIDENT, Frame, Range, blocks
@@ -29,6 +29,8 @@ class MeaningError(ValueError):
 
 class Evaluator(Folds):
     """Evaluates one operator's tensors on concrete inputs; `arrays` holds what is known so far."""
+
+    kinds: Mapping[str, Any] = NUMPY_KIND  # numpy types of the data
 
     def __init__(self, op: Operator, env: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class Evaluator(Folds):
     def _region(self, t: Tensor, box: tuple[tuple[int, int], ...]) -> Array:
         """The elements of a definition in a box, computed in chunks of its leading axes."""
         assert t.body is not None
-        out: Array = np.empty([hi - lo for lo, hi in box], NUMPY_KIND[t.kind])
+        out: Array = np.empty([hi - lo for lo, hi in box], self.kinds[t.kind])
         names = [a.name for a in t.axes]
         self._folds.clear()
         for chunk in blocks(list(box), 1):
@@ -102,7 +104,7 @@ class Evaluator(Folds):
         steps = set()
         for t in group:
             self.arrays[t.name] = np.zeros(
-                [h - lo for lo, h in self.box[t.name]], NUMPY_KIND[t.kind]
+                [h - lo for lo, h in self.box[t.name]], self.kinds[t.kind]
             )
             steps.add(self.box[t.name][_time_axis(t)])
         if len(steps) != 1:
@@ -138,14 +140,14 @@ class Evaluator(Folds):
 
     def _eval(self, e: Expr, frame: Frame) -> Labelled:
         if e.op == "const":
-            return Labelled((), np.asarray(e.attr, NUMPY_KIND[e.kind]))
+            return Labelled((), self.literal(e.attr, e.kind))
         if e.op == "var":
             v = frame.variables[e.attr]
             return Labelled((e.attr,), np.arange(v.lo, v.hi)) if isinstance(v, Range) else v
         if e.op == "state":
             return frame.states[e.attr]
         if e.op in LEAVES:
-            return scalar(np.asarray(self.env[e.attr], NUMPY_KIND[e.kind]))
+            return Labelled((), self.literal(self.env[e.attr], e.kind))
         key = (e, frame.path)
         if key in frame.memo:
             return frame.memo[key]
@@ -165,8 +167,19 @@ class Evaluator(Folds):
             return self._eval(e.args[0], frame)
         if e.op == "round":
             x = self._eval(e.args[0], frame)
-            return Labelled(x.names, decode(encode(x.data, e.attr), e.attr).reshape(x.data.shape))
-        return apply(ROWS[e.op].concrete, *(self._eval(a, frame) for a in e.args))
+            return Labelled(x.names, self.rounded(x.data, e.attr))
+        return self.row(e.op, [self._eval(a, frame) for a in e.args])
+
+    # -- numbers ----------------------------------------------------------------------------------
+
+    def literal(self, value: Any, kind: str) -> Array:
+        return np.asarray(value, NUMPY_KIND[kind])
+
+    def row(self, op: str, args: list[Labelled]) -> Labelled:
+        return apply(ROWS[op].concrete, *args)
+
+    def rounded(self, x: Array, to: DType) -> Array:
+        return decode(encode(x, to), to).reshape(x.shape)
 
     def _select(self, e: Expr, frame: Frame) -> Labelled:
         condition, then, other = e.args
@@ -215,7 +228,7 @@ class Evaluator(Folds):
             names = union([_labelled(p) for p in positions])
             extents = {n: s for p in map(_labelled, positions)
                        for n, s in zip(p.names, p.data.shape, strict=True)}  # fmt: skip
-            value = Labelled(names, np.zeros([extents[n] for n in names], NUMPY_KIND[e.kind]))
+            value = Labelled(names, np.zeros([extents[n] for n in names], self.kinds[e.kind]))
         else:
             value = _gather(data, positions, box)
         if outside and fill is not None:

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opwright.ir.dtypes import decode, encode
 from opwright.ir.interpreter_memory import Accesses
 from opwright.ir.interpreter_state import NOBODY, Tile, Trap
-from opwright.ir.semantics import MONOIDS
+from opwright.ir.readings import Floats
 from opwright.ir.tile import (
     Atomic,
     Barrier,
@@ -39,9 +38,6 @@ from opwright.ir.tile import (
     written_at,
 )
 from opwright.ir.tileops import (
-    KINDS,
-    argreduce,
-    dot,
     holes,
     opaque,
     running,
@@ -60,18 +56,19 @@ def run(
     *,
     order: int | None = None,
     limit: int = STEP_LIMIT,
+    reals: Floats | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Outputs (and state) of a program as float64, int64 or bool arrays; raises Trap.
 
     `arrays` holds inputs and state; `strides` what `stride(x, n)` stands for, in elements
     (row-major when absent); `order` is a seed that shuffles the programs of every launch; `limit`
-    bounds the number of executed statements.
+    bounds the number of executed statements, `reals` is what real numbers are.
     """
 
     def stop(trap: Trap) -> None:
         raise trap
 
-    machine = Machine(program, sizes, arrays, params or {}, strides or {}, stop, limit)
+    machine = Machine(program, sizes, arrays, params or {}, strides or {}, stop, limit, reals=reals)
     machine.run(order)
     return machine.results()
 
@@ -225,25 +222,25 @@ class Machine(Accesses):
 
     def define(self, v: Value) -> Tile:
         shape = [a.extent for a in v.axes]
-        kind = KINDS[v.dtype.kind]
+        kind = v.dtype.kind
         clean = np.zeros(shape, bool)
         if v.op == "full":
-            return np.full(shape, v.attr, kind), clean
+            return self.reals.full(shape, v.attr, kind), clean
         if v.op == "index":
-            return self.lanes(v.attr, v.axes).astype(kind), self.poison(v.attr, v.axes)
+            return self.reals.typed(self.lanes(v.attr, v.axes), kind), self.poison(v.attr, v.axes)
         if v.op == "load":
             return self.load(v)
         if v.op == "reduce":
             monoid, axis = v.attr
             data = self.whole_of(v.args[0])
             with np.errstate(all="ignore"):
-                out = MONOIDS[monoid].concrete(data, axis=v.args[0].axes.index(axis))
+                out = self.reals.reduce(monoid, data, v.args[0].axes.index(axis))
             rest = tuple(a for a in v.args[0].axes if a != axis)
             order = [rest.index(a) for a in v.axes]
-            return np.asarray(out, kind).transpose(order), clean
+            return self.reals.typed(out, kind).transpose(order), clean
         if v.op in ("dot", "argreduce"):
             a, b = (self.whole_of(x) for x in v.args)
-            return (dot if v.op == "dot" else argreduce)(v, a, b), clean
+            return (self.reals.dot if v.op == "dot" else self.reals.argreduce)(v, a, b), clean
         if v.op == "scan":
             return self.scan(v)
         if v.op == "view":
@@ -259,14 +256,14 @@ class Machine(Accesses):
         if v.op == "opaque":
             return opaque(v.attr, v.dtype, shape, [a for a, _ in args]), poison
         if v.op == "cast":
-            return np.broadcast_to(args[0][0], shape).astype(kind), poison
+            return np.broadcast_to(self.reals.typed(args[0][0], kind), shape), poison
         if v.op == "round":
-            nearest = decode(encode(np.asarray(args[0][0]), v.dtype), v.dtype)
+            nearest = self.reals.rounded(np.asarray(args[0][0]), v.dtype)
             return np.broadcast_to(nearest, shape), poison
         if v.op in ("floordiv", "mod"):  # lanes of poison divide by nothing in particular
             args[1] = (np.where(args[1][1], 1, args[1][0]), args[1][1])
         out = self.row(v.op, [a for a, _ in args], v.dtype.kind == "int", v.name)
-        return np.broadcast_to(out, shape).astype(kind), poison
+        return np.broadcast_to(self.reals.typed(out, kind), shape), poison
 
     def whole_of(self, v: Value) -> NDArray[Any]:
         """All lanes of a value that is combined over them."""
@@ -281,7 +278,7 @@ class Machine(Accesses):
         if holes(v.attr, poison, arg.axes).any():
             self.fail("poison", f"{arg.name} holds poison and is scanned")
         after = running(Scan("any", v.attr.axis, v.attr.reverse), poison, arg.axes)
-        out = running(v.attr, data, arg.axes)
+        out = self.reals.running(v.attr, data, arg.axes)
         return spread(out, arg.axes, v.axes), spread(after, arg.axes, v.axes)
 
     def view(self, v: Value) -> Tile:

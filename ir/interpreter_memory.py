@@ -96,7 +96,7 @@ class Accesses(Threads):
         on, at = self.access(b, s.index, s.mask, axes)
         data, lanes = self.fits(b, self.stored(s, on, at, axes)), self.signed(axes, on)
         self.collide(s, at, data, m)
-        same = _same(m.data[at], data)
+        same = self.reals.same(m.data[at], data)
         other = (m.writer[at] != NOBODY) & (m.writer[at] != self.number)
         lost = (other & ~(same & (self.order == "lane"))) | (self.unordered(m, at, lanes) & ~same)
         if b.role in ("out", "state") and lost.any():
@@ -161,7 +161,7 @@ class Accesses(Threads):
         flat = np.ravel_multi_index(at, m.data.shape)
         order = np.argsort(flat, kind="stable")
         flat, data = flat[order], data[order]
-        agree = _same(data[1:], data[:-1]) & (self.order == "lane")
+        agree = self.reals.same(data[1:], data[:-1]) & (self.order == "lane")
         bad = (flat[1:] == flat[:-1]) & ~agree
         if bad.any():
             where = self.first(bad, np.unravel_index(flat[1:], m.data.shape))
@@ -197,7 +197,7 @@ class Accesses(Threads):
         mixed = (m.adder[at] != NOBODY) & ~alone & (m.adds[at] != code)
         self.races(b, mixed, at, "combines into {} in two ways", m.wrote)
         with np.errstate(all="ignore"):
-            MONOIDS[s.monoid].ufunc.at(m.data, at, data)
+            self.reals.combine(s.monoid, m.data, at, data)
         self.fits(b, m.data[at])
         if self.threads:
             self.has_written(m, at, lanes, True)
@@ -285,11 +285,7 @@ class Accesses(Threads):
                 text = f"{b.name}{list(where)} was overwritten in its home"
                 self.fail("home", text, b.name, where)
         shape = [a.extent for a in v.axes]
-        data = np.full(shape, 0 if what.other is None else what.other, m.data.dtype)
+        other = 0 if what.other is None else what.other
+        data = self.reals.full(shape, other, b.dtype.kind)
         data[on] = m.data[at]
         return data, (~on if what.other is None else np.zeros(shape, bool))
-
-
-def _same(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where elements are equal, NaN to NaN."""
-    return np.asarray((a == b) | ((a != a) & (b != b)))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.ir.expr import LEAVES, Expr, leaves, show
+from opwright.ir.readings import Floats
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Axis,
@@ -22,7 +23,6 @@ from opwright.ir.tile import (
     Value,
 )
 from opwright.ir.tileops import (
-    KINDS,
     guesses,
     spread,
 )
@@ -118,7 +118,9 @@ class State:
         trap: Callable[[Trap], None],
         limit: int,
         homes: bool = False,
+        reals: Floats | None = None,
     ) -> None:
+        self.reals = reals or Floats()
         self.program, self.trap, self.limit, self.homes = program, trap, limit, homes
         self.env: dict[Any, Any] = {**{("size", n): int(v) for n, v in sizes.items()}}
         self.env |= {("param", n): v for n, v in params.items()}
@@ -150,19 +152,20 @@ class State:
             for n, e in enumerate(b.strides):
                 if e.op != "stride":
                     self.env.setdefault(("stride", (b.name, n)), int(self.expr(e)))
-        kind = KINDS[b.dtype.kind]
+        kind = b.dtype.kind
         given = b.role in ("in", "state")
         shape = tuple(max(n, 0) for n in shape)
         if given:
             if b.name not in arrays:
                 raise ValueError(f"no array for the {b.role} buffer {b.name}")
-            data = np.array(arrays[b.name]).astype(kind)
+            data = self.reals.given(arrays[b.name], kind)
             if len(shape) == 1 and data.size == shape[0]:
                 data = data.ravel()  # dense memory that the program sees as one axis
             if data.shape != shape:
                 raise ValueError(f"{b.name} has the shape {data.shape}, the program says {shape}")
         else:
-            data = np.zeros(shape, kind) if b.init == "zero" else _rubbish(shape, kind)
+            zero = b.init == "zero"
+            data = self.reals.full(shape, 0, kind) if zero else self.reals.rubbish(shape, kind)
         if not shape:  # one element of a buffer without axes
             shape, data = (1,), data.reshape(1)
         self.memory[b.name] = Memory(
@@ -264,7 +267,7 @@ class State:
 
     def node(self, x: Expr, args: list[Any], axes: tuple[Axis, ...]) -> Any:
         if x.op == "const":
-            return x.attr
+            return self.reals.number(x.attr, x.kind)
         if x.op == "lane":
             at = axes.index(x.attr)
             shape = [-1 if n == at else 1 for n in range(len(axes))]
@@ -275,7 +278,7 @@ class State:
             found = self.env.get((x.op, x.attr))
             if found is None:
                 raise ValueError(f"no value for {x.op} {show(x)}")
-            return found
+            return self.reals.number(found, x.kind)
         if x.op == "cast":
             return args[0]
         return self.row(x.op, args, x.kind == "int", show(x))
@@ -296,7 +299,7 @@ class State:
             if (np.abs(rough) >= 2.0**63).any():
                 self.fail("wrap", f"{text} wraps")
         with np.errstate(all="ignore"):
-            return ROWS[op].concrete(*args)
+            return self.reals.row(op, args)
 
     # -- tiles
     def aligned(self, v: Value, axes: tuple[Axis, ...]) -> Tile:
@@ -306,8 +309,3 @@ class State:
 
     def lanes(self, e: Expr, axes: tuple[Axis, ...]) -> NDArray[Any]:
         return np.broadcast_to(np.asarray(self.index(e, axes)), [a.extent for a in axes])
-
-
-def _rubbish(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-    """What memory holds before anything is written; never looked at without a trap."""
-    return np.full(shape, np.nan if kind is np.float64 else 1, kind)

@@ -8,6 +8,8 @@ run.
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,13 +18,16 @@ from opwright.ir.delinearize import is_dense
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, show, substitute, var
 from opwright.ir.tile import Buffer, Value, row_major
 from opwright.verify.encode import Instance
-from opwright.verify.terms import Poly
+from opwright.verify.terms import Formula, Poly
 from opwright.verify.walk import Path
 
 if TYPE_CHECKING:
     from opwright.verify.obligation import Obligation
     from opwright.verify.prove import Prover
 
+WIDEST = 65535  # programs along the second and third axis of a grid
+SECONDS = 3.0  # for making one counterexample small
+QUESTIONS = 60
 LIMITS = (1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 28, 1 << 31, 1 << 40)
 
 
@@ -47,20 +52,57 @@ def refute(prover: Prover, o: Obligation) -> tuple[str, dict[str, Any]] | None:
     """One sentence and the counterexample, if the failed case of an obligation is real."""
     if o.probe is None or o.failed is None or o.answer is None:
         return None
+    found = _model(prover, o)
+    if found is None:
+        return None
+    try:
+        return _Point(prover, o, found).told()
+    except (Nowhere, ExprError, KeyError, ZeroDivisionError):
+        return None
+
+
+def _model(prover: Prover, o: Obligation) -> Mapping[int, int] | None:
+    """A model of the failed case at small sizes, with a grid that devices take if there is one."""
+    assert o.failed is not None and o.probe is not None
     facts, goal = o.failed
-    t = prover.terms
-    sizes = [p for x, p in prover.encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"]
-    for limit in LIMITS:
-        small = [t.le(p, t.const(limit)) for p in sizes]
-        answer = prover.asker.ask([*facts, t.no(goal), *small])
-        if answer.result == "sat" and answer.exact:
-            try:
-                return _Point(prover, o, answer.model).told()
-            except (Nowhere, ExprError, KeyError, ZeroDivisionError):
+    t, encoder = prover.terms, prover.encoder
+    sizes = [p for x, p in encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"]
+    grid = prover.program.kernels[o.probe.launch].grid[1:]
+    narrow = [t.le(encoder.term(n, o.probe.at), t.const(WIDEST)) for n in grid]
+    wrong = [*facts, t.no(goal)]
+    for extra in (narrow, []) if narrow else ([],):
+        for limit in LIMITS:
+            small = [*extra, *(t.le(p, t.const(limit)) for p in sizes)]
+            answer = prover.asker.ask([*wrong, *small])
+            if answer.result == "sat" and answer.exact:
+                return _least(prover, [*wrong, *extra], sizes, answer.model)
+            if answer.result == "unknown" and "time" in answer.reason:
                 return None
-        if answer.result == "unknown" and "time" in answer.reason:
-            return None
     return None
+
+
+def _least(
+    prover: Prover, wrong: list[Formula], sizes: list[Poly], model: Mapping[int, int]
+) -> Mapping[int, int]:
+    """The same at the least value of one size after the other, the largest first, as far as time
+    allows."""
+    t, end = prover.terms, time.monotonic() + SECONDS
+    held: list[Formula] = []
+    left = QUESTIONS
+    for p in sorted(sizes, key=lambda p: -model.get(next(iter(p.atoms)), 0)):
+        (n,) = p.atoms
+        low, high = t.atoms[n].lo or 0, model.get(n, 0)
+        while low < high and left and time.monotonic() < end:
+            middle, left = (low + high) // 2, left - 1
+            answer = prover.asker.ask([*wrong, *held, t.le(p, t.const(middle))])
+            if answer.result == "sat" and answer.exact:
+                model, high = answer.model, min(middle, answer.model.get(n, 0))
+            elif answer.result == "unsat":
+                low = middle + 1
+            else:
+                break
+        held.append(t.le(p, t.const(high)))
+    return model
 
 
 class _Point:
@@ -134,7 +176,9 @@ class _Point:
         program = [self.env[pid(d)] for d in range(len(self.prover.program.kernels[p.launch].grid))]
         lane = {x.attr.name: v for x, v in self.env.items() if x.op == "lane"}
         loops = {str(x.attr): v for x, v in self.env.items() if x.op == "var"}
-        what = self.o.says or f"{show(p.cond)} does not hold"
+        what, wraps = self.o.says or f"{show(p.cond)} does not hold", self.wrapped()
+        if wraps:
+            what = wraps
         name = self.o.statements[0].partition(".")[2] if self.o.statements else ""
         example: dict[str, Any] = {"sizes": sizes, "trap": self.o.traps[0], "message": what}
         example |= {"kernel": kernel, "statement": name, "program": program, "lane": lane}
@@ -142,14 +186,32 @@ class _Point:
             example["loops"] = loops
         if self.o.line:
             example["line"] = self.o.line
-        strides = {show(x): v for x, v in self.env.items() if x.op == "stride"}
+        params = {str(x.attr): v for x, v in self.env.items() if x.op == "param"}
+        if params:
+            example["params"] = params
+        strides = {f"{x.attr[0]}, {x.attr[1]}": v for x, v in self.env.items() if x.op == "stride"}
         if strides:
             example["strides"] = strides
         places = [x for x in (self.o.line, name, f"kernel {kernel}") if x]
         numbers = ", ".join(f"{n} = {v}" for n, v in sizes.items())
         where = ", ".join(f"{n} = {v}" for n, v in {**loops, **lane}.items())
         text = f"{', '.join(places)}, program {tuple(program)}{', ' if where else ''}{where}: "
-        return f"{numbers}: {text}not true that {what}", example
+        return f"{numbers}: {text}{what if wraps else f'not true that {what}'}", example
+
+    def wrapped(self) -> str:
+        """What a number is that does not fit its type, and what becomes of it there."""
+        m = re.fullmatch(r"(.*) fits (\d+) bits(.*)", self.o.says or "")
+        if m is None or self.o.traps[0] != "wrap":
+            return ""
+        parts = self.probe.cond.args if self.probe.cond.op in ("and", "or") else (self.probe.cond,)
+        for x in parts:
+            if x.op != "le" or self.value(x):
+                continue
+            number = self.value(x.args[0] if x.args[1].op == "const" else x.args[1])
+            bits = int(m[2])
+            left = (number + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+            return f"{m[1]} = {number} wraps in {bits} bits, to {left}{m[3]}"
+        return ""
 
 
 def _expanded(v: Value) -> Expr:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.ir.dtypes import integer_range
-from opwright.ir.expr import Expr, ExprError, evaluate
+from opwright.ir.expr import Expr, ExprError, evaluate, read_parts, walk
 from opwright.ir.interpreter import Trap, traps
 from opwright.ir.tile import Buffer, For, row_major, statements
 from opwright.ir.tiletext import axes_of
@@ -37,6 +37,8 @@ FIRST = 80  # small sizes that are tried before those beside tiles
 LARGEST = 2048  # of a tile that sizes are tried beside
 PATIENCE = 16  # trials for a counterexample outside of its buffer, after one inside
 BOUNDS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 260, 520, 1100, 4200, 33000, 140000)
+
+REALS = (0.5, 1.5)  # where real inputs lie if no requirement on them forbids it
 
 Found = dict[int, tuple[str, dict[str, Any]]]
 
@@ -306,23 +308,31 @@ class _Replay:
         whole = [b for b in inputs if b.dtype.kind == "int"]
         for fill in ("zero", "one", "count", "top", "random") if whole else ("zero",):
             made = {b.name: self.array(b, env, fill, given.get(b.name, {})) for b in inputs}
-            if not clauses:
-                return made
             try:
-                values = Values(made, dict(sizes), dict(params))
-                if all(bool(np.all(values(c))) for c in clauses):
+                for b in inputs if clauses else ():
+                    own = [c for c in clauses if read_by(c) == {b.name}]
+                    for reals in _ranges(own) if b.dtype.kind == "real" else ():
+                        if _hold(own, made, sizes, params):
+                            break
+                        made[b.name] = self.array(b, env, fill, {}, reals)
+                if _hold(clauses, made, sizes, params):
                     return made
             except (ExprError, KeyError, IndexError, ValueError):
                 return None
         return None
 
     def array(
-        self, b: Buffer, env: Mapping[Expr, Any], fill: str, given: Mapping[tuple[int, ...], int]
+        self,
+        b: Buffer,
+        env: Mapping[Expr, Any],
+        fill: str,
+        given: Mapping[tuple[int, ...], int],
+        reals: tuple[float, float] = REALS,
     ) -> NDArray[Any]:
         shape = tuple(int(evaluate(s, env)) for s in b.shape)
         rng = np.random.default_rng(7)
         if b.dtype.kind == "real":
-            return rng.uniform(0.5, 1.5, shape)
+            return rng.uniform(*reals, shape)
         if b.dtype.kind == "bool":
             return rng.integers(0, 2, shape).astype(bool)
         lo, hi = integer_range(b.dtype)
@@ -339,6 +349,31 @@ class _Replay:
             if len(at) == len(shape) and all(0 <= i < n for i, n in zip(at, shape, strict=True)):
                 out[at] = value
         return out
+
+
+def read_by(e: Expr) -> set[str]:
+    """Names of the tensors that a clause reads."""
+    return {read_parts(x)[0] for x in walk(e) if x.op == "read"}
+
+
+def _ranges(clauses: Sequence[Expr]) -> Iterator[tuple[float, float]]:
+    """Where real inputs may meet clauses: between the numbers in them, and beside."""
+    said = {float(x.attr) for c in clauses for x in walk(c) if x.op == "const"}
+    marks = sorted(v for v in {*said, 0.0, 1.0, -1.0} if abs(v) < 1e30)
+    yield from itertools.pairwise(marks)
+    yield marks[-1], marks[-1] + 1.0
+    yield marks[0] - 1.0, marks[0]
+    yield from ((v, v) for v in marks)
+
+
+def _hold(
+    clauses: Sequence[Expr],
+    made: Mapping[str, NDArray[Any]],
+    sizes: Mapping[str, int],
+    params: Mapping[str, Any],
+) -> bool:
+    values = Values(made, dict(sizes), dict(params))
+    return all(bool(np.all(values(c))) for c in clauses)
 
 
 def matches(o: Obligation, trap: Trap) -> bool:

@@ -24,6 +24,7 @@ from opwright.backends.triton.importer_values import (
     Tile,
 )
 from opwright.backends.triton.ttir import Function, Op, Type, is_text, parse
+from opwright.backends.triton.wording import Words
 from opwright.ir.delinearize import flat_view, split_accesses, stated_values
 from opwright.ir.dtypes import BOOL, dtype
 from opwright.ir.expr import Expr, call, const, leaf, leaves, substitute, toreal
@@ -65,7 +66,8 @@ def import_program(
         if not found:
             raise ImportRefusal(f"TTIR has no function {launch.kernel}", file)
         functions.append(found[0])
-    return import_functions(functions, bound, file, zero_fill=zero_fill, flat=flat)
+    words = Words("" if is_text(file) else source)
+    return import_functions(functions, bound, file, zero_fill=zero_fill, flat=flat, words=words)
 
 
 def import_functions(
@@ -75,16 +77,18 @@ def import_functions(
     *,
     zero_fill: bool = False,
     flat: Collection[str] = (),
+    words: Words | None = None,
 ) -> TileProgram:
     """The same of functions that were read before, one for each launch."""
     known = stated_values(bound.facts)
     wanted = {n: flat_view(bound.buffers[n], (), known) for n in flat}
     fixed = {n: b for n, b in wanted.items() if b is not None}
     views = dict(fixed)
+    said = words or Words("")
     while True:
         made = [
-            _Importer(file, launch, bound, known, views, zero_fill).kernel(f, name)
-            for f, launch, name in zip(functions, bound.launches, _names(bound), strict=True)
+            _Importer(file, launch, bound, known, views, zero_fill, said).kernel(f, name)
+            for f, launch, name in zip(functions, bound.launches, kernel_names(bound), strict=True)
         ]
         again = _views(bound, [m.offsets for m in made]) | fixed
         if again == views:
@@ -100,8 +104,8 @@ def import_functions(
     return TileProgram(name, kernels, tuple(Placement() for _ in kernels), bound.facts, assumes)
 
 
-def _names(bound: BoundPlan) -> list[str]:
-    """Names of kernels; a kernel that is launched twice gets a number."""
+def kernel_names(bound: BoundPlan) -> list[str]:
+    """Names of kernels in TileIR; a kernel that is launched twice gets a number."""
     out: list[str] = []
     for c in bound.launches:
         name, n = c.kernel.replace("__", "_").strip("_") or "kernel", 1
@@ -138,9 +142,10 @@ class _Importer(Results):
         known: Mapping[Expr, Expr],
         flat: Mapping[str, Buffer],
         zero_fill: bool,
+        words: Words,
     ) -> None:
         super().__init__(file, launch.kernel, known, flat, zero_fill)
-        self.launch, self.bound = launch, bound
+        self.launch, self.bound, self.words = launch, bound, words
         self.made: Kernel
 
     def kernel(self, f: Function, name: str) -> _Importer:
@@ -235,7 +240,7 @@ class _Importer(Results):
         elif name in OPAQUE or name.startswith("math."):
             out = [self.opaque(op, name)]
         elif name.startswith("arith.") and self.is_integer(op):
-            out = [self.integer(op)]
+            out = [self.worded(self.integer(op), op)]
         else:
             out = self.structural(op)
         self.hints(op, out)
@@ -281,6 +286,12 @@ class _Importer(Results):
     def is_integer(self, op: Op) -> bool:
         kind = op.types()[0].element
         return kind[0] == "i"
+
+    def worded(self, x: Thing, op: Op) -> Thing:
+        """A number that may not fit its type, with what the source calls it."""
+        if isinstance(x, Sym) and x.raw and not x.said:
+            x.said = self.words.of(op)
+        return x
 
     def integer(self, op: Op) -> Thing:
         """arith operations on integers and truth values."""

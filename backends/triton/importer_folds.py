@@ -329,7 +329,7 @@ def _dims(x: Thing) -> Dims:
 def _with(x: Thing, dims: Dims) -> Thing:
     """The same thing with its dimensions renamed, which its axes allow."""
     if isinstance(x, Sym):
-        return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line)
+        return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line, None, x.said)
     if isinstance(x, Tile):
         return Tile(x.value, dims, x.dtype, x.number)
     inner = _with(x.offset, dims)

@@ -43,10 +43,12 @@ class Results(Control):
     def splat(self, op: Op) -> Thing:
         x, dims = self.env[op.operands[0]], self.axes.of(op.results[0])
         if isinstance(x, Sym):
-            return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line)
+            return Sym(x.expr, dims, x.bits, x.needs, x.raw, x.line, None, x.said)
         if isinstance(x, Pointer):
             o = x.offset
-            return Pointer(x.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), x.bits)
+            return Pointer(
+                x.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line, None, o.said), x.bits
+            )
         return Tile(x.value, dims, x.dtype, x.number)
 
     def broadcast(self, op: Op) -> Thing:
@@ -57,11 +59,15 @@ class Results(Control):
         dims = self.axes.of(op.results[0])
         inner = self.fitted(x, tuple(a for d, a in enumerate(dims) if d != axis))
         if isinstance(inner, Sym):
-            return Sym(inner.expr, dims, inner.bits, inner.needs, inner.raw, inner.line)
+            return Sym(
+                inner.expr, dims, inner.bits, inner.needs, inner.raw, inner.line, None, inner.said
+            )
         if isinstance(inner, Pointer):
             o = inner.offset
             return Pointer(
-                inner.buffer, Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line), inner.bits
+                inner.buffer,
+                Sym(o.expr, dims, o.bits, o.needs, o.raw, o.line, None, o.said),
+                inner.bits,
             )
         return Tile(inner.value, dims, inner.dtype, inner.number)
 

@@ -54,6 +54,7 @@ class Sym:
     raw: bool = False
     line: int = 0
     seen: Sym | None = field(default=None, repr=False)  # the same number after it was observed
+    said: str = ""  # the source's words for it
 
 
 def both(a: Expr, b: Expr) -> Expr:
@@ -205,7 +206,8 @@ class Arithmetic:
             cond = self.ranges.inside(x.expr, x.bits)
             needs = x.needs
             if cond is not TRUE:
-                reason = f"the integer fits {x.bits} bits"
+                what = f"`{x.said}`" if x.said else "the integer"
+                reason = f"{what} fits {x.bits} bits"
                 needs = (Need(cond, "wrap", reason, x.line or line, x.needs),)
             x.seen = Sym(x.expr, x.dims, x.bits, needs, False, x.line)
         return x.seen

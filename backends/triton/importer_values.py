@@ -206,7 +206,7 @@ class Values(Arithmetic):
         return [*first, *((s, mapping[a]) for a, s in first)]
 
     def copy(self, x: Sym, e: Expr, dims: Dims, needs: tuple[Need, ...]) -> Sym:
-        return Sym(e, dims, x.bits, needs, x.raw, x.line)
+        return Sym(e, dims, x.bits, needs, x.raw, x.line, None, x.said)
 
     def placed(self, x: Tile, dims: Dims) -> Tile:
         if x.value is None:

@@ -8,6 +8,7 @@ the answer.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -214,7 +215,37 @@ def load(path: str) -> ModuleType:
     spec.loader.exec_module(module)
     if "range" not in vars(module):
         vars(module)["range"] = counted
+    vars(module).update(_lanes_and=lanes_and, _lanes_or=lanes_or, _lanes_not=lanes_not)
     return module
+
+
+def lanes_and(*parts: Any) -> Any:
+    """`and` as the compiler has it: truth values of tiles lane by lane, others before them."""
+    return joined(parts, False, lambda a, b: a & b)
+
+
+def lanes_or(*parts: Any) -> Any:
+    return joined(parts, True, lambda a, b: a | b)
+
+
+def joined(parts: Any, decides: bool, join: Any) -> Any:
+    import triton.language as tl
+
+    held, last = None, None
+    for part in parts:
+        last = part()
+        if isinstance(last, tl.tensor):
+            truth = last if last.dtype == tl.int1 else last != 0
+            held = truth if held is None else join(held, truth)
+        elif bool(last) is decides:
+            return last
+    return last if held is None else held
+
+
+def lanes_not(x: Any) -> Any:
+    import triton.language as tl
+
+    return x == 0 if isinstance(x, tl.tensor) else not x
 
 
 def counted(*bounds: Any) -> Iterator[Any]:
@@ -250,7 +281,9 @@ def serve(module: ModuleType, request: dict[str, Any]) -> None:
         while type(kernel).__name__ in ("Autotuner", "Heuristics"):  # the plan gives all constants
             kernel = kernel.fn
         args = [argument(kind, value, start) for kind, value in launch["args"]]
-        kernel[tuple(launch["grid"])](*args, **launch["const"])
+        names = [n for n in inspect.signature(kernel.fn).parameters if n not in launch["const"]]
+        named = dict(zip(names, args, strict=False))  # constants may stand between them
+        kernel[tuple(launch["grid"])](**named, **launch["const"])
     memory.flush()
 
 

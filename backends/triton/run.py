@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.backends import isolation
+from opwright.backends.triton.interpretable import interpretable
 from opwright.backends.triton.text import signature
 from opwright.ir.dtypes import DType
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, show
@@ -73,7 +74,7 @@ class Interpreter:
         self.bound = bound
         self.folder = tempfile.TemporaryDirectory(prefix="triton-")
         self.path = Path(self.folder.name) / bound.plan.source
-        self.path.write_text(source)
+        self.path.write_text(interpretable(source))
         shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.memory = tempfile.TemporaryFile(dir=shm)  # of the calls' buffers; it has no name
         self.process: isolation.Confined | None = None

@@ -48,6 +48,7 @@ class Op:
     rest: str
     line: int = 0
     regions: list[list[Block]] = field(default_factory=list)
+    column: int = 0  # from 1, where the location has one
 
     def types(self) -> list[Type]:
         """Types of the results."""
@@ -86,9 +87,11 @@ class Function:
     line: int = 0
 
 
+Place = tuple[int, int]
+NOWHERE: Place = (0, 0)
 _LOC_DEF = re.compile(r"^(#loc\d*) = loc\((.*)\)$")
 _LOC_END = re.compile(r" ?loc\((#loc\d*|unknown)\)$")
-_FILE = re.compile(r'^"([^"]*)":(\d+):\d+')
+_FILE = re.compile(r'^"([^"]*)":(\d+):(\d+)')
 _RESULTS = re.compile(r"^(%[\w$.#-]+(?::\d+)?(?:, %[\w$.#-]+(?::\d+)?)*) = ")
 _NAME = re.compile(r'^"?([A-Za-z_][\w.$]*)"?')
 _SSA = re.compile(r"%[\w$.-]+(?:#\d+)?")
@@ -131,7 +134,7 @@ class _Reader:
         self.rows: list[str] = []
         self.numbers: list[int] = []  # where the file has a row, if it is the file
         self.locs: dict[str, str] = {}
-        self.known: dict[str, int] = {}
+        self.known: dict[str, Place] = {}
         for number, row in enumerate(text.splitlines(), 1):
             m = _LOC_DEF.match(row)
             if m:
@@ -145,35 +148,38 @@ class _Reader:
         return ImportRefusal(f"TTIR: {what}", self.file)
 
     # -- locations
-    def line(self, loc: str) -> int:
-        """The line in the file that a location leads to, innermost call first; 0 if none."""
+    def place(self, loc: str) -> Place:
+        """The line and column in the file that a location leads to, innermost call first; zeros
+        if none."""
         if loc not in self.known:
-            self.known[loc] = 0  # a location never contains itself
-            self.known[loc] = self._line(loc)
+            self.known[loc] = NOWHERE  # a location never contains itself
+            self.known[loc] = self._place(loc)
         return self.known[loc]
 
-    def _line(self, loc: str) -> int:
+    def _place(self, loc: str) -> Place:
         if loc.startswith("#"):
-            return self.line(self.locs[loc]) if loc in self.locs else 0
+            return self.place(self.locs[loc]) if loc in self.locs else NOWHERE
         m = _FILE.match(loc)
         if m:
-            return int(m.group(2)) if m.group(1) == self.file else 0
+            return (int(m.group(2)), int(m.group(3))) if m.group(1) == self.file else NOWHERE
         if loc.startswith("callsite("):
             callee, _, caller = loc[len("callsite(") : -1].partition(" at ")
-            return self.line(callee) or self.line(caller)
+            found = self.place(callee)
+            return found if found[0] else self.place(caller)
         if loc.startswith("fused"):
-            return max((self.line(x) for x in re.findall(r"#loc\d*", loc)), default=0)
+            places = (self.place(x) for x in re.findall(r"#loc\d*", loc))
+            return max(places, default=NOWHERE)
         if loc.startswith('"') and loc.endswith(")"):
-            return self.line(loc[loc.index('"', 1) + 2 : -1])
-        return 0
+            return self.place(loc[loc.index('"', 1) + 2 : -1])
+        return NOWHERE
 
-    def strip_loc(self, row: str) -> tuple[str, int]:
+    def strip_loc(self, row: str) -> tuple[str, Place]:
         """A row without the location at its end."""
         if not row.endswith(")"):
-            return row, 0
+            return row, NOWHERE
         m = _LOC_END.search(row)
         if m:
-            return row[: m.start()], self.line(m.group(1))
+            return row[: m.start()], self.place(m.group(1))
         start = row.rfind(" loc(")
         while start >= 0:
             depth, end = 0, start
@@ -182,9 +188,9 @@ class _Reader:
                 if depth == 0:
                     break
             if end == len(row) - 1:
-                return row[:start], self.line(row[start + 5 : -1])
+                return row[:start], self.place(row[start + 5 : -1])
             start = row.rfind(" loc(", 0, start)
-        return row, 0
+        return row, NOWHERE
 
     # -- structure
     def module(self) -> list[Function]:
@@ -209,7 +215,7 @@ class _Reader:
         lines = [line for _, _, line in self.arguments(inner)]
         number = self.numbers[self.at]
         self.at += 1
-        blocks, _, line = self.region()
+        blocks, _, (line, _) = self.region()
         made = Function(m.group(1), params, blocks, number or line or next(iter(lines), 0))
         names = {n: n for n, _ in params}
         _Renamer(dict.fromkeys(names, 1)).blocks(blocks, names)
@@ -222,21 +228,21 @@ class _Reader:
             m = re.match(r"(%[\w$.-]+): (.*)$", part.strip())
             if m is None:
                 raise self.fail(f"not an argument: {part!r}")
-            kind, line = self.strip_loc(m.group(2))
+            kind, (line, _) = self.strip_loc(m.group(2))
             out.append((m.group(1), parse_type(kind.split(" {")[0]), line))
         return out
 
-    def region(self) -> tuple[list[Block], str, int]:
+    def region(self) -> tuple[list[Block], str, Place]:
         """Blocks up to the closing brace, what follows it on its row, and the line there."""
         blocks = [Block("", [])]
         while self.at < len(self.rows):
             row = self.rows[self.at]
             self.at += 1
             if row.startswith("}"):
-                row, line = self.strip_loc(row)
+                row, place = self.strip_loc(row)
                 if blocks[0].label == "" and not blocks[0].ops and len(blocks) > 1:
                     blocks.pop(0)
-                return blocks, row[1:].strip(), line
+                return blocks, row[1:].strip(), place
             if row.startswith("^"):
                 label = re.match(r"\^[\w$.-]+", row)
                 assert label is not None
@@ -250,21 +256,21 @@ class _Reader:
 
     def operation(self, row: str) -> Op:
         number = self.numbers[self.at - 1]
-        row, line = self.strip_loc(row)
+        row, (line, column) = self.strip_loc(row)
         tail = ""
         regions: list[list[Block]] = []
         opened = row.endswith("{")
         if opened:
             row = row[:-1].rstrip().removesuffix("(").rstrip()
             while True:
-                blocks, tail, end = self.region()
+                blocks, tail, (end, _) = self.region()
                 regions.append(blocks)
                 line = line or end
                 if not tail.endswith("{"):
                     break
             tail = tail.lstrip(")").strip()
         op = self.plain(row, tail, bool(regions))
-        op.line, op.regions = number or line, regions
+        op.line, op.column, op.regions = number or line, 0 if number else column, regions
         if opened:
             self.generic(op)
         return op

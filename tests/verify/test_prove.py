@@ -480,6 +480,20 @@ def test_contradictory_facts_prove_nothing(facts):
     assert any("contradict" in r.reason for r in records)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 0.25), (-1.25, -0.75), (3.0, 50.0)])
+def test_inputs_of_a_replay_meet_what_is_required_of_them(low, high):
+    """A store leaves the last element out; a replay needs values in the range of X."""
+    k = Builder("k", (n - 1,))
+    k.store(Y, pid(0), k.load(X, pid(0)))
+    program = TileProgram("k", (k.kernel(),), (Placement(),))
+    at = read("X", (var("i"),), "real")
+    inside = call("and", call("le", low, at), call("le", at, high))
+    clause = Clause("range", "requires", reduction("all", ("i",), ((const(0), n),), inside))
+    positive = call("le", 1, n)
+    found = statuses(safety(program, Context(facts=(positive,), requires=(clause,))))
+    assert found == {"G3.cover.Y": "REFUTED"}
+
+
 def test_contradictory_requirements_prove_nothing():
     at = read("IDS", (var("i"),), "int")
     never = call("and", call("lt", at, 0), call("lt", 0, at))

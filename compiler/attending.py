@@ -1,0 +1,283 @@
+"""A search that waits for candidates from outside while it runs: one process, one session folder.
+
+`python -m opwright.compiler.attending FOLDER` compiles as `session.json` in the folder says. First
+the built-in proposer has its turn, then texts that appear in `desk/` are judged one by one, by the
+same gates as every candidate, until `finish` appears, the budget is spent, or standard input ends.
+What it is doing is in `state.json`; verdicts are in the archive. Nobody but this process writes
+either. `python -m opwright.compiler.attending --describe FILE OP TYPES` prints what an operator is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from opwright.compiler.backend import Backend, CompileError
+from opwright.compiler.elaborate import Spec, load_spec
+from opwright.compiler.exchanging import Desk, judge, medium_of
+from opwright.compiler.paths import cache_folder
+from opwright.ir.op import Operator
+from opwright.search.archive import archive_path
+from opwright.search.events import Confirming, Evaluated, Event, Note, Proposed, SearchResult
+from opwright.search.exchange import Exchange, Folder, Texts, write
+from opwright.search.propose import Builtin, Proposal, View
+from opwright.verify.cases import know
+
+PAUSE = 0.1  # seconds between two looks into the folder
+GRACE = 20.0  # seconds to put things in order when nobody is there any more
+
+
+@dataclass(slots=True)
+class Room:
+    """A session folder as the search sees it."""
+
+    path: Path
+    said: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        found = json.loads((self.path / "session.json").read_text(encoding="utf-8"))
+        assert isinstance(found, dict)
+        return found
+
+    def say(self, state: str, **more: Any) -> None:
+        """Replace what the state file says."""
+        self.said |= {"state": state, "at": time.time(), **more}
+        write(self.path / "state.json", json.dumps(self.said, default=str) + "\n")
+
+    @property
+    def finishing(self) -> bool:
+        return (self.path / "finish").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Live(Exchange):
+    """The proposer of a session: as of an exchange folder, but it waits for the next answer."""
+
+    room: Room = field(default_factory=lambda: Room(Path()), compare=False)
+    folder: Folder = field(default_factory=lambda: Folder(Path()), compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"session({self.inner.name}, {self.own}, {self.ident})"
+
+    def propose(self, view: View, count: int, rng: Random) -> list[Proposal]:
+        found = Exchange.propose(self, view, count, rng)
+        while not found and not self.room.finishing:
+            self.room.say("waiting", candidates=len(view.candidates))
+            time.sleep(PAUSE)
+            if self.folder.collect():
+                found = Exchange.propose(self, view, count, rng)
+        self.room.say("searching", candidates=len(view.candidates))
+        return found
+
+
+class Attended(Desk):
+    """A desk whose answers come while the search runs: nothing is asked for by files."""
+
+    __slots__ = ()
+
+    def searched(self, result: SearchResult) -> None:
+        assert isinstance(self.proposer, Live)
+        self.proposer.room.say("packaging", why=result.why, noise=result.noise)
+
+    def notes(self) -> list[str]:
+        return []
+
+
+def desk(room: Room, op: Operator, spec: Spec, backend: Backend, budget: int, own: int) -> Attended:
+    """The desk of a session; `own` candidates come from the built-in proposer."""
+    medium = medium_of(backend.name, backend.targets, op)
+    types = "".join(f", {k} = {v}" for k, v in op.types.items())
+    subject = f"{op.name}@{op.version}{types} for {', '.join(backend.targets)}"
+    folder = Folder.open(room.path / "desk", subject)
+    if folder.round == 0:
+        folder.ask({})
+    folder.collect()
+    space = Texts(folder.taken, lambda a: judge(a, op, medium))
+    proposer = Live(Builtin(), own, folder.taken, folder.ident, room=room, folder=folder)
+    room.say(
+        "searching",
+        archive=str(archive_of(op, backend)),
+        proposer=proposer.name,
+        operator=f"{op.name}@{op.version}",
+        types=dict(op.types),
+        targets=list(backend.targets),
+    )
+    # the budget counts all: a session's candidates and those before them
+    return Attended(op, spec.source, folder, medium, budget - len(folder.taken), space, proposer)
+
+
+def archive_of(op: Operator, backend: Backend) -> Path:
+    """The archive that a backend keeps of an operator."""
+    key = "-".join(backend.targets)
+    if backend.name == "cpp":
+        key = str(getattr(backend, "level", ""))
+    elif backend.name == "jax":
+        key = "jax"
+    return archive_path(cache_folder() / "archive", op.name, op.types, key)
+
+
+def attend(path: Path) -> int:
+    """Run a session to its end; 0 when a package was written, 1 when none could be."""
+    from opwright.backends.isolation import permit_unsafe
+    from opwright.compiler.pipeline import compile_spec
+
+    room = Room(path)
+    asked = room.settings()
+    if asked.get("unsafe"):
+        permit_unsafe()
+
+    def heard(event: Event) -> None:
+        match event:
+            case Proposed():
+                room.say("judging", number=event.number, schedule=event.schedule)
+            case Evaluated():
+                done = int(room.said.get("evaluated", 0)) + 1
+                room.say("searching", evaluated=done, number=None, schedule=None)
+            case Confirming():
+                room.say("confirming", numbers=list(event.numbers))
+            case Note():
+                room.say(str(room.said["state"]), notes=[*room.said.get("notes", []), event.text])
+            case _:
+                pass
+
+    room.say("starting", process=os.getpid(), error=None)
+    try:
+        if asked.get("origin"):  # kept cases lie beside the spec that was named
+            know(Path(asked["origin"]), load_spec(path / "spec.op").names)
+        result = compile_spec(
+            path / "spec.op",
+            asked["op"],
+            target=asked["target"],
+            backend=asked["backend"],
+            budget=asked["budget"],
+            out=path / "out",
+            seed=asked["seed"],
+            types=asked["types"] or None,
+            require=asked["require"],
+            progress=heard,
+            desk_of=lambda op, spec, backend, budget: desk(
+                room, op, spec, backend, budget, min(asked["own"], budget)
+            ),
+        )
+    except KeyboardInterrupt:
+        room.say("stopped")
+        return 1
+    except Exception as e:
+        lines = [str(e), getattr(e, "cure", "")]
+        diagnostics = getattr(e, "diagnostics", ())
+        lines = [d.headline for d in diagnostics] or lines
+        kind = "" if isinstance(e, CompileError) or diagnostics else f"{type(e).__name__}: "
+        room.say("failed", error=kind + "; ".join(x for x in lines if x)[:2000])
+        return 1
+    room.say(
+        "stopped" if result.stopped else "finished",
+        package=str(result.package),
+        wheel=str(result.wheel),
+        speedup=result.speedup,
+        why=result.why,
+        winner=dict(result.winner),
+        verdict=result.verdict.status,
+    )
+    return 0
+
+
+def watch() -> None:
+    """End this process in order when standard input ends: whoever started it is gone."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# -- what an operator is ---------------------------------------------------------------------------
+
+
+def describe(path: Path, name: str | None, types: Mapping[str, str]) -> dict[str, Any]:
+    """An operator in words and numbers: index notation, interface, workloads, cost, bindings."""
+    from opwright.compiler.pipeline import choose
+    from opwright.compiler.stored import stored_form
+    from opwright.ir.expr import evaluate, show
+    from opwright.ir.formulas import compulsory_bytes, flops
+    from opwright.ir.op import show_operator
+    from opwright.search.loads import host, memory_limit, workloads
+
+    spec = load_spec(path)
+    chosen = choose(spec, name)
+    bindings = [dict(b) for b in spec.bindings(chosen)]
+    fit = [b for b in bindings if all(b.get(k) == v for k, v in types.items())]
+    if not fit:
+        raise CompileError("the spec has no such binding of types", f"bindings: {bindings}")
+    op = stored_form(spec.operator(chosen, fit[0]))
+    work, traffic = flops(op), compulsory_bytes(op)
+    loads = []
+    found, notes = workloads(op, memory_limit())
+    for _, scaled in found:
+        env = {**scaled.params, **scaled.sizes}
+        loads.append(
+            {
+                "name": scaled.name,
+                "weight": scaled.weight,
+                "sizes": dict(scaled.sizes),
+                "params": dict(scaled.params),
+                "flops": int(evaluate(work, env)),
+                "compulsory_bytes": int(evaluate(traffic, env)),
+            }
+        )
+    return {
+        "operator": f"{op.name}@{op.version}",
+        "doc": op.doc,
+        "operators": list(spec.names),
+        "bindings": bindings,
+        "types": dict(op.types),
+        "index_notation": show_operator(op),
+        "inputs": [_tensor(t) for t in op.inputs],
+        "outputs": [_tensor(t) for t in op.outputs],
+        "params": [{"name": p.name, "type": p.dtype.name} for p in op.params],
+        "sizes": list(op.sizes),
+        "flops": show(work),
+        "compulsory_bytes": show(traffic),
+        "objective": [list(t) for t in op.objective.terms],
+        "tolerance": {k: dict(v) for k, v in op.tolerance.items()},
+        "workloads": loads,
+        "notes": notes,
+        "machine": host(),
+    }
+
+
+def _tensor(t: Any) -> dict[str, Any]:
+    from opwright.ir.expr import show
+
+    return {"name": t.name, "type": t.dtype.name, "shape": [show(e) for e in t.shape]}
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--describe"]:
+        try:
+            found = describe(Path(arguments[1]), arguments[2] or None, json.loads(arguments[3]))
+        except Exception as e:
+            lines = [d.headline for d in getattr(e, "diagnostics", ())] or [str(e)]
+            print(json.dumps({"error": "; ".join([*lines, getattr(e, "cure", "")])}))
+            return 1
+        print(json.dumps(found, default=str))
+        return 0
+    watch()
+    return attend(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,198 @@
+"""`opwright mcp`: a client of the SDK over standard input and output, and callers who mean ill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sandboxed import flags
+
+mcp = pytest.importorskip("mcp", reason="the MCP SDK is not installed")
+
+SPEC = """opwright "0.1"
+
+op halved @ 1.0 {
+  dims  N
+  input x: f32[N]
+  output y: f32[N]
+  def { y[i] = 0.5 * x[i] }
+  workload one weight 1.0 { N = 3000, x ~ normal(0, 1) }
+}
+"""
+SOURCE = """#include <stdint.h>
+
+extern "C" void halve(const float *x, float *y, int64_t n, int64_t pid0, int64_t, int64_t) {
+  const int64_t begin = pid0 * 1000;
+  const int64_t end = begin + 1000 < n ? begin + 1000 : n;
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) {
+    y[i] = 0.5f * x[i];
+  }
+}
+"""
+PLAN: dict[str, Any] = {
+    "abi": 1,
+    "op": "halved@1.0",
+    "target": "cpu",
+    "backend": "cpp",
+    "source": "kernel.cpp",
+    "facts": ["stride(x, 0) == 1", "stride(y, 0) == 1"],
+    "launches": [{"kernel": "halve", "grid": ["cdiv(N, 1000)"], "args": ["x", "y", "N"]}],
+}
+Call = Callable[..., Awaitable[dict[str, Any]]]
+
+
+def with_server(root: Path, act: Callable[[Any, Call], Awaitable[None]]) -> None:
+    """Run `act` with a client of a server in a process of its own."""
+
+    async def main() -> None:
+        environment = {**os.environ, "OPWRIGHT_CACHE": str(root / "cache")}
+        words = ["-m", "opwright", "mcp", "--root", str(root), *flags()]
+        parameters = mcp.StdioServerParameters(command=sys.executable, args=words, env=environment)
+        async with mcp.Client(parameters, read_timeout_seconds=120) as client:
+
+            async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+                found = await client.call_tool(tool, arguments)
+                text = found.content[0].text
+                return {"refused": text} if found.is_error else json.loads(text)
+
+            await act(client, call)
+
+    asyncio.run(main())
+
+
+def test_a_candidate_on_its_way(tmp_path: Path) -> None:
+    (tmp_path / "halved.op").write_text(SPEC)
+
+    async def act(client: Any, call: Call) -> None:
+        tools = {t.name: t for t in (await client.list_tools()).tools}
+        assert {"check_spec", "next_task", "submit_candidate", "get_verdict"} <= set(tools)
+        assert not any("write" in n or "set" in n.split("_") for n in tools)
+        assert "halved.op" in (await call("list_specs"))["specs"]
+        told = await call("describe_operator", spec="halved.op", wait=60)
+        assert told["result"]["operator"] == "halved@1.0"
+        assert "0.5 * x[i" in told["result"]["index_notation"]
+        begun = await call("start_search", spec="halved.op", builtin_candidates=2, budget=6)
+        session = begun["session"]
+        task = await call("next_task", session=session, wait=60)
+        while task["state"] not in ("waiting", "failed"):
+            task = await call("next_task", session=session, wait=60)
+        assert task["parent"]["source"] and task["parent"]["plan"]["backend"] == "cpp"
+        assert task["spec"] == SPEC and task["contract"] and task["profile"]["workloads"]["one"]
+
+        async def judged(source: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
+            handed = await call(
+                "submit_candidate", session=session, plan=plan, source=source, note="in blocks"
+            )
+            found: dict[str, Any] = {"state": "pending"}
+            while found["state"] == "pending":
+                found = await call(
+                    "get_verdict", session=session, submission=handed["submission"], wait=60
+                )
+            return found
+
+        good = await judged(SOURCE)
+        assert good["status"] == "ok" and good["rank"] >= 1 and good["times"]["one"] > 0
+        assert good["gates"]["G2"] == {"PROVED": good["gates"]["G2"]["PROVED"]}
+        wrong = await judged(SOURCE.replace("0.5f", "0.6f"))
+        assert wrong["status"] in ("wrong", "refuted") and wrong["rank"] is None
+        assert "expected" not in json.dumps(wrong)
+        outside = await judged(SOURCE.replace("i < end;", "i <= end;"))
+        assert outside["status"] == "refuted"
+        assert any(r.get("counterexample") for r in outside["records"])
+        listed = (await call("list_candidates", session=session))["candidates"]
+        assert [c["status"] for c in listed][-3:] == [good["status"], wrong["status"], "refuted"]
+        mine = await call("get_candidate", session=session, number=good["number"])
+        assert mine["source"] == SOURCE and mine["profile"]["workloads"]["one"]["latency_s"]
+        best = await call("best_candidate", session=session)
+        assert best["rank"] == 1
+        await call("finish_search", session=session)
+        end = await call("session_status", session=session, until="end", wait=60)
+        while end["state"] not in ("finished", "failed", "stopped", "lost"):
+            end = await call("session_status", session=session, until="end", wait=60)
+        assert end["state"] == "finished" and Path(end["wheel"]).exists()
+        late = await call("submit_candidate", session=session, plan=PLAN, source=SOURCE)
+        assert "takes no candidates" in late["refused"]
+
+    with_server(tmp_path, act)
+
+
+def test_callers_who_mean_ill(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.op").write_text(SPEC)
+    (root / "link.op").symlink_to(tmp_path / "secret.op")
+    (root / "huge.op").write_text("#" * (300 << 10))
+    (root / "halved.op").write_text(SPEC)
+
+    async def act(client: Any, call: Call) -> None:
+        specs = (await call("list_specs"))["specs"]
+        assert "halved.op" in specs and "link.op" not in specs
+        for spec in (
+            *("../secret.op", "/etc/passwd", str(tmp_path / "secret.op"), "link.op", "huge.op"),
+            *("halved.txt", "", "a\0b.op", "library:../../etc/passwd.op", "x" * 300_000),
+            "op f {\n" + "x" * 280_000,
+        ):
+            assert "refused" in await call("describe_operator", spec=spec), spec[:40]
+        for arguments in (
+            *({"spec": 7}, {"spec": ["halved.op"]}, {}, {"spec": "halved.op", "budget": 0}),
+            {"spec": "halved.op", "budget": 10**9},
+            {"spec": "halved.op", "builtin_candidates": 9, "budget": 3},
+            {"spec": "halved.op", "backend": "../cpp"},
+            {"spec": "halved.op", "target": "cpu; rm -rf /"},
+            {"spec": "halved.op", "types": {"T": "f32; drop"}},
+            {"spec": "halved.op", "operator": "halved --out /"},
+            {"spec": "halved.op", "seed": "no number"},
+        ):
+            assert "refused" in await call("start_search", **arguments), arguments
+        for session in ("../../etc", "deadbeef", "", "0" * 9, "a" * 5000):
+            for tool in ("session_status", "next_task", "list_candidates", "finish_search"):
+                assert "refused" in await call(tool, session=session)
+            assert "refused" in await call("get_verdict", session=session, submission="s0001")
+        assert "refused" in await call("get_job", job="../x")
+        assert "refused" in await call("no_such_tool")
+
+    with_server(root, act)
+
+
+def test_candidates_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opwright.mcp_sessions import Refusal, Session, Sessions, Specs
+
+    monkeypatch.setenv("OPWRIGHT_CACHE", str(tmp_path / "cache"))
+    sessions = Sessions(Specs(tmp_path))
+    path = sessions.folder / "0123abcd"
+    answers = path / "desk" / "round-1" / "answers"
+    answers.mkdir(parents=True)
+    (path / "session.json").write_text(json.dumps({"budget": 3, "backend": "cpp"}))
+    session = sessions.get("0123abcd")
+
+    class Alive:
+        def poll(self) -> None: ...
+
+    (path / "state.json").write_text(json.dumps({"state": "waiting"}))
+
+    monkeypatch.setattr(session, "process", Alive())
+    for plan, source in (
+        *((None, SOURCE), ([], SOURCE), ("{}", SOURCE), ({}, SOURCE), (PLAN, ""), (PLAN, 7)),
+        (PLAN, "x" * ((1 << 20) + 1)),
+        (PLAN, "\0"),
+        (PLAN, "\ud800"),
+        ({**PLAN, "source": "../../kernel.cpp"}, SOURCE),
+        ({**PLAN, "source": "/etc/passwd"}, SOURCE),
+        ({**PLAN, "source": "candidate.json"}, SOURCE),
+        ({**PLAN, "verdict": "PROVED"}, SOURCE),
+        ({**PLAN, "note": "x" * (3 << 20)}, SOURCE),
+    ):
+        with pytest.raises(Refusal):
+            sessions.submit("0123abcd", plan, source, "")
+    assert list(answers.iterdir()) == []
+    assert sessions.submit("0123abcd", PLAN, SOURCE, "n" * 9000) == "s0001"
+    assert sessions.submit("0123abcd", PLAN, SOURCE, "") == "s0002"
+    assert sorted(p.name for p in answers.iterdir()) == ["s0001.json", "s0002.json"]
+    assert isinstance(session, Session)
