@@ -153,6 +153,9 @@ def constants(texts: Sequence[str]) -> dict[str, Any]:
     """`NAME=VALUE` of constants: numbers, truth values, strings."""
     out: dict[str, Any] = {}
     for name, value in assignments(texts, "const").items():
+        if value in ("None", "null"):
+            out[name] = None
+            continue
         if value in ("True", "true", "False", "false"):
             out[name] = value.lower() == "true"
             continue

@@ -98,7 +98,9 @@ class _Draft:
 
     # -- pointers
     def pointers(self) -> None:
-        wanted = [p for p in self.signature.parameters if p.kind == "pointer"]
+        fixed = self.given.const
+        own = self.signature.parameters
+        wanted = [p for p in own if p.kind == "pointer" and p.name not in fixed]
         for p in wanted:
             if p.name in self.given.args:
                 self.takes(p, self.given.args[p.name], "as given")
@@ -131,7 +133,7 @@ class _Draft:
     # -- scalars
     def scalars(self) -> None:
         for p in self.signature.parameters:
-            if p.kind != "scalar":
+            if p.kind != "scalar" or p.name in self.given.const:
                 continue
             if p.name in self.given.args:
                 text = self.given.args[p.name]
@@ -212,9 +214,6 @@ class _Draft:
             if p.kind != "constant":
                 if p.name in self.given.const:
                     self.const[p.name] = self.given.const[p.name]
-                    self.value.pop(p.name, None)
-                    self.told = [t for t in self.told if t[0] != p.name]
-                    self.holes = [h for h in self.holes if h[0] != p.name]
                     self.told.append((p.name, str(self.const[p.name]), "a constant, as given"))
                 continue
             if p.name in self.given.const:

@@ -213,8 +213,8 @@ def _launch(c: Any, at: str) -> Launch:
     const = _object(c.get("const", {}), f"{at}.const")
     for name, value in const.items():
         _check(
-            isinstance(value, int | float | str),
-            f"{at}.const.{name} must be a number, a truth value or a string, not {value!r}",
+            value is None or isinstance(value, int | float | str),
+            f"{at}.const.{name} must be a number, a truth value, a string or null, not {value!r}",
         )
     if "num_warps" in c:
         warps = c["num_warps"]

@@ -18,7 +18,7 @@ from opwright.ir.delinearize import is_dense
 from opwright.ir.expr import Expr, ExprError, evaluate, leaves, pid, show, substitute, var
 from opwright.ir.tile import Buffer, Value, row_major
 from opwright.verify.encode import Instance
-from opwright.verify.terms import Formula, Poly
+from opwright.verify.terms import YES, Formula, Poly
 from opwright.verify.walk import Path
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ def _model(prover: Prover, o: Obligation) -> Mapping[int, int] | None:
     sizes = [p for x, p in encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"]
     grid = prover.program.kernels[o.probe.launch].grid[1:]
     narrow = [t.le(encoder.term(n, o.probe.at), t.const(WIDEST)) for n in grid]
+    dense = _dense(prover, o.probe.at)
     wrong = [*facts, t.no(goal)]
-    for extra in (narrow, []) if narrow else ([],):
+    for extra in dict.fromkeys((tuple([*narrow, *dense]), tuple(narrow), ())):
         for limit in LIMITS:
             small = [*extra, *(t.le(p, t.const(limit)) for p in sizes)]
             answer = prover.asker.ask([*wrong, *small])
@@ -79,6 +80,18 @@ def _model(prover: Prover, o: Obligation) -> Mapping[int, int] | None:
             if answer.result == "unknown" and "time" in answer.reason:
                 return None
     return None
+
+
+def _dense(prover: Prover, at: Instance) -> list[Formula]:
+    """Rows beside each other, as tensors usually have them."""
+    t, encoder = prover.terms, prover.encoder
+    out = []
+    for b in prover.program.buffers():
+        for e, n in zip(b.strides or (), row_major(b.shape), strict=False):
+            if e.op == "stride":
+                x, y = encoder.term(e, at), encoder.term(n, at)
+                out += [t.le(x, y), t.le(y, x)]
+    return [f for f in out if f is not YES]
 
 
 def _least(

@@ -68,7 +68,8 @@ def _uses(
     counted = {
         y.id
         for x in ast.walk(f)
-        if isinstance(x, ast.Compare) or (isinstance(x, ast.BinOp) and not _sum(x))
+        if (isinstance(x, ast.Compare) and not isinstance(x.ops[0], ast.Is | ast.IsNot))
+        or (isinstance(x, ast.BinOp) and not _sum(x))
         for y in ast.walk(x)
         if isinstance(y, ast.Name)
         and not any(isinstance(c, ast.Call) and y in ast.walk(c) for c in ast.walk(x))

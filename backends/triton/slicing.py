@@ -291,6 +291,10 @@ class _Slicer:
             return d.alias.name.split(".")[0] in ("triton", "math")
         if isinstance(d.node, ast.FunctionDef):
             return m.jit(d.node) is not None
+        if isinstance(d.node, ast.Assign | ast.AnnAssign) and d.node.value is not None:
+            where, _, name = (m.route(d.node.value) or "").rpartition(".")
+            if where.startswith("triton.language"):
+                return _offers(where, name)
         return True
 
     def imported(self, m: _Module, d: _Definition, depth: int) -> str | None:

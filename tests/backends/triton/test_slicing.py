@@ -25,6 +25,13 @@ if hasattr(tl, "something"):
 else:
     from triton.language.extra.libdevice import tanh
 
+if hasattr(tl, "something"):
+    root = tl.extra.nowhere.libdevice.sqrt
+else:
+    from triton.language.extra import libdevice
+
+    root = libdevice.sqrt
+
 LIMIT: int = 64
 TABLE = {torch.float32: tl.float32}
 WIDTH = torch.cuda.get_device_properties(0).warp_size
@@ -49,7 +56,7 @@ def scale(
     offs = pid * BLOCK + tl.arange(0, BLOCK)
     mask = offs < n
     x = tl.load(x_ptr + offs, mask=mask, other=0.0)
-    x = clamp(squared(tanh(x)) * HALF * factor, LIMIT)
+    x = clamp(squared(root(tanh(x))) * HALF * factor, LIMIT)
     tl.store(y_ptr + offs, x, mask=mask)
 
 
@@ -106,6 +113,7 @@ def test_a_kernel_comes_with_what_it_uses(project: Path) -> None:
     assert "from triton.language.extra.libdevice import tanh" in text
     assert "def clamp" in text and "def squared" in text and "def program_id" in text
     assert "pid = program_id(0)" in text
+    assert "root = libdevice.sqrt" in text and "nowhere" not in text
     assert "LIMIT = tl.constexpr(64)" in text and "HALF = tl.constexpr(0.5)" in text
     assert "import triton.language as language" in text
     assert found.constants == {"BLOCK": "256"}
