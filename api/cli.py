@@ -676,6 +676,29 @@ def cases_remove(
 
 @app.command()
 @guarded
+def report(
+    archive: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An archive file; the newest one if absent.", show_default=False, metavar="RUN"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    run_number: Annotated[
+        int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Write one self-contained page about a search: tree, progress, plots, verdicts, diff, costs."""
+    from opwright.reporting import report as write_report
+
+    return write_report(archive, run_number, out, as_json)
+
+
+@app.command()
+@guarded
 def mcp(
     root: Annotated[
         Path, typer.Option(help="The folder whose specs may be named.", metavar="DIR")

@@ -239,6 +239,7 @@ class Caller:
     accounts: Accounts
     tape: Cassette | None = None
     note: Callable[..., None] = lambda kind, **content: None
+    log: Callable[..., None] = lambda kind, body, texts: None  # into the ledger of the run
     sleep: Callable[[float], None] = time.sleep
     timeout: float = 600.0
     in_flight: int = IN_FLIGHT
@@ -285,6 +286,7 @@ class Caller:
             raise Unanswered(str(waiting[0].error))
         for reply, (_, worst) in zip(found, batch, strict=True):
             self.accounts.settle(worst, reply)
+            self._written(reply)
             self._silent = 0 if reply.response is not None else self._silent + 1
             if reply.error is not None and reply.error.kind in FATAL:
                 self.stopped = str(reply.error)
@@ -292,6 +294,17 @@ class Caller:
             last = next((r.error for r in reversed(found) if r.error), None)
             self.stopped = f"{self._silent} requests in a row had no answer: {last}"
         return found
+
+    def _written(self, reply: Reply) -> None:
+        """Write a request and what came of it into the ledger."""
+        asked, got = reply.request, reply.response
+        body = {"logical": asked.logical, "ordinal": asked.ordinal, "key": asked.key}
+        self.log("request", {**body, "model": asked.model}, {"prompt": asked.text})
+        if got is not None:
+            said = {k: v for k, v in got.to_json().items() if k != "text"}
+            self.log("answer", {**body, **said}, {"answer": got.text})
+        else:
+            self.log("answer", {**body, "error": str(reply.error)}, {})
 
     def _patient(self, request: Request, worst: Usage) -> Reply:
         """One request, asked again after a pause where the error passes; what was recorded of it

@@ -105,6 +105,10 @@ class Guided:
     _guides: int = 0
     _restart: int | None = None
 
+    def attach(self, log: Callable[..., None]) -> None:
+        """Take what requests and answers are written into the ledger with."""
+        self.caller.log = log
+
     @property
     def name(self) -> str:
         kind = "best-of-n" if self.control else "guided"
