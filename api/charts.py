@@ -74,7 +74,7 @@ class Axis:
         span = self.high - self.low or 1.0
         step = 10.0 ** math.floor(math.log10(span))
         step *= next((f for f in (0.1, 0.2, 0.5, 1, 2) if span / (step * f) <= 6), 2)
-        count = int(math.floor(self.high / step)) - int(math.ceil(self.low / step))
+        count = math.floor(self.high / step) - math.ceil(self.low / step)
         return [(math.ceil(self.low / step) + i) * step for i in range(count + 1)]
 
 
@@ -211,8 +211,9 @@ def roofline(
             if y.low <= min(bandwidth * v, top) <= y.high * 1.01
         ]
     body = _frame(x, y, "operations per compulsory byte", "operations per second")
+    over = f'y="{TOP + 10}" text-anchor="middle"'
     names = [
-        f'<text class="tick" x="{_n(x.at(at))}" y="{TOP + 10}" text-anchor="middle">{_text(n, 24)}</text>'
+        f'<text class="tick" x="{_n(x.at(at))}" {over}>{_text(n, 24)}</text>'
         for n, at in labels.items()
     ]
     return _svg([*body, _line(roof, "roof"), *names, *(_dot(m, x, y) for m in marks)], "roofline")

@@ -691,7 +691,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write one self-contained page about a search: tree, progress, plots, verdicts, diff, costs."""
+    """Write one self-contained page about a search: tree, plots, verdicts, diff, costs."""
     from opwright.reporting import report as write_report
 
     return write_report(archive, run_number, out, as_json)

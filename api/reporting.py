@@ -88,8 +88,8 @@ def facts_of(archive: Archive, found: History) -> dict[str, Any]:
         "basis": "Times were measured." if measured else "Times are modelled; nothing was run.",
         "tree": charts.tree(_leaves(found, winner)),
         "pareto": pareto,
-        "pareto_note": f"Time against {second.replace('_', ' ')}; the line joins what nothing beats "
-        "in both.",
+        "pareto_note": f"Time against {second.replace('_', ' ')}; the line joins what nothing "
+        "beats in both.",
         "roofline": roof,
         "roofline_note": roof_note,
         "loads": loads,
@@ -178,7 +178,7 @@ def _pareto(found: History, winner: Node | None) -> tuple[str, str]:
                 for n, a, b in whole
             ]
             unit = {"memory": "bytes of scratch", "error": "largest error over tolerance",
-                    "code_size": "bytes of code", "compile_time": "seconds of compiling"}  # fmt: skip
+                    "code_size": "bytes of code", "compile_time": "seconds to compile"}  # fmt: skip
             return charts.pareto(marks, "milliseconds (geometric mean)", unit[metric]), metric
     return "", ""
 
@@ -296,9 +296,8 @@ def _diff(
     old = _source(archive.texts(found.id, base.number))[1]
     if not new or not old:
         return [], ""
-    lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), f"{base.number}/{name}", f"{winner.number}/{name}", "", "", 3, ""
-    )  # fmt: skip
+    sides = f"{base.number}/{name}", f"{winner.number}/{name}"
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *sides, lineterm="")
     kinds = {"+": "add", "-": "cut", "@": "hunk"}
     out = [(kinds.get(line[:1], "same"), line[:400]) for line in lines]
     what = "its parent" if above is not None else "candidate 0"
