@@ -148,7 +148,8 @@ def progress(marks: Sequence[Mark]) -> str:
     good = [m for m in marks if m.kind != "failed"]
     x = scale([0, *(m.x for m in marks)], LEFT, WIDTH - RIGHT, False)
     y = scale([m.y for m in good] or [1.0], HEIGHT - BOTTOM, TOP + 14, True)
-    best, step = math.inf, []
+    best = math.inf
+    step: list[tuple[float, float]] = []
     for m in sorted(good, key=lambda m: m.x):
         if m.y < best:
             if step:

@@ -348,19 +348,15 @@ def _machine(found: History, entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 def _trusted(winner: Node | None, found: History) -> list[tuple[str, str]]:
     """What a reader has to believe besides the records."""
-    from opwright.verify.certificate import trusted_base
+    from opwright.compiler.trusted import trusted_base
 
-    base = dict(trusted_base())
-    if winner is not None:
-        read = any(r.kind == "G1" and r.status == "PROVED" for r in winner.candidate.records)
-        if read:
-            base["printer"] = "not trusted: the text was read back"
-        else:
-            base["printer"] = "keeps the meaning of the TileIR; a package reads the text back"
-        assumed = dict.fromkeys(a for r in winner.candidate.records for a in r.assumptions)
-        for n, text in enumerate(list(assumed)[:20], 1):
-            base[f"assumption {n}"] = text
-    return [(k, v) for k, v in base.items()]
+    if winner is None:
+        return []
+    records = winner.candidate.records
+    backend = str(found.command.get("backend", "cpp"))
+    known = (backend,) if backend in ("cpp", "triton", "jax") else ()
+    base = trusted_base(records, known, str(found.operator.get("operator", "")))
+    return [(str(k), str(v)) for k, v in base.items()]
 
 
 def _costs(found: History, entries: Sequence[Entry]) -> list[tuple[str, str]]:
