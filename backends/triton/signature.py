@@ -70,9 +70,7 @@ def _uses(
         for x in ast.walk(f)
         if (isinstance(x, ast.Compare) and not isinstance(x.ops[0], ast.Is | ast.IsNot))
         or (isinstance(x, ast.BinOp) and not _sum(x))
-        for y in ast.walk(x)
-        if isinstance(y, ast.Name)
-        and not any(isinstance(c, ast.Call) and y in ast.walk(c) for c in ast.walk(x))
+        for y in _numbers(x)
     }
     found: dict[str, tuple[bool, bool]] = {}
 
@@ -104,6 +102,15 @@ def _uses(
                 if parameter in handed:
                     note(handed[parameter], reads, writes)
     return found
+
+
+def _numbers(x: ast.AST) -> list[ast.Name]:
+    """Names that are compared or multiplied: not what calls get, nor what a type is asked of."""
+    if isinstance(x, ast.Name):
+        return [x]
+    if isinstance(x, ast.Call | ast.Attribute):
+        return []
+    return [y for c in ast.iter_child_nodes(x) for y in _numbers(c)]
 
 
 def _sum(x: ast.BinOp) -> bool:

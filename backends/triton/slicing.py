@@ -379,7 +379,7 @@ class _Slicer:
         for a in arguments:
             if a.annotation is not None and self.language(m, a.annotation):
                 self.expression(m, a.annotation, set(), depth)
-        self.expression(m, jit, set(), depth)
+        self.expression(m, jit.func if isinstance(jit, ast.Call) else jit, set(), depth)
         for s in f.body:
             self.expression(m, s, local, depth)
 
@@ -477,7 +477,11 @@ class _Slicer:
         assert isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None
         if piece.definition.name in self.given:
             value = self.given[piece.definition.name]
-            piece.text = f"{piece.name} = {value}"
+            where, _, part = value.strip("'\"").rpartition(".")
+            if where.startswith("triton.language"):  # a module or function of the language
+                piece.text = f"from {where} import {part} as {piece.name}"
+            else:
+                piece.text = f"{piece.name} = {self.spelled(m)}({value})"
             self.notes[f"{piece.definition.name} = {value}, as given"] = None
             return
         try:

@@ -130,7 +130,9 @@ def test_lines_keep_their_numbers(project: Path) -> None:
 def test_a_computed_constant_has_to_be_given(project: Path) -> None:
     with pytest.raises(ImportRefusal, match=r"WIDTH is computed.*--const WIDTH=VALUE"):
         cut(project, "warps")
-    assert "WIDTH = 32" in cut(project, "warps", {"WIDTH": "32"}).source
+    assert "WIDTH = tl.constexpr(32)" in cut(project, "warps", {"WIDTH": "32"}).source
+    library = "'triton.language.extra.libdevice'"
+    assert "libdevice as WIDTH" in cut(project, "warps", {"WIDTH": library}).source
     with pytest.raises(ImportRefusal, match="nothing here reads it"):
         cut(project, "scale", {"WIDTH": "32"})
 
