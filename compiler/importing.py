@@ -304,7 +304,7 @@ def _foreign(
     if filled is None:
         return program, plain
     assumed = assuming(_understood(_prove(filled, context, subject), subject), plain, filled)
-    return program, assumed if _rank(assumed) > _rank(plain) else plain
+    return (filled, assumed) if _rank(assumed) > _rank(plain) else (program, plain)
 
 
 def _flattened(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.execution import literals
 from opwright.compiler.importing import FAILURES, Static, own_subject
@@ -21,7 +23,9 @@ def field_records(c: Candidate, static: Static, op: Operator) -> list[Record]:
         return [Record(f"G4.{t.name}", "G4", "UNKNOWN", why, subject) for t in op.outputs]
     near = tuple(dict.fromkeys((*edges(static.program), *literals(c))))
     try:
-        return field_gate(static.program, op, subject, near, _unordered(static))
+        found = field_gate(static.program, op, subject, near, _unordered(static))
+        assumed = static.program.assumes  # such as the fill of masked loads
+        return [replace(r, assumptions=(*r.assumptions, *assumed)) for r in found]
     except FAILURES as e:
         why = f"the evaluation failed on this program ({type(e).__name__}: {str(e)[:200]})"
         return [Record(f"G4.{t.name}", "G4", "UNKNOWN", why, subject) for t in op.outputs]
