@@ -70,6 +70,8 @@ from opwright.verify.reals import Reals, equal_reals
 ROUNDS = 3
 LOOKUPS = 4_000  # reads of memory of one program
 
+COMPARED = ("eq", "ne", "lt", "le")
+
 
 class Unlifted(NotCarried):
     """What has no expression here, in words."""
@@ -181,6 +183,8 @@ class Lift:
                 return self.at.get(x.attr)
             if x.op == "value":
                 return self.value(x.attr)
+            if x.op in COMPARED and (known := _decided(x.op, *x.args)) is not None:
+                return known
             found: Expr | None = self.fixed.get(x)
             return found
 
@@ -224,7 +228,7 @@ class Lift:
         monoid = next((m.name for m in MONOIDS.values() if m.row == v.op), None)
         if monoid is not None and sum(a.op == "fold" for a in args) > 1:
             return self.join.combined(monoid, args, kind)
-        return call(v.op, *args)
+        return (_decided(v.op, *args) if v.op in COMPARED else None) or call(v.op, *args)
 
     def unknown(self, v: Value) -> Expr:
         """A value of which nothing is known but what it may depend on."""
@@ -567,7 +571,22 @@ def _as(e: Expr, kind: str) -> Expr:
         return toreal(e) if e.kind == "int" else call("select", e, 1.0, 0.0)
     if kind == "int":
         return call("select", e, 1, 0) if e.kind == "bool" else call("trunc", e)
-    return call("ne", e, 0 if e.kind == "int" else 0.0)
+    nothing = const(0 if e.kind == "int" else 0.0)
+    return _decided("ne", e, nothing) or call("ne", e, nothing)
+
+
+def _decided(op: str, a: Expr, b: Expr) -> Expr | None:
+    """A comparison with an integer that stands for a truth value as that truth value."""
+    if a.kind != "int" or b.op != "const":
+        return None
+    if a.op == "const":
+        return call(op, a, b)
+    if a.op != "select":
+        return None
+    yes, no = (_decided(op, x, b) for x in a.args[1:])
+    if yes is None or no is None:
+        return None
+    return call("or", call("and", a.args[0], yes), call("and", call("not", a.args[0]), no))
 
 
 def _stored(body: Iterable[Stmt]) -> list[str]:

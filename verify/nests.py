@@ -210,6 +210,7 @@ class Joiner:
 
     def _begin(self, c: Expr, own: Expr) -> Expr | None:
         """B where a condition says B <= own."""
+        c = _straight(c)
         if c.op not in ("lt", "le") or c.args[0].kind != "int":
             return None
         above = c.args[1] - c.args[0] - (1 if c.op == "lt" else 0)  # 0 <= above
@@ -221,6 +222,7 @@ class Joiner:
 
     def _end(self, c: Expr, own: Expr) -> Expr | None:
         """E where a condition says own < E."""
+        c = _straight(c)
         if c.op not in ("lt", "le") or c.args[0].kind != "int":
             return None
         above = c.args[1] - c.args[0] - (1 if c.op == "lt" else 0)  # 0 <= above
@@ -303,7 +305,9 @@ class Joiner:
                 return self.algebra.normal(x)
             if x.kind == "bool" and x.op in ("lt", "le", "eq", "ne") and plain(x):
                 found = self.algebra.normal(x)
-                return found if found in (TRUE, FALSE) else None
+                # two sides may have had an index in common
+                known = found in (TRUE, FALSE) or free_vars(found) < free_vars(x)
+                return found if known else None
             return None
 
         return transform(e, rule)
@@ -320,6 +324,14 @@ def _nest(kind: str, e: Expr) -> Nest | None:
         indices.append(Index(name, hi - lo))
         e = f.term if lo is ZERO else substitute(f.term, {var(name): var(name) + lo})
     return Nest(kind, tuple(indices), e) if indices else None
+
+
+def _straight(c: Expr) -> Expr:
+    """A negated comparison as the opposite one; the condition itself otherwise."""
+    if c.op != "not" or c.args[0].op not in ("lt", "le") or c.args[0].args[0].kind != "int":
+        return c
+    a, b = c.args[0].args
+    return call("le" if c.args[0].op == "lt" else "lt", b, a)
 
 
 def _operands(op: str, e: Expr) -> list[Expr]:

@@ -175,3 +175,39 @@ def test_what_holds_of_most_calls_is_not_proved(
 ) -> None:
     op = parse_spec(SPEC % body).operator("told", {})
     assert statuses(parse_program(HEAD % scratch + text), op) == {status}
+
+
+BLOCKS = """    a: f32[c] = full 0.0
+    one: i32 = full 1
+    none: i32 = full 0
+    for i in 0 .. (N + 15) // 16 by 1 carry a_c = a -> a_r:
+      x: f32[c] = load x[p0, %s] if %s else 0.0
+      p: bool[c] = index %s
+      q: i32[c] = select p one none
+      zero: f32 = full 0.0
+      z: f32[c] = load w[p0, %s] if %s and q != 0
+      v: f32[c] = select p z zero
+      t: f32[c] = mul x v
+      s: f32[c] = add a_c t
+      next s
+    r: f32 = reduce sum a_r over c
+    st_y: store y[p0] = r
+"""
+HERE = "c + i * 16"
+MASKS = [  # where a block ends, in several spellings, and truth values as integers
+    (HERE, "c + i * 16 < N", "PROVED"),
+    (HERE, "c < N - i * 16", "PROVED"),
+    (HERE, "not N - i * 16 <= c", "PROVED"),
+    (HERE, "c < N - 1 - i * 16", "UNKNOWN"),
+    (HERE, "c < N - i * 15 and c + i * 16 < N", "UNKNOWN"),
+    (HERE, "not N - i * 16 < c + 1", "PROVED"),
+    (HERE, "not N - i * 16 < c + 2", "UNKNOWN"),
+]
+
+
+@pytest.mark.parametrize(("place", "mask", "status"), MASKS)
+def test_masks_of_blocks_in_any_spelling(place: str, mask: str, status: str) -> None:
+    op = parse_spec(SPEC % "y[b] = sum[j: N](x[b, j] * w[b, j])").operator("told", {})
+    text = BLOCKS % (place, mask, mask, place, mask)
+    text = HEAD.replace("  out y", "  axis c = 16\n  out y") % "" + text
+    assert statuses(parse_program(text), op) == {status}
