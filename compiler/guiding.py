@@ -26,7 +26,7 @@ from opwright.search.archive import Candidate as Tried
 from opwright.search.artefacts import Keeper
 from opwright.search.cassette import Cassette, CassetteError
 from opwright.search.dialogue import Dialogue
-from opwright.search.drafts import NAME, Drafts
+from opwright.search.drafts import NAME, Drafts, remembered
 from opwright.search.events import SearchResult
 from opwright.search.experience import Experience, Gain
 from opwright.search.guided import UNTIMED, Guided
@@ -239,18 +239,19 @@ def _open(
         "source": SOURCES[backend],
         "types": dict(op.types),
     }
-    drafts = Drafts(fixed, lambda a: judge(a, op, medium))
+    before = remembered(tape) if tape.mode == "record" else {}
+    drafts = Drafts(fixed, lambda a: judge(a, op, medium), novel=before, note=tape.once)
     limits = _limits(op, backend, targets)
     known = Experience.load(cache_folder() / "experience.jsonl")
     run = key[:12]
-    before = _before(tape, known, run)
+    learned = _before(tape, known, run)
     proposer = Guided(
         context,
         caller,
         drafts,
         Workshop(op, medium, drafts, limits, keeper),
         Builtin(),
-        before,
+        learned,
         evaluations,
         model=model,
         effort=effort,

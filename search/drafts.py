@@ -18,6 +18,7 @@ from opwright.ir.plan import Plan, PlanError
 from opwright.ir.tile import TileProgram
 from opwright.search import exchange
 from opwright.search.answers import Answer, candidate
+from opwright.search.cassette import Cassette
 from opwright.search.llm import Request
 from opwright.search.results import Given
 from opwright.search.space import Decision, IllegalSchedule, Schedule
@@ -83,16 +84,26 @@ class Node:
 Judge = Callable[[exchange.Answer], tuple[TileProgram, Given]]
 
 
+def remembered(tape: Cassette) -> dict[str, str]:
+    """What was new so far in a run that goes on."""
+    found: dict[str, str] = {}
+    for e in tape.entries("novel"):
+        found.setdefault(str(e["key"]), str(e["schedule"]))
+    return found
+
+
 @dataclass(slots=True)
 class Drafts:
     """The space of all texts of a search's ideas. `plan` is what an author does not choose of a
-    launch plan; `judge` gives what was read of a text with what the gates before execution said."""
+    launch plan; `judge` gives what was read of a text with what the gates before execution said.
+    `novel` is kept in the ledger, as what an archive replays is not judged again."""
 
     plan: Mapping[str, Any]
     judge: Judge
     nodes: list[Node] = field(default_factory=list)
+    novel: dict[str, str] = field(default_factory=dict)  # what a program is -> its schedule
+    note: Callable[..., None] = lambda kind, **content: None
     _made: dict[str, tuple[TileProgram, Given]] = field(default_factory=dict)
-    _novel: dict[str, str] = field(default_factory=dict)  # what a program is -> its schedule
 
     @property
     def name(self) -> str:
@@ -152,7 +163,10 @@ class Drafts:
             node, _ = self.find(schedule)
             made = self.judge(exchange.Answer(node.number, NAME, plan, source))
             key = novelty(made[0], made[1])
-            twin = self._novel.setdefault(key, schedule.text)
+            if key not in self.novel:
+                self.novel[key] = schedule.text
+                self.note("novel", key=key, schedule=schedule.text)
+            twin = self.novel[key]
             if twin != schedule.text:
                 raise IllegalSchedule(f"the same program as {twin}, up to names")
             self._made[schedule.text] = made
