@@ -240,7 +240,7 @@ def _open(
         "types": dict(op.types),
     }
     before = remembered(tape) if tape.mode == "record" else {}
-    drafts = Drafts(fixed, lambda a: judge(a, op, medium), novel=before, note=tape.once)
+    drafts = Drafts(fixed, lambda a: judge(a, op, medium), keys=before, note=tape.once)
     limits = _limits(op, backend, targets)
     known = Experience.load(cache_folder() / "experience.jsonl")
     run = key[:12]

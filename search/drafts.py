@@ -85,24 +85,22 @@ Judge = Callable[[exchange.Answer], tuple[TileProgram, Given]]
 
 
 def remembered(tape: Cassette) -> dict[str, str]:
-    """What was new so far in a run that goes on."""
-    found: dict[str, str] = {}
-    for e in tape.entries("novel"):
-        found.setdefault(str(e["key"]), str(e["schedule"]))
-    return found
+    """What the programs of a run that goes on were, by schedule."""
+    return {str(e["schedule"]): str(e["key"]) for e in tape.entries("novel")}
 
 
 @dataclass(slots=True)
 class Drafts:
     """The space of all texts of a search's ideas. `plan` is what an author does not choose of a
     launch plan; `judge` gives what was read of a text with what the gates before execution said.
-    `novel` is kept in the ledger, as what an archive replays is not judged again."""
+    `keys` are kept in the ledger, as what an archive replays is not judged again."""
 
     plan: Mapping[str, Any]
     judge: Judge
     nodes: list[Node] = field(default_factory=list)
-    novel: dict[str, str] = field(default_factory=dict)  # what a program is -> its schedule
+    keys: dict[str, str] = field(default_factory=dict)  # schedule -> what its program is
     note: Callable[..., None] = lambda kind, **content: None
+    _passed: dict[str, str] = field(default_factory=dict)  # what a program is -> its schedule
     _made: dict[str, tuple[TileProgram, Given]] = field(default_factory=dict)
 
     @property
@@ -151,6 +149,13 @@ class Drafts:
         except PlanError as e:
             raise IllegalSchedule(str(e)) from None
 
+    def passed(self, schedule: Schedule) -> None:
+        """From now on texts of the same program are not tried. Those of a text that failed are:
+        what mends it need not change the program."""
+        key = self.keys.get(schedule.text)
+        if key is not None:
+            self._passed.setdefault(key, schedule.text)
+
     def instantiate(self, schedule: Schedule) -> TileProgram:
         return self._read(schedule)[0]
 
@@ -163,10 +168,9 @@ class Drafts:
             node, _ = self.find(schedule)
             made = self.judge(exchange.Answer(node.number, NAME, plan, source))
             key = novelty(made[0], made[1])
-            if key not in self.novel:
-                self.novel[key] = schedule.text
-                self.note("novel", key=key, schedule=schedule.text)
-            twin = self.novel[key]
+            self.keys[schedule.text] = key
+            self.note("novel", key=key, schedule=schedule.text)
+            twin = self._passed.get(key, schedule.text)
             if twin != schedule.text:
                 raise IllegalSchedule(f"the same program as {twin}, up to names")
             self._made[schedule.text] = made

@@ -205,6 +205,8 @@ class Guided:
         first = schedule == node.schedule(attempt)
         if first:
             attempt.status, attempt.reason, attempt.candidate = c.status, c.reason, c.number
+        if c.ok:
+            self.drafts.passed(schedule)
         self.workshop.keeper.keep(node, attempt, c, score)
         before = view.scores.get(node.parent) if node.parent is not None else None
         gain = math.log(before / score) if before and score else None
