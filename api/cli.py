@@ -104,6 +104,13 @@ class Backend(StrEnum):
 Written = Annotated[Backend, typer.Option("--backend", help="What candidates are written in.")]
 
 
+class Executing(StrEnum):
+    """Where candidates are judged."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Stage(StrEnum):
     """The stages that `show` knows."""
 
@@ -252,6 +259,9 @@ def compile_(
             "--backward/--no-backward", help="Put gradients that the spec asks for in the package."
         ),
     ] = False,
+    executor: Annotated[
+        Executing, typer.Option(help="Where candidates are judged: here, or on a Ray cluster.")
+    ] = Executing.local,
     as_json: Json = False,
 ) -> int:
     """Search, prove, measure, and emit an installable package."""
@@ -300,6 +310,7 @@ def compile_(
         exchange,
         backend=backend.value,
         backward=backward,
+        executor=executor.value,
         guide=guide,
     )
     return compile_command(request, as_json)

@@ -36,6 +36,7 @@ class Request:
     exchange: Path | None = None
     backend: str = "cpp"
     backward: bool = False
+    executor: str = "local"
     guide: Guide | None = None
 
     def to_json(self, op: str) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 exchange=request.exchange,
                 backward=request.backward,
                 command=request.to_json(name),
+                executor=request.executor,
                 guide=request.guide,
             )
     except DiagnosticError as error:

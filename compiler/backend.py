@@ -42,6 +42,7 @@ class Effort:
     """How hard to look at one binding. `primary` is the binding that is searched; at the others
     `proposer` brings what won there. `more` are spaces beside the backend's own; `searched` hears
     of the result before anything is built of it; `command` is what was asked for, for the ledger.
+    `executor` says where candidates are judged: local | ray.
     """
 
     budget: Budget
@@ -54,6 +55,8 @@ class Effort:
     more: tuple[Space, ...] = ()
     searched: Callable[[SearchResult], None] | None = None
     command: Mapping[str, Any] | None = None
+    executor: str = "local"
+    spec: tuple[str, str] = ("", "")  # the text that the operator is from, and its file
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,11 +25,13 @@ from opwright.compiler.backend import (
 )
 from opwright.compiler.buffers import takes_dense
 from opwright.compiler.candidates import Candidate, printed
+from opwright.compiler.elaborate import parse_spec
 from opwright.compiler.importing import static_gates
 from opwright.compiler.later_gates import field_records
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.spaces import spaces
+from opwright.compiler.stored import stored_form
 from opwright.compiler.timing import OWN, ZERO, Row, rows, shape_text
 from opwright.compiler.toolbox import evaluation_tools
 from opwright.ir.op import Operator
@@ -41,6 +43,8 @@ from opwright.search.events import Choice
 from opwright.search.loads import host
 from opwright.search.results import Built, Emitted, Job, Options, Tools
 from opwright.search.run import search
+from opwright.search.sandbox import Limits
+from opwright.verify.cases import know
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
 F32_LANES = {"x86-64-v4": 16, "x86-64-v3": 8, "portable": 8}
@@ -61,6 +65,22 @@ def isa_of(target: str) -> str:
         cure = f"compile for cpu({host_level}), or on a machine that runs {inner}"
         raise CompileError(f"target {target}: this machine cannot run what it would test", cure)
     return inner
+
+
+def evaluator_of(
+    text: str,
+    file: str,
+    name: str,
+    types: Mapping[str, str],
+    level: str,
+    options: Mapping[str, Any],
+) -> CandidateEvaluator:
+    """The evaluator of an operator from plain data, for a process that has nothing else."""
+    spec = parse_spec(text, file)
+    know(Path(file), spec.names)
+    op = stored_form(spec.operator(name, dict(types)))
+    own = Options(**{**options, "limits": Limits(**options["limits"])})
+    return CandidateEvaluator(op, evaluation_tools(op, level).tools, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +147,8 @@ class Native:
             options = replace(options, cases=8, confirm_rounds=3, bytes_limit=SMALLER)
         choices = [*spaces(op, F32_LANES[self.level]), *effort.more]
         path = archive_path(cache_folder() / "archive", op.name, op.types, self.level)
-        with CandidateEvaluator(op, toolbox.tools, options) as evaluator, Archive(path) as archive:
+        judging = self._evaluator(op, toolbox.tools, options, effort)
+        with judging as evaluator, Archive(path) as archive:
             result = search(
                 choices,
                 op,
@@ -160,6 +181,37 @@ class Native:
                 x.scaled.name: chosen[_serving(evaluator, chosen, x)][0] for x in evaluator.loads
             }
         return Found(op, result, variants, cases, tuple(table), serving)
+
+    def _evaluator(
+        self, op: Operator, tools: Tools, options: Options, effort: Effort
+    ) -> CandidateEvaluator:
+        """The evaluator that works here, or hands its work to a cluster."""
+        if effort.executor == "local" or not effort.primary:
+            return CandidateEvaluator(op, tools, options)
+        from opwright.backends.isolation import unsafe_permitted
+        from opwright.search.executors import (
+            Distributed,
+            ExecutorError,
+            RayExecutor,
+            Recipe,
+            recipe_options,
+        )
+
+        text, file = effort.spec
+        arguments = {
+            "text": text,
+            "file": file,
+            "name": op.name,
+            "types": dict(op.types),
+            "level": self.level,
+            "options": recipe_options(options),
+        }
+        recipe = Recipe("opwright.compiler.native:evaluator_of", arguments)
+        try:
+            executor = RayExecutor(recipe, unsafe=unsafe_permitted())
+        except ExecutorError as e:
+            raise CompileError(str(e), "or leave --executor out") from None
+        return Distributed(op, tools, options, executor)
 
     def _texts(self, op: Operator, c: Choice, pool: Executor) -> Mapping[str, _Text]:
         """What ships of a choice at this level and the lesser ones, with the libraries under way. A

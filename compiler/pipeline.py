@@ -110,6 +110,7 @@ def compile_spec(
     command: Mapping[str, Any] | None = None,
     guide: Guide | None = None,
     desk_of: Callable[[Operator, Spec, Backend, int], Desk] | None = None,
+    executor: str = "local",
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
@@ -117,14 +118,17 @@ def compile_spec(
     bindings are compiled unless `types` names every variable. `budget` counts evaluated candidates.
     `target` is the backend's own default when empty. `exchange` is a folder through which texts
     are proposed from outside; Waiting when none has come yet. `desk_of` makes a desk at which they
-    arrive while the search runs. `command` is kept in the ledger, so
-    that the run can be resumed. `guide`: a language model proposes, within hard limits, and
-    `budget` counts what was measured alone. `backward`: gradients that the spec asks for go into
-    the package.
+    arrive while the search runs. `executor` says where candidates are judged: local or ray.
+    `command` is kept in the ledger, so that the run can be resumed. `guide`: a language model
+    proposes, within hard limits, and `budget` counts what was measured alone. `backward`: gradients
+    that the spec asks for go into the package.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
     chosen = backend_of(backend, target)
+    if executor != "local" and backend != "cpp":
+        cure = "leave --executor out: nothing of this backend is timed on a device"
+        raise CompileError(f"the {executor} executor judges C++ candidates", cure)
     chosen.prepare()
     writable(out)
     writable(
@@ -149,6 +153,8 @@ def compile_spec(
             progress=progress,
             baselines=baselines,
             command=None if found else command,
+            executor=executor,
+            spec=(spec.source, str(path)),
         )
         if found:
             effort = carry(found[0], effort)

@@ -120,12 +120,14 @@ class CandidateEvaluator(Judge):
             for w in list(self.live):  # after Ctrl-C: what still runs is not waited for
                 w.interrupt()
         for job, result in sorted(passed, key=lambda p: p[0].number):
-            yield job, self._timed(job, result, incumbent)
+            yield job, self.timed(job, result, incumbent)
 
     # -- timing -----------------------------------------------------------------------------------
 
-    def _timed(self, job: Job, result: Evaluation, incumbent: Incumbent | None) -> Evaluation:
-        emitted, built = self._built[job.digest]
+    def timed(self, job: Job, result: Evaluation, incumbent: Incumbent | None) -> Evaluation:
+        """The evaluation of a candidate that passed, with metrics; the results of timed calls are
+        compared as well."""
+        emitted, built = self._library(job)
         metrics: dict[str, dict[str, float]] = {}
         notes: list[str] = []
         for load in self.loads:
