@@ -7,7 +7,7 @@ the time that passed in any.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ class _Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     since: float = 0.0
+    now: Callable[[], float] = time.perf_counter
 
     def turn(self) -> None:
         """Book what passed since the last turn on the innermost open part."""
-        now = time.perf_counter()
+        now = self.now()
         if self.open:
             part = self.open[-1]
             self.seconds[part] = self.seconds.get(part, 0.0) + now - self.since
@@ -32,9 +33,10 @@ _clock: ContextVar[_Clock | None] = ContextVar("opwright-spent", default=None)
 
 
 @contextmanager
-def listening() -> Iterator[dict[str, float]]:
-    """Seconds by part of what happens inside; complete when it is left."""
-    clock = _Clock()
+def listening(now: Callable[[], float] = time.perf_counter) -> Iterator[dict[str, float]]:
+    """Seconds by part of what happens inside; complete when it is left. `now` may be another clock,
+    `time.process_time` where other work keeps the machine busy."""
+    clock = _Clock(now=now)
     token = _clock.set(clock)
     try:
         yield clock.seconds

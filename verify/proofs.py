@@ -156,7 +156,7 @@ class Book:
         """(result, why it is unknown) of a z3 solver, kept with its text."""
         text = smt_text(assertions)
         begin, used = time.perf_counter(), _resources(solver)
-        solver.add(*assertions)
+        add(solver, assertions)
         result = str(solver.check())
         reason = str(solver.reason_unknown()) if result == "unknown" else ""
         spent = time.perf_counter() - begin
@@ -245,7 +245,7 @@ def decide(solver: Any, assertions: Sequence[Any], purpose: str = "") -> tuple[s
     book = _book.get()
     if book is not None:
         return book.decide(solver, assertions, purpose)
-    solver.add(*assertions)
+    add(solver, assertions)
     result = str(solver.check())
     return result, str(solver.reason_unknown()) if result == "unknown" else ""
 
@@ -270,6 +270,16 @@ def again(made: Iterable[Step]) -> None:
     if book is not None:
         for step in made:
             book.step(step)
+
+
+def add(solver: Any, assertions: Iterable[Any]) -> None:
+    """Assert boolean terms; `Solver.add` casts each of them first, which takes longer than what it
+    does."""
+    from z3 import Z3_solver_assert
+
+    context, own = solver.ctx.ref(), solver.solver
+    for e in assertions:
+        Z3_solver_assert(context, own, e.as_ast())
 
 
 def argue(text: str) -> None:

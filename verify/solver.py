@@ -53,6 +53,8 @@ class Asker:
         self._z3: dict[Poly | Formula, Any] = {}
         self._answers: dict[tuple[object, ...], Answer] = {}
         self._steps: dict[tuple[object, ...], list[proofs.Step]] = {}
+        self._ranges: dict[tuple[int, int | None, int | None], list[Any]] = {}
+        self._congruent: dict[tuple[int, int], Any] = {}
         self._lemmas: dict[tuple[Monomial, ...], list[Any]] = {}
 
     def assume(self, facts: Iterable[Formula], strides: frozenset[int]) -> None:
@@ -228,11 +230,7 @@ class Asker:
         s.set("timeout", max(1, int(seconds * 1000)), "rlimit", resources, "random_seed", 1)
         asserted = [self.formula(f) for f in formulas]
         for a in atoms:
-            x = self.atom(a.number)
-            if a.lo is not None:
-                asserted.append(x >= a.lo)
-            if a.hi is not None:
-                asserted.append(x <= a.hi)
+            asserted += self.range(a)
         asserted += self.congruences(atoms)
         if products:
             asserted += self.lemmas(products, pairs)
@@ -254,6 +252,17 @@ class Asker:
             return Answer("sat", model, exact=exact or not products)
         return Answer("unknown", reason=f"z3: {why}")
 
+    def range(self, a: Atom) -> list[Any]:
+        """The constant bounds of an atom; they may become tighter with what is learnt of it."""
+        key = (a.number, a.lo, a.hi)
+        found = self._ranges.get(key)
+        if found is None:
+            x = self.atom(a.number)
+            found = [x >= a.lo] if a.lo is not None else []
+            found += [x <= a.hi] if a.hi is not None else []
+            self._ranges[key] = found
+        return found
+
     def congruences(self, atoms: list[Atom]) -> list[Any]:
         """Elements of one tensor at equal indices are equal."""
         groups: dict[str, list[Atom]] = {}
@@ -263,10 +272,14 @@ class Asker:
         out = []
         for g in groups.values():
             for a, b in itertools.islice(itertools.combinations(g, 2), LEMMA_PAIRS):
-                pairs = zip(a.arguments, b.arguments, strict=True)
-                same = [self.terms.eq(x, y) for x, y in pairs]
-                equal = self.atom(a.number) == self.atom(b.number)
-                out.append(self.z3.Implies(self.formula(self.terms.all(same)), equal))
+                found = self._congruent.get((a.number, b.number))
+                if found is None:
+                    pairs = zip(a.arguments, b.arguments, strict=True)
+                    same = [self.terms.eq(x, y) for x, y in pairs]
+                    equal = self.atom(a.number) == self.atom(b.number)
+                    found = self.z3.Implies(self.formula(self.terms.all(same)), equal)
+                    self._congruent[(a.number, b.number)] = found
+                out.append(found)
         return out
 
     # -- translation
