@@ -607,6 +607,8 @@ def explain(
     for kind, text in facts.get("example", {}).items():
         print(f"\n  {kind}:")
         print("\n".join(f"    {line}" for line in text.rstrip().splitlines()))
+    if "order" in facts:
+        print(f"  order of gates: {facts['order']}")
     if "schedule" in facts:
         print(f"  schedule: {facts['schedule']}")
     for workload, values in facts.get("metrics", {}).items():

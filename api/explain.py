@@ -115,6 +115,10 @@ def explain_gate(name: str) -> dict[str, Any]:
         raise Problem(f"there is no gate {gate}", f"gates are {', '.join(GATES)}")
     title, text = GATES[gate]
     out: dict[str, Any] = {"title": f"{gate}: {title}", "text": text}
+    if gate in ("G2", "G3", "G4", "G5"):
+        from opwright.search.gate_order import learned
+
+        out["order"] = learned(cache_folder() / "archive").text()
     if rest:
         out["title"] = f"{name}: an obligation of {gate} ({title})"
         kind, _, place = rest.partition(".")

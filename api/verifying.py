@@ -84,6 +84,8 @@ def verify(
         print("\n".join(verdict_lines(verdict)))
         for line in sorted({a for r in verdict.records for a in r.assumptions if how_run(a)}):
             print(f"{'':<4}executed: {line}")
+        if "order" in verdict.extra:
+            print(f"{'':<4}gate order: {verdict.extra['order']}")
         print("\n".join(base_lines(trusted, assumptions(verdict.records))))
         for line in kept:
             print(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,11 +63,16 @@ class Static:
 
 
 def static_gates(
-    c: Candidate, op: Operator, prove: bool = True, budget: float | None = None
+    c: Candidate,
+    op: Operator,
+    prove: bool = True,
+    budget: float | None = None,
+    early: Callable[[Static], list[Record]] | None = None,
 ) -> Static:
     """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
     not fit its source or the operator. Without `prove` a text that reads back as its own TileIR is
-    not proved again. `budget` bounds the questions of its proofs, in seconds."""
+    not proved again. `budget` bounds the questions of its proofs, in seconds. `early` is a gate on
+    what was read that comes before proofs; where it refutes, it is the last."""
     bound = bind_plan(c.plan, op)
     check_expressions(bound)
     check_signatures(c.plan, c.source, op)
@@ -81,7 +86,7 @@ def static_gates(
     context = Context.of(op)
     context = context if budget is None else replace(context, budget=budget)
     with about(c, op):
-        return _tile_gates(c, op, bound, records, prove, context)
+        return _tile_gates(c, op, bound, records, prove, context, early)
 
 
 def compiled(c: Candidate) -> list[Record]:
@@ -141,6 +146,7 @@ def _tile_gates(
     records: list[Record],
     prove: bool,
     context: Context,
+    early: Callable[[Static], list[Record]] | None = None,
 ) -> Static:
     subject = own_subject(c)
     begin = time.perf_counter()
@@ -175,6 +181,10 @@ def _tile_gates(
         return Static(tuple(records), program, bound)
     if same and not prove:
         return Static(tuple(records), program, bound)
+    if early is not None:
+        records += early(Static(tuple(records), program, bound))
+        if any(r.status == "REFUTED" for r in records):
+            return Static(tuple(records), program, bound)
     # a normal form leaves out hints of placement, which are obligations of what was printed, and
     # checks (wraps of a text's integers), which are obligations of what was read
     own = _prove(c.program, context, subject) if same and c.program is not None else []

@@ -31,6 +31,15 @@ def field_records(c: Candidate, static: Static, op: Operator) -> list[Record]:
         return [Record(f"G4.{t.name}", "G4", "UNKNOWN", why, subject) for t in op.outputs]
 
 
+def early_records(c: Candidate, static: Static, op: Operator) -> list[Record]:
+    """G4 before G2 and G3: of programs that do one statement after the other, nothing has to be
+    proved before lockstep is what they do."""
+    assert static.program is not None
+    if any(k.order != "statement" or k.threads for k in static.program.kernels):
+        return []
+    return field_records(c, static, op)
+
+
 def _unordered(static: Static) -> str:
     """Why lanes that run on their own may not do what they do in lockstep; nothing where they run
     one statement after the other, or where it is proved that it makes no difference."""

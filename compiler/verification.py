@@ -15,7 +15,8 @@ from typing import Any
 from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
-from opwright.compiler.later_gates import field_records
+from opwright.compiler.later_gates import early_records, field_records
+from opwright.compiler.paths import cache_folder
 from opwright.compiler.proof_cache import default_store, remembering
 from opwright.compiler.reproving import file_for, prove, write
 from opwright.compiler.trusted import trusted_base
@@ -24,6 +25,7 @@ from opwright.ir.op import Operator
 from opwright.ir.plan import PlanError
 from opwright.ir.record import Record, Verdict
 from opwright.ir.tiletext import ParseError, parse_program
+from opwright.search.gate_order import learned
 from opwright.verify.policy import tested_instead
 
 REQUIRED = ("G0", "G2", "G3", "G6")
@@ -68,10 +70,12 @@ def verify_operator(
     if c.fault:
         record = Record("G1.parse", "G1", "REFUTED", c.fault, c.subject)
         return Verdict((record,), ("G0", "G1", "G2", "G3", "G6"))
-    extra: dict[str, Any] = {}
+    order = learned(cache_folder() / "archive", op.name)
+    extra: dict[str, Any] = {"order": order.text()}
+    early = (lambda read: early_records(c, read, op)) if order.field_first else None
     if proofs is None:
         with remembering(default_store() if cached else None):
-            static = static_gates(c, op)
+            static = static_gates(c, op, early=early)
     else:
         static, data = prove(c, op)
         file = file_for(proofs, c, op)
@@ -93,7 +97,8 @@ def _verdict(
     records += compiled(c)
     if any(r.status == "REFUTED" for r in records):
         return Verdict(tuple(records), ("G1", *REQUIRED))
-    records += field_records(c, static, op)
+    if not any(r.kind == "G4" for r in records):
+        records += field_records(c, static, op)
     if any(r.status == "REFUTED" for r in records):
         return Verdict(tuple(records), REQUIRED)
     if not static.safe and require != "tested" and executes(c):
