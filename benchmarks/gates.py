@@ -118,9 +118,7 @@ def candidates(op: Operator, backend: str, isa: str, count: int) -> Iterator[tup
             made += 1
 
 
-def measure(
-    op: Operator, backend: str, schedule: str, c: Candidate, cpu: bool = False
-) -> Measured:
+def measure(op: Operator, backend: str, schedule: str, c: Candidate, cpu: bool = False) -> Measured:
     """The static gates of one candidate. `cpu`: seconds of this process's own work."""
     with listening(time.process_time if cpu else time.perf_counter) as seconds:
         static = static_gates(c, op)

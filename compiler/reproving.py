@@ -249,15 +249,16 @@ def _programs(
     given = data["programs"]
     for n, (subject, entries) in enumerate(book.programs):
         own = given[n] if n < len(given) and isinstance(given[n], dict) else {}
-        listed: dict[str, Any] = {}
+        listed: dict[str, list[Any]] = {}
         for x in own.get("obligations", ()):
             if isinstance(x, dict):
-                listed[str(x.get("id"))] = x
+                listed.setdefault(str(x.get("id")), []).append(x)
         if own.get("subject") != subject:
             report.wrong.append(f"program {n + 1} of the candidate ({subject}) is not in the file")
         for e in entries:
             wrong = ""
-            claim = listed.pop(e.id, None)
+            claim = next(iter(listed.get(e.id, ())), None)
+            listed[e.id] = listed.get(e.id, [])[1:]
             missing = [q for q in e.queries() if q in book.missing]
             bad = [answers[q] for q in e.queries() if q in answers]
             if claim is None:
@@ -271,7 +272,7 @@ def _programs(
             report.obligations.append(Checked(e.id, e.kind, e.status, _how(e), wrong))
             if wrong:
                 report.wrong.append(f"{e.id}: {wrong}")
-        report.wrong += [f"{x}: the candidate does not demand it" for x in listed]
+        report.wrong += [f"{x}: the candidate does not demand it" for x in listed if listed[x]]
     if len(given) > len(book.programs):
         report.wrong.append("the file has programs that the candidate does not")
 

@@ -19,8 +19,10 @@ from pathlib import Path
 from opwright.ir.record import Record
 from opwright.search.archive import Archive, ArchiveError
 
-PROOFS, FIELD = ("G2", "G3"), ("G4",)
-DEFAULT = (PROOFS, FIELD)
+Group = tuple[str, ...]
+PROOFS: Group = ("G2", "G3")
+FIELD: Group = ("G4",)
+DEFAULT: tuple[Group, ...] = (PROOFS, FIELD)
 LEAST = 20  # candidates that each of both must have seen before anything is learnt
 MOST = 64  # archives that are read, the newest ones
 PRIOR = 0.5  # refutations in one second that each is given beforehand
