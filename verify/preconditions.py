@@ -15,6 +15,7 @@ from opwright.ir.delinearize import is_dense, stated_values
 from opwright.ir.expr import Expr, call, const, leaves, size, substitute
 from opwright.ir.tile import For, TileProgram, element_count, statements
 from opwright.ir.tiletext import axes_of
+from opwright.verify import proofs
 from opwright.verify.context import Context
 from opwright.verify.determined import Determined
 from opwright.verify.hints import Hints
@@ -26,6 +27,7 @@ ONE = 2.0  # for one of them
 TOP = 2**31 - 1
 
 
+@proofs.unrecorded()  # what would hold under more facts is advice, and proves nothing
 def lacking(
     program: TileProgram, context: Context, ids: Collection[str], wraps: bool
 ) -> tuple[Expr, ...] | None:

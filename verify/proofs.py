@@ -220,6 +220,16 @@ def open_book(book: Book) -> Iterator[Book]:
         _book.reset(token)
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """What is asked inside is no part of any proof."""
+    token = _book.set(None)
+    try:
+        yield
+    finally:
+        _book.reset(token)
+
+
 def current() -> Book | None:
     """The book that is open, if any."""
     return _book.get()
