@@ -9,10 +9,10 @@ normal form are equal over the reals where both are defined; the converse does n
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 
 from opwright.ir.expr import (
     FALSE,
@@ -43,6 +43,10 @@ Range = tuple[Expr, Expr]  # half-open
 
 UNIT: Poly = {(): Fraction(1)}
 SIZE_LIMIT = 4000  # monomials of one polynomial
+SIGN_LIMIT = 80  # questions about signs that one may lead to
+# operations whose normal form no assumption changes
+INDIFFERENT = LEAVES | {"add", "sub", "mul", "neg", "fma", "div", "cast", "and", "or", "not",
+                        "select", "exp", "log", "sqrt", "rsqrt", "tanh"}  # fmt: skip
 STEP_LIMIT = 200_000  # expressions in their contexts and questions about signs: some seconds
 
 
@@ -72,6 +76,7 @@ class Algebra:
         self.least: dict[str, int] = {}
         self.bounds: dict[str, tuple[list[_Bound], list[_Bound]]] = {}
         self.steps = 0
+        self.until = math.inf  # of the process's time
         self._keys: dict[Expr, str] = {}
         self._asking: set[Expr] = set()
         self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
@@ -81,9 +86,14 @@ class Algebra:
         self._polys: dict[tuple[Expr, Context], Poly] = {}
         self._vars: dict[Expr, tuple[str, ...]] = {}
         self._heights: dict[Expr, int] = {}
+        self._decided: dict[Expr, bool] = {}
+        self._signs: dict[tuple[object, ...], bool] = {}
+        self._failed: set[tuple[object, ...]] = set()
+        self._asked = 0  # questions about signs on the way to an answer
         self.facts: list[Poly] = []
         for fact in facts:
             self._fact(fact)
+        self._least_of_facts()
         for c in requires:
             if c.expr is not None:
                 self._clause(c.expr)
@@ -102,6 +112,27 @@ class Algebra:
             self.facts.append(found)
             if part.op == "eq":
                 self.facts.append(scaled(found, Fraction(-1)))
+
+    def _least_of_facts(self) -> None:
+        """Least values of sizes that are at least what others make."""
+        for _ in range(2):
+            for p in self.facts:
+                for m, c in p.items():
+                    if len(m) != 1 or m[0][1] != 1 or c != 1 or m[0][0].op != "size":
+                        continue
+                    low = self._least_value({n: -d for n, d in p.items() if n != m})
+                    name = m[0][0].attr
+                    if low is not None and low > self.least.get(name, 0):
+                        self.least[name] = low
+
+    def _least_value(self, p: Poly) -> int | None:
+        """What a sum of products of sizes is at least."""
+        total = Fraction(0)
+        for m, c in p.items():
+            if (m and c < 0) or any(a.op != "size" or n < 0 for a, n in m):
+                return None
+            total += c * math.prod(self.least.get(a.attr, 0) ** n for a, n in m)
+        return math.ceil(total)
 
     def _clause(self, e: Expr) -> None:
         """Bounds of all elements of an integer input."""
@@ -159,11 +190,22 @@ class Algebra:
 
     def _context(self, e: Expr) -> Context:
         own = tuple(self.ranges.get(v) for v in self.variables(e))
-        return (*own, *self.assumed) if self.assumed and _decides(e) else own
+        return (*own, *self.assumed) if self.assumed and self._decides(e) else own
+
+    def _decides(self, e: Expr) -> bool:
+        """Whether an assumption may change a normal form."""
+        if e not in self._decided:
+            if e.op == "read":
+                t = self.tensors.get(e.attr[0])
+                own = len(e.args) > e.attr[1] or t is None or t.body is not None
+            else:
+                own = e.op not in INDIFFERENT
+            self._decided[e] = own or any(self._decides(a) for a in e.args)
+        return self._decided[e]
 
     def _step(self) -> None:
         self.steps += 1
-        if self.steps > STEP_LIMIT:
+        if self.steps > STEP_LIMIT or (not self.steps % 64 and time.process_time() > self.until):
             raise TooLarge
 
     # -- polynomials ------------------------------------------------------------------------------
@@ -350,6 +392,17 @@ class Algebra:
                 return whole
             if whole:
                 return self.add(whole, self._quotient(rest, b))
+            if not m and c > 0:  # a quotient rises with what is divided
+                for n, d in a.items():
+                    x = n[0][0] if len(n) == 1 and n[0][1] == 1 and abs(d) == 1 else None
+                    if x is not None and x.op in ("min", "max"):
+                        rest = {k: v for k, v in a.items() if k != n}
+                        op = x.op if d == 1 else {"min": "max", "max": "min"}[x.op]
+                        one, two = (
+                            self._quotient(self.add(rest, scaled(self.poly(y), d)), b)
+                            for y in x.args
+                        )
+                        return self._extreme(op, one, two)
         return self.atom(call("floordiv", self.expression(a, "int"), self.expression(b, "int")))
 
     def without(self, m: Monomial, divisor: Monomial) -> Monomial | None:
@@ -418,7 +471,7 @@ class Algebra:
         if known and any(x in known for x in walk(e)):
             e = self.normal(transform(e, known.get))
         says = [p for x, v in known.items() for p in self._inequality(x, v is TRUE)]
-        if not says or not _decides(e):
+        if not says or not self._decides(e):
             return e
         before = self.assumed, self.path
         self.assumed, self.path = (*self.assumed, c if truth else ~c), [*self.path, *says]
@@ -545,6 +598,7 @@ class Algebra:
         p = self.add(b, a, -1)
         if e.op == "lt":
             p = self.add(p, UNIT, -1)
+        p = _tightened(p)
         opposite = self.add(scaled(p, Fraction(-1)), UNIT, -1)
         if self.nonnegative(p):
             return TRUE
@@ -577,9 +631,43 @@ class Algebra:
 
     def nonnegative(self, p: Poly, depth: int = 3) -> bool:
         """Whether a polynomial of integers is provably >= 0."""
-        self._step()
         if all(not m for m in p):
             return p.get((), Fraction(0)) >= 0
+        if self._asked:
+            at = (frozenset(p.items()), depth)
+            if self._asked > SIGN_LIMIT or at in self._failed:
+                return False
+            self._asked += 1
+            self._step()
+            found = self._not_below(p, depth)
+            if not found:
+                self._failed.add(at)
+            return found
+        key = self._question(p, depth)
+        if key not in self._signs:
+            self._step()
+            try:
+                for most in range(min(depth, 1), depth + 1):
+                    self._asked = 1
+                    self._failed = set()
+                    found = self._not_below(p, most)
+                    if found:
+                        break
+            finally:
+                self._asked = 0
+            self._signs[key] = found
+        return self._signs[key]
+
+    def _question(self, p: Poly, depth: int) -> tuple[object, ...]:
+        """What the sign of a polynomial depends on."""
+        names = sorted({v for m in p for a, _ in m for v in self.variables(a)})
+        spans = tuple(self.ranges.get(v) for v in names)
+        return frozenset(p.items()), depth, spans, *(frozenset(q.items()) for q in self.path)
+
+    def _not_below(self, p: Poly, depth: int) -> bool:
+        cut = self._cut(p)
+        if cut is not None:
+            return all(self.nonnegative(q, depth) for q in cut)
         for v in self._ranged(p):
             rest, slope = self._linear(p, v)
             if slope is None or depth < 0:
@@ -596,17 +684,62 @@ class Algebra:
             return True
         if depth <= 0:
             return False
-        negative = {m for m, c in p.items() if c < 0 and m}
+        negative = [m for m, c in p.items() if c < 0 and m]
         for known in (*self.path, *self.facts):
-            if any(known.get(m, 0) < 0 for m in negative):
-                if self.nonnegative(self.add(p, known, -1), depth - 1):
+            shares = {p[m] / known[m] for m in negative if known.get(m, 0) < 0}
+            if known in self.path:  # what is as large as what the path says
+                shares |= {c / known[m] for m, c in p.items() if m and known.get(m, 0) * c > 0}
+            for share in sorted(shares | ({Fraction(1)} if shares else set())):
+                if self.nonnegative(self.add(p, scaled(known, -share)), depth - 1):
                     return True
         return False
 
+    def _cut(self, p: Poly) -> list[Poly] | None:
+        """Polynomials that are all >= 0 exactly where p is, with one quotient or one extreme
+        less."""
+        if any(c.denominator != 1 for c in p.values()):
+            return None
+        for m, c in p.items():
+            if len(m) != 1 or m[0][1] != 1:
+                continue
+            a = m[0][0]
+            rest = {n: d for n, d in p.items() if n != m}
+            if any(x is a for n in rest for x, _ in n):
+                continue
+            if a.op == "floordiv" and abs(c) == 1 and a.args[1].op == "const":
+                k = int(a.args[1].attr)
+                if k < 1:
+                    continue
+                above, more = self._apart_from_path(a.args[0]), scaled(rest, Fraction(k))
+                if c == 1:  # floor(a / k) >= -rest
+                    return [self.add(above, more)]
+                return [self.add(self.add(more, above, -1), self.number(k - 1))]
+            if a.op in ("min", "max") and (c > 0) == (a.op == "min"):
+                return [self.add(rest, scaled(self._apart_from_path(x), c)) for x in a.args]
+        return None
+
+    def _apart_from_path(self, e: Expr) -> Poly:
+        """The polynomial of a part of an atom: what the path says of it would ask for it again."""
+        before = self.assumed, self.path
+        self.assumed, self.path = (), []
+        try:
+            return self.poly(e)
+        finally:
+            self.assumed, self.path = before
+
     def _ranged(self, p: Poly) -> list[Expr]:
-        """Atoms with bounds, inner variables first."""
+        """Atoms with bounds, those first whose bounds speak of others."""
         found = {a for m in p for a, _ in m if self._limits(a) != ([], [])}
-        return sorted(found, key=lambda a: (a.op != "var", self.key(a)))
+        return sorted(found, key=lambda a: (-self._rank(a), a.op != "var", self.key(a)))
+
+    def _rank(self, a: Expr, most: int = 8) -> int:
+        """How many bounds stand between an atom and sizes alone."""
+        names = list(self.variables(a))
+        if a.op == "var":
+            names = [v for e in self.ranges.get(a.attr, ()) for v in self.variables(e)]
+        if not names or not most:
+            return 0
+        return 1 + max(self._rank(var(v), most - 1) for v in names)
 
     def _linear(self, p: Poly, v: Expr) -> tuple[Poly, Poly | None]:
         """p = rest + slope * v; slope None where v occurs otherwise."""
@@ -643,7 +776,7 @@ class Algebra:
                 return [], []
             self._asking.add(a)
             try:
-                above = self.poly(a.args[0])
+                above = self._apart_from_path(a.args[0])
                 low: list[Poly] = [{}] if self.nonnegative(above, 1) else []
                 if a.args[1].op != "const" or a.args[1].attr < 1:
                     return low, []
@@ -652,10 +785,15 @@ class Algebra:
                 return [*low, scaled(first, share)], [scaled(above, share)]
             finally:
                 self._asking.discard(a)
-        if a.op == "max":
-            return [self.poly(x) for x in a.args], []
-        if a.op == "min":
-            return [], [self.poly(x) for x in a.args]
+        if a.op in ("max", "min"):
+            if a.kind != "int" or a in self._asking:
+                return [], []
+            self._asking.add(a)
+            try:
+                found = [self._apart_from_path(x) for x in a.args]
+            finally:
+                self._asking.discard(a)
+            return (found, []) if a.op == "max" else ([], found)
         if a.op == "fold" and Fold(a).kind in ("argmax", "argmin") and Fold(a).guard is TRUE:
             lo, hi = Fold(a).ranges[0]
             last = self.add(self.poly(hi), UNIT, -1)
@@ -695,16 +833,23 @@ def _level(name: str) -> int:
     return int(name[1:]) if name.startswith("$") else 0
 
 
-@cache
-def _decides(e: Expr) -> bool:
-    """Whether an assumption about integers may change a normal form."""
-    return any(
-        x.op in ("min", "max", "floordiv", "le") and x.args[0].kind == "int" for x in walk(e)
-    )
-
-
 Context = tuple[Range | Expr | None, ...]
 _Bound = tuple[tuple[Expr, ...], Expr]
+
+
+def _tightened(p: Poly) -> Poly:
+    """0 <= g q + c as 0 <= q + floor(c / g)."""
+    factors = [c for m, c in p.items() if m]
+    if not factors or any(c.denominator != 1 for c in p.values()):
+        return p
+    g = math.gcd(*(int(c) for c in factors))
+    if g <= 1:
+        return p
+    out = {m: c / g for m, c in p.items() if m}
+    last = Fraction(int(p.get((), Fraction(0))) // g)
+    if last:
+        out[()] = last
+    return out
 
 
 def scaled(p: Poly, c: Fraction) -> Poly:

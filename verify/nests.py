@@ -171,6 +171,8 @@ class Joiner:
 
     def _single(self, kind: str, i: Index, term: Expr) -> Expr:
         """One index: from where its blocks begin, to where masks end it."""
+        if i.count.op == "max" and ZERO in i.count.args:  # a range that runs backwards is empty
+            i = replace(i, count=next(x for x in i.count.args if x is not ZERO))
         lo, hi = ZERO, i.count
         own = var(i.name)
         if i.unit == 1:
@@ -195,7 +197,23 @@ class Joiner:
         span = (self.algebra.normal(lo), self.algebra.normal(hi))
         with self.algebra.binding(i.name, span):
             term = self.tidy(term)
-        return reduction(kind, (i.name,), (span,), term)
+        return self._forwards(kind, i.name, span, term)
+
+    def _forwards(self, kind: str, name: str, span: tuple[Expr, Expr], term: Expr) -> Expr:
+        """A fold whose index is what it reads at, where all that it reads is at E - index."""
+        own, ends = var(name), set()
+        for x in walk(term):
+            for i in x.args if x.op == "read" else ():
+                if i.kind == "int" and name in free_vars(i):
+                    ends.add(self.algebra.normal(i + own))
+        if len(ends) == 1 and kind in ("sum", "max", "min", "prod"):
+            (end,) = ends
+            if name not in free_vars(end):
+                lo, hi = span
+                span = (self.algebra.normal(end - hi + 1), self.algebra.normal(end - lo + 1))
+                with self.algebra.binding(name, span):
+                    term = self.tidy(substitute(term, {own: end - own}))
+        return reduction(kind, (name,), (span,), term)
 
     def _covers(self, end: Expr, conditions: Sequence[Expr]) -> bool:
         """Whether some of the ends that conditions state is at most this one."""
@@ -265,34 +283,98 @@ class Joiner:
         return neutral(kind, of) if out is None else out
 
     def _touching(self, kind: str, a: Expr, b: Expr) -> Expr | None:
-        """a over lo..m and b over m..hi as one fold over lo..hi."""
-        if a.op != "fold" or b.op != "fold":
+        """a over lo..m and b over m..hi as one fold over lo..hi; b may be one element, or be
+        counted from elsewhere."""
+        if not self._plain(kind, a):
             return None
-        f, g = Fold(a), Fold(b)
-        if {f.kind, g.kind} != {kind} or len(f.binders) != 1 or len(g.binders) != 1:
+        f = Fold(a)
+        if _tensors(f.term) != _tensors(b):
             return None
-        (lo, middle), (start, hi) = f.ranges[0], g.ranges[0]
-        if f.guard is not TRUE or g.guard is not TRUE:
-            return None
-        if self.algebra.normal(middle) is not self.algebra.normal(start):
-            return None
+        ((lo, middle),) = f.ranges
+        if not self._plain(kind, b):
+            return self._beside(kind, a, b)
+        g = Fold(b)
+        ((start, hi),) = g.ranges
+        shift = self.algebra.normal(middle - start)  # what b's index is moved by
+        hi = self.algebra.normal(hi + shift)
         if not self._at_least(middle, lo) or not self._at_least(hi, middle):
             return None  # one of them may run backwards, and be empty
         name = self.fresh()
         span = (lo, hi)
+        own = var(name)
         with self.algebra.binding(name, span):
-            one, two = (
-                self.algebra.normal(substitute(x.term, {var(x.binders[0]): var(name)}))
-                for x in (f, g)
-            )
-        if one is not two:
+            first = substitute(f.term, {var(f.binders[0]): own})
+            second = substitute(g.term, {var(g.binders[0]): own - shift})
+            if self.algebra.normal(first) is not self.algebra.normal(second):
+                return None
+        return self._ranging(kind, name, span, first)
+
+    def _plain(self, kind: str, e: Expr) -> bool:
+        """Whether an expression is a fold over one index with no guard."""
+        if e.op != "fold":
+            return False
+        f = Fold(e)
+        return f.kind == kind and len(f.binders) == 1 and f.guard is TRUE
+
+    def _beside(self, kind: str, a: Expr, b: Expr) -> Expr | None:
+        """A fold and its next element, or the one before its first, as one fold."""
+        f = Fold(a)
+        ((lo, hi),) = f.ranges
+        if not self._at_least(hi, lo):
             return None
-        with self.algebra.binding(name, span):
-            term = substitute(f.term, {var(f.binders[0]): var(name)})
+        own, found = var(f.binders[0]), self.algebra.normal(b)
+        for place, span in ((hi, (lo, hi + 1)), (lo - 1, (lo - 1, hi))):
+            if self.algebra.normal(substitute(f.term, {own: place})) is found:
+                name = self.fresh()
+                ends = (self.algebra.normal(span[0]), self.algebra.normal(span[1]))
+                return self._ranging(kind, name, ends, substitute(f.term, {own: var(name)}))
+        return None
+
+    def _ranging(self, kind: str, name: str, span: tuple[Expr, Expr], term: Expr) -> Expr:
+        """A fold over lo..hi, known as a nest."""
+        lo, hi = span
         made = reduction(kind, (name,), (span,), term)
         self.nests[made] = Nest(kind, (Index(name, hi - lo, lo, 1, hi - lo),),
                                 substitute(term, {var(name): var(name) + lo}))  # fmt: skip
         return made
+
+    def regrouped(self, e: Expr) -> Expr:
+        """An expression with folds that touch as one."""
+        kinds = {m.row: m.name for m in MONOIDS.values()}
+
+        def rule(x: Expr) -> Expr | None:
+            kind = kinds.get(x.op)
+            if x.op == "select":
+                return self._dropped(*x.args)
+            if kind is None:
+                return None
+            parts = self.parts(kind, x)
+            if len(parts) > JOINED or not any(self._plain(kind, p) for p in parts):
+                return None
+            return self.combined(kind, parts, x.kind)
+
+        return transform(e, rule)
+
+    def _dropped(self, cond: Expr, e: Expr, other: Expr) -> Expr | None:
+        """A fold where a condition holds, and nothing elsewhere, where it is empty anyway."""
+        inner = e
+        while inner.op == "select" and inner.args[0].kind == "bool":
+            with self.algebra.under(self.algebra.normal(cond)):
+                known = self.algebra.normal(inner.args[0])
+            if known not in (TRUE, FALSE):
+                break
+            inner = inner.args[1 if known is TRUE else 2]
+        made = None if inner is e else call("select", cond, inner, other)
+        if inner.op != "fold":
+            return made
+        f = Fold(inner)
+        if f.kind is None or not self._plain(f.kind, inner):
+            return made
+        if other is not neutral(f.kind, inner.kind):
+            return made
+        ((lo, hi),) = f.ranges
+        with self.algebra.under(self.algebra.normal(~cond)):
+            return inner if self._at_least(lo, hi) else made
 
     def tidy(self, e: Expr) -> Expr:
         """The expression with its integers and its conditions on them in normal form."""
@@ -332,6 +414,10 @@ def _straight(c: Expr) -> Expr:
         return c
     a, b = c.args[0].args
     return call("le" if c.args[0].op == "lt" else "lt", b, a)
+
+
+def _tensors(e: Expr) -> set[str]:
+    return {x.attr[0] for x in walk(e) if x.op == "read"}
 
 
 def _operands(op: str, e: Expr) -> list[Expr]:

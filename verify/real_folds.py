@@ -89,13 +89,53 @@ class Folds(Functions):
         """A range that no index variable moves, and the conditions that moved it."""
         name = var(f.binders[0])
         lo, hi = (self.normal(x) for x in f.ranges[0])
-        first, last = self._edge(lo, False), self._edge(hi, True)
         more = []
+        lows, highs = self._bounds("max", lo), self._bounds("min", hi)
+        if len(highs) > 1 or len(lows) > 1:
+            lo = next((x for x in lows if not self.variables(self._edge(x, False))), lo)
+            hi = next((x for x in highs if not self.variables(self._edge(x, True))), hi)
+            more += [call("le", x, name) for x in lows if x is not lo and lo in lows]
+            more += [call("lt", name, x) for x in highs if x is not hi and hi in highs]
+        first, last = self._edge(lo, False), self._edge(hi, True)
         if first is not lo:
             more.append(call("le", lo, name))
         if last is not hi:
             more.append(call("lt", name, hi))
         return (first, last), more
+
+    def _bounds(self, op: str, e: Expr) -> list[Expr]:
+        """What an extreme that is a bound is the extreme of."""
+        if not self.variables(e):
+            return [e]
+        p = self.poly(e)
+        for m, c in p.items():
+            if len(m) == 1 and m[0][1] == 1 and c == 1 and m[0][0].op == op:
+                rest = {n: d for n, d in p.items() if n != m}
+                parts = [self.add(rest, self.poly(x)) for x in m[0][0].args]
+                return [y for x in parts for y in self._bounds(op, self.expression(x, "int"))]
+        return [e]
+
+    def _needed(self, conditions: Sequence[Expr]) -> list[Expr]:
+        """Conditions without those that the others imply."""
+        kept = list(conditions)
+        for c in conditions:
+            part, truth = (c.args[0], False) if c.op == "not" else (c, True)
+            if part.op != "le" or part.args[0] is not ZERO:
+                continue
+            (says,) = self._inequality(part, truth)
+            others = [x for x in kept if x is not c]
+            before = self.path
+            self.path = [*before]
+            for x in others:
+                negated = x.op == "not"
+                self.path += self._inequality(x.args[0] if negated else x, not negated)
+            try:
+                implied = self.nonnegative(says)
+            finally:
+                self.path = before
+            if implied:
+                kept = others
+        return kept
 
     def _edge(self, e: Expr, upper: bool) -> Expr:
         """The extreme value of a bound as index variables run; itself where it is not known."""
@@ -157,6 +197,10 @@ class Folds(Functions):
                 inside.append((call("exp", self.expression(moving, "real")), n))
             else:
                 inside.append((a, n))
+        said = [a for a, _ in inside if self.is_indicator(a)]
+        if len(said) > 1:
+            kept = self._needed([a.args[0] for a in said])
+            inside = [(a, n) for a, n in inside if a not in said or a.args[0] in kept]
         for a, _ in inside:
             outside = self.multiply(outside, self._possible(a, name, count, kind))
         if not inside:
@@ -319,6 +363,7 @@ class Folds(Functions):
             while value.op == "select" and (value.args[2] is empty) and f.kind in ("max", "min"):
                 condition = self._both([condition, value.args[0]])
                 value = self.assuming(value.args[1], condition, True)
+            condition = self._both(self._needed(conjuncts(condition)))
             if not place:
                 straight = self._unpermuted([value, condition], name, count)
                 if straight is not None:
@@ -354,11 +399,13 @@ class Folds(Functions):
     def _apart(self, f: Fold) -> Fold:
         """The fold with an index that is not in scope already."""
         name = f.binders[0]
-        if name not in self.ranges:
+        if name not in self.ranges and not name.startswith("@"):
             return f
         assert f.kind is not None
-        self._count += 1
-        own = f"~{self._count}"
+        own = f"~{name}"  # names of what is bound outside begin with @
+        if own in self.ranges:
+            self._count += 1
+            own = f"~{self._count}"
         at = {var(name): var(own)}
         return Fold(reduction(f.kind, (own,), f.ranges, substitute(f.term, at),
                               substitute(f.guard, at), f.attr.acc))  # fmt: skip

@@ -11,9 +11,11 @@ from fractions import Fraction
 from opwright.ir.expr import (
     FALSE,
     TRUE,
+    ZERO,
     Expr,
     Fold,
     call,
+    conjuncts,
     const,
     rebuild,
     substitute,
@@ -57,13 +59,26 @@ class Functions(Algebra):
         return True
 
     def _nonempty(self, f: Fold) -> bool:
-        """Whether some index is in range and allowed: the first or the last one."""
+        """Whether some index is in range and allowed: the first or the last one, or the last one
+        that a comparison allows."""
         lo, hi = f.ranges[0]
-        if not self.nonnegative(self.add(self.poly(hi - lo), UNIT, -1)):
-            return False
-        ends = (lo, hi - 1)
         own = var(f.binders[0])
-        return any(self.normal(substitute(f.guard, {own: end})) is TRUE for end in ends)
+        places = [lo, hi - 1]
+        for part in conjuncts(self.normal(f.guard)):
+            c = part.args[0] if part.op == "not" else part
+            if c.op != "le" or c.args[0] is not ZERO:
+                continue
+            p = self.poly(c.args[1])
+            slope = p.get(((own, 1),))
+            if slope in (1, -1) and sum(any(a is own for a, _ in m) for m in p) == 1:
+                past = 1 if part.op == "not" else 0
+                places.append(self.normal(own - int(slope) * (c.args[1] + past)))
+        inside = f.guard & call("le", lo, own) & call("lt", own, hi)
+        return any(
+            self.normal(substitute(inside, {own: place})) is TRUE
+            for place in places
+            if f.binders[0] not in self.variables(place)
+        )
 
     def _positive(self, p: Poly) -> Expr:
         """0 < p, scaled by a positive number."""

@@ -10,16 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import product
 
 import numpy as np
 
 from opwright.ir.expr import (
+    FALSE,
+    TRUE,
     Expr,
     ExprError,
     Fold,
     call,
     conjunction,
     const,
+    param,
     read,
     show,
     substitute,
@@ -29,13 +33,15 @@ from opwright.ir.expr import (
 )
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
-from opwright.ir.tile import Buffer, TileProgram
+from opwright.ir.tile import Buffer, TileProgram, expressions
 from opwright.verify.carried import NotCarried, guarded
 from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
 from opwright.verify.given import begins_infinite, finite, given, long, pinned, written_out
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 
+FLAGS = 3  # truth values among the params that are looked at case by case
+SECONDS = 6.0  # of the process's time for one case
 SINGLE = 1e38  # below the largest number in single precision
 REALS = "numbers are real numbers; no divisor is 0, no root or logarithm leaves its domain"
 
@@ -45,10 +51,38 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
     whose G2 and G3 are proved."""
     begin = time.perf_counter()
     fixed = fixed_values(program.facts)
+    reasons = _reasons(program, op, fixed)
+    flags = [p for p in (param(p.name, p.dtype.kind) for p in op.params) if p.kind == "bool"]
+    flags = [p for p in flags if p not in fixed and _decides(program, p)]
+    if flags and len(flags) <= FLAGS and any(reasons.values()):
+        cases = [
+            _reasons(program, op, {**fixed, **dict(zip(flags, values, strict=True))})
+            for values in product((TRUE, FALSE), repeat=len(flags))
+        ]
+        reasons = {n: next((c[n] for c in cases if c[n]), "") for n in reasons}
+    out = []
+    for name, reason in reasons.items():
+        status = "UNKNOWN" if reason else "PROVED"
+        text = reason or "every store is the spec's value at its index, for all sizes"
+        spent = (time.perf_counter() - begin) / len(reasons)
+        assumed = (FINITE, REALS, LITERALS, *map(show, program.facts))
+        out.append(Record(f"G5.{name}", "G5", status, text, subject, assumed, None, spent))
+    return out
+
+
+def _decides(program: TileProgram, flag: Expr) -> bool:
+    bodies = (e for k in program.kernels for e in expressions(k.body))
+    return any(flag in set(walk(e)) for e in bodies)
+
+
+def _reasons(program: TileProgram, op: Operator, fixed: Mapping[Expr, Expr]) -> dict[str, str]:
+    """Why an output is not known to be the spec's, empty if it is, where params are what is
+    fixed."""
     op = with_values(op, fixed)
     tensors = {t.name: t for t in (*op.inputs, *op.tensors)}
     facts = [substitute(f, fixed) for f in program.facts]
     algebra = Reals([*op.facts, *(f for f in facts if f.op != "const")], op.requires, tensors)
+    algebra.until = time.process_time() + SECONDS
     lift = Lift(program, op, algebra, fixed)
     literals = _literals(op)
     why = ""
@@ -60,16 +94,7 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
         why = "what the program computes is too large to write down"
     except (ExprError, KeyError, AssertionError) as e:
         why = f"a part of it has no form here ({type(e).__name__}: {e})"
-    out = []
-    for t in op.outputs:
-        reason = why or _differs(lift, t, literals)
-        status = "UNKNOWN" if reason else "PROVED"
-        text = reason or "every store is the spec's value at its index, for all sizes"
-        spent = time.perf_counter() - begin
-        assumed = (FINITE, REALS, LITERALS, *map(show, program.facts))
-        out.append(Record(f"G5.{t.name}", "G5", status, text, subject, assumed, None, spent))
-        begin = time.perf_counter()
-    return out
+    return {t.name: why or _differs(lift, t, literals) for t in op.outputs}
 
 
 def _literals(op: Operator) -> dict[float, Expr]:
@@ -139,6 +164,12 @@ def _store_differs(
 def _alike(algebra: Reals, cond: Expr, found: Expr, wanted: Expr, kind: str) -> bool:
     """Whether two values are one where a condition holds."""
     zero: Expr = const({"real": 0.0, "int": 0, "bool": False}[kind])
+    holds = algebra.normal(cond)
+    here, there = (algebra.assuming(algebra.normal(e), holds, True) for e in (found, wanted))
+    if here is there:
+        return True
+    if kind == "real" and equal_reals(algebra, algebra.poly(here), algebra.poly(there)):
+        return True
     one, two = (chosen(cond, e, zero) for e in (found, wanted))
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:
