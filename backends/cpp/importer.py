@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from opwright.backends.cpp.clang import CType, Function, Unit, parse
+from opwright.backends.cpp.clang import CType, Function, Unit
 from opwright.backends.cpp.importer_memory import NoIndex
 from opwright.backends.cpp.importer_outputs import settle
 from opwright.backends.cpp.importer_parallel import Several
@@ -19,6 +19,7 @@ from opwright.backends.cpp.importer_reroll import reroll
 from opwright.backends.cpp.importer_rewrite import finished
 from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
+from opwright.backends.cpp.reading import parse
 from opwright.ir.delinearize import flat_view, is_dense, stated_values
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import ONE, ZERO, Expr, call, const, pid, substitute

@@ -11,7 +11,6 @@ from typing import Any
 
 from opwright.backends.cpp.clang import FOLDER, _clang
 from opwright.backends.cpp.clang_headers import HEADERS
-from opwright.backends.cpp.importer_prelude import trusted
 from opwright.ir.launch import ImportRefusal
 from opwright.ir.mutant import Mutant, different
 
@@ -33,7 +32,17 @@ INTEGERS = ("int", "long", "long long", "unsigned int", "unsigned long", "unsign
 
 def cpp_mutants(source: str, file: str = "kernel.cpp") -> list[Mutant]:
     """Mutants of a text in its order. ImportRefusal where it does not parse."""
-    return different(Faults(source, file).mutants(), source)
+    from opwright.backends.cpp.importer_prelude import trusted
+    from opwright.backends.cpp.reading import mutants
+
+    # the printer's vocabulary is taken for granted, and declarations stand in for it
+    kept, stub = trusted(source) or (source, "")
+    return mutants("cpp", source, file, kept, stub)
+
+
+def found(source: str, file: str, kept: str, stub: str) -> list[Mutant]:
+    """The same, in the process that reads: `kept` is what is read, `stub` declared before it."""
+    return different(Faults(source, file, kept, stub).mutants(), source)
 
 
 class Faults:
@@ -41,10 +50,9 @@ class Faults:
 
     leave = "if (pid0 > 0) return;"  # all but the first program
 
-    def __init__(self, source: str, file: str) -> None:
+    def __init__(self, source: str, file: str, kept: str, stub: str) -> None:
         self.ci = _clang()
         self.raw, self.file = source.encode(), file
-        kept, stub = self.declared(source)
         first = '#include "before.h"\n' if stub else "\n"
         self.shift = len(self.raw) - len(kept.encode()) - len(first)
         main = f"{FOLDER}/main.cpp"
@@ -57,11 +65,6 @@ class Faults:
         for d in self.tu.diagnostics:
             if d.severity >= self.ci.Diagnostic.Error:
                 raise ImportRefusal(f"does not parse: {d.spelling}", file, d.location.line - 1)
-
-    def declared(self, source: str) -> tuple[str, str]:
-        """What is read of a text, and what is declared before it: the printer's vocabulary is
-        taken for granted, and declarations stand in for it."""
-        return trusted(source) or (source, "")
 
     def headers(self) -> dict[str, str]:
         """What a text may include."""

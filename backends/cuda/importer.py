@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from opwright.backends.cpp.clang import CType, Function, Node, Unit
-from opwright.backends.cuda.frontend import Text, parse
+from opwright.backends.cpp.reading import parse_cuda
+from opwright.backends.cuda.frontend import Text
 from opwright.backends.cuda.loops import Loops
 from opwright.backends.cuda.numbers import GRID
 from opwright.backends.cuda.statements import nodes
@@ -34,7 +35,7 @@ def import_program(
 ) -> TileProgram:
     """The program that a text means when its plan launches it; ImportRefusal with the line of what
     is not understood. `flat` names tensors that are seen as one axis."""
-    text = parse(source, file)
+    text = parse_cuda(source, file)
     known = stated_values(bound.facts)
     views: dict[str, Buffer] = {}
     for name in flat:

@@ -19,16 +19,20 @@ ATOMICS = {"atomicAdd": "*({0}) = *({0}) + ({1})", "atomicMax": "*({0}) = max(*(
 
 def cuda_mutants(source: str, file: str = "kernel.cu") -> list[Mutant]:
     """Mutants of a text in its order. ImportRefusal where it does not parse."""
-    return different(CudaFaults(source, file).mutants(), source)
+    from opwright.backends.cpp.reading import mutants
+
+    return mutants("cuda", source, file, source, STUB)
+
+
+def found(source: str, file: str, kept: str, stub: str) -> list[Mutant]:
+    """The same, in the process that reads."""
+    return different(CudaFaults(source, file, kept, stub).mutants(), source)
 
 
 class CudaFaults(Faults):
     """Faults of one CUDA text."""
 
     leave = "if (blockIdx.x > 0) return;"
-
-    def declared(self, source: str) -> tuple[str, str]:
-        return source, STUB
 
     def headers(self) -> dict[str, str]:
         return {**HEADERS, **OWN}
