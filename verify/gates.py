@@ -54,7 +54,20 @@ def safety(program: TileProgram, context: Context) -> list[Record]:
         if r.status == "PROVED" and program.assumes:
             said = "; ".join(x for x in (said, f"assuming {', '.join(program.assumes)}") if x)
         out.append(replace(r, assumptions=assumed, reason=said))
-    return out
+    return [*out, *_unwritten(program, context, subject)]
+
+
+def _unwritten(program: TileProgram, context: Context, subject: str) -> list[Record]:
+    """Outputs that no kernel so much as names: nothing above speaks of them."""
+    named = {b.name for b in program.buffers()}
+    return [
+        Record(
+            f"G3.cover.{name}", "G3", "REFUTED", f"no kernel writes {name}, which is an output",
+            subject, counterexample={"buffer": name},
+        )
+        for name in context.outputs
+        if name not in named
+    ]  # fmt: skip
 
 
 def _malformed(program: TileProgram, e: TileError | ExprError, seconds: float) -> Record:

@@ -262,6 +262,37 @@ tl.store(y + row * sy + c, v, mask=c < N)"""
     assert status(judged("<="), "G2") == "REFUTED"
 
 
+# -- an output that nobody speaks of ---------------------------------------------------------------
+
+PAIR = """op copy @ 1.0 {
+  dims N
+  where N >= 1, N <= 1000000
+  input x: f32[N]
+  output y: f32[N], z: f32[N]
+  def { y[i] = x[i]
+        z[i] = x[i] }
+}
+"""
+
+
+@pytest.mark.parametrize("backend", LANE)
+@pytest.mark.parametrize("passed", [True, False])
+def test_an_output_that_no_kernel_names_is_not_written(tmp_path, backend, passed):
+    needs(backend)
+    op = stored_form(parse_spec(HEAD + PAIR).operator())
+    t = replace(lanes(backend, "i"), spec=PAIR)
+    plan, source = t.plan(), t.source
+    plan["facts"].append("stride(z, 0) == 1")
+    if passed:
+        plan["launches"][0]["args"].insert(2, "z")
+        source = source.replace("x, y, ", "x, y, z, ").replace("*y, ", "*y, float *z, ")
+    (tmp_path / plan["source"]).write_text(source)
+    (tmp_path / "candidate.json").write_text(json.dumps(plan))
+    found = static_gates(read(tmp_path, op), op).records
+    assert [r.status for r in found if r.id == "G3.cover.z"] == ["REFUTED"]
+    assert not any(r.status == "PROVED" for r in found if r.kind == "G5")
+
+
 # -- what nothing knows ----------------------------------------------------------------------------
 
 
