@@ -13,10 +13,11 @@ from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator
 class Context:
     """Assumptions of a proof, each of which is a guard of the package, and the effort to spend.
 
-    `outputs` are what a program has to write, named or not in its text. `facts` hold of sizes and params, `requires` are the spec's clauses about inputs. A size without
-    an upper bound among the facts is at most `dim_limit`, an integer param without bounds at most
-    `param_limit` in magnitude; an input or output has at most `element_limit` elements. `timeout`
-    and `rlimit` bound one question, `budget` all questions of a program (seconds).
+    `outputs` are what a program has to write, named or not in its text. `facts` hold of sizes and
+    params, `requires` are the spec's clauses about inputs. A size without an upper bound among the
+    facts is at most `dim_limit`, an integer param without bounds at most `param_limit` in
+    magnitude; an input or output has at most `element_limit` elements. `timeout` and `rlimit` bound
+    one question, `budget` all questions of a program (seconds).
     """
 
     facts: tuple[Expr, ...] = ()
