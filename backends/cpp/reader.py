@@ -39,7 +39,7 @@ def prepare(root: str, clang: str) -> None:
 class Writer:
     """Trees as a table: a node names its parts by their numbers."""
 
-    def __init__(self, clang: Any, parallel: type) -> None:
+    def __init__(self, clang: Any, parallel: Any) -> None:
         self.clang, self.parallel = clang, parallel
         self.rows: list[Any] = []
         self.known: dict[int, int] = {}
