@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from opwright.ir.delinearize import stated_values
 from opwright.ir.dtypes import DTYPES, F64, I32, I64, DType
-from opwright.ir.expr import Expr, ExprError, call, param, size, stride
+from opwright.ir.expr import Expr, ExprError, call, param, show, size, stride, substitute
 from opwright.ir.op import DEFAULT_DIM_LIMIT, Operator
 from opwright.ir.plan import Launch, Plan, PlanError
 from opwright.ir.text import parse_expr
@@ -114,6 +115,12 @@ def with_room(plan: Plan, op: Operator) -> Plan:
         if plan.backend == "triton":
             whole = " ".join(c.grid)
             asked |= {x: size(x) for x in op.sizes if re.search(rf"\b{x}\b", whole)}
+    values = stated_values(known)
+    for text, e in list(asked.items()):  # a stride that equations give the value of is that value
+        value = substitute(e, values)
+        if value is not e and e.kind == "int":
+            del asked[text]
+            asked[show(value)] = value
     wide = {size(x) for x in op.sizes if call("le", size(x), DEFAULT_DIM_LIMIT) not in op.facts}
     more = [
         f"{text} <= {ROOM}" if text.isidentifier() or text.endswith(")") else f"({text}) <= {ROOM}"
