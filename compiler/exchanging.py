@@ -7,10 +7,11 @@ operator.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from opwright.backends.cpp.driver import DriverError
@@ -23,9 +24,13 @@ from opwright.ir.op import Operator
 from opwright.ir.plan import Plan, PlanError
 from opwright.ir.record import Record
 from opwright.ir.tile import TileProgram
+from opwright.search.answers import SOURCES
 from opwright.search.archive import Candidate as Tried
 from opwright.search.events import Choice, Evaluated, SearchResult
-from opwright.search.exchange import Answer, Exchange, Folder, Texts
+from opwright.search.exchange import NAME, Answer, Exchange, Folder, Texts
+from opwright.search.experience import Bandit
+from opwright.search.moves import fitting
+from opwright.search.prompts import Memory, Parent, kernel, system, unexpected
 from opwright.search.propose import Builtin
 from opwright.search.results import Emitted, Given
 from opwright.search.run import Budget
@@ -40,6 +45,7 @@ A faster candidate than the parent is wanted. Times are {timed}. Files here:
 - `request.json`: this request for a program; the contract, what is known of the targets, what was
   tried, times, verdicts.
 - `spec.op`: what the operator means; nothing else defines it.
+- `prompt.md`: the same as one prompt for a language model, with one move to try.
 - `parent/`: the best candidate so far, as plan and source.
 - `plan.schema.json`, `answer.schema.json`: the forms of candidate.json and of an answer in a file.
 
@@ -54,7 +60,8 @@ A faster candidate than the parent is wanted. Times are {timed}. Files here:
 Put candidates into `answers/`, as many as you like; a NAME has letters, digits, `-` and `_`:
 
 - a folder `answers/NAME/` with `candidate.json`, the source that it names, perhaps `note.txt`; or
-- one file `answers/NAME.json` of the form of `answer.schema.json`.
+- one file `answers/NAME.json` of the form of `answer.schema.json`; or
+- one file `answers/NAME.md` of the form that `prompt.md` asks for.
 
 Write an answer under another name first (`answers/.NAME` or `answers/NAME.tmp`) and rename it
 when it is complete: only final names are read. `candidate.json` needs
@@ -145,6 +152,7 @@ class Desk:
         medium = medium_of(backend, targets, op)
         types = "".join(f", {k} = {v}" for k, v in op.types.items())
         folder = Folder.open(path, f"{op.name}@{op.version}{types} for {', '.join(targets)}")
+        folder.fixed = fixed_of(op, backend, targets)
         folder.collect()
         space = Texts(folder.taken, lambda a: judge(a, op, medium))
         proposer = Exchange(Builtin(), own, folder.taken, folder.ident)
@@ -274,17 +282,54 @@ class Desk:
         }
         return {
             "request.md": words,
+            "prompt.md": self._prompt(best, number, tried),
             "request.json": json.dumps(data, indent=2) + "\n",
             "spec.op": self.text,
             **{name: file.read_text() for name, file in schemas.items()},
             **files,
         }
 
+    def _prompt(self, best: Choice | None, number: int, tried: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt that a model gets in the guided search: the parent and exactly one move."""
+        from opwright.compiler.guiding import context_of, launch_text, learned, limits_of
+
+        medium = self.medium
+        context = context_of(self.op, self.text, medium, medium.backend, medium.targets)
+        parent, move = None, None
+        label = "unknown"
+        if best is not None:
+            plan, source = self._text_of(best)
+            limits = limits_of(self.op, medium.backend, medium.targets)
+            label, why = limits.diagnose(replace(best.candidate, metrics=best.metrics))
+            times = {w: m["latency"] for w, m in best.metrics.items() if "latency" in m}
+            name, text = best.schedule.text, launch_text(plan)
+            parent = Parent(name, text, source, times, best.score, label, why)
+        machine = limits_of(self.op, medium.backend, medium.targets).machine.name
+        known = learned()
+        bandit = Bandit(known, context.forms, machine, medium.backend)
+        fit = fitting(context.forms, medium.backend, label)
+        move = bandit.choose(fit, label, Random(f"{self.folder.ident}:{number}"))
+        answers = [r for r in tried if r["origin"] == NAME]
+        told = known.told(context.forms, machine, medium.backend, context.operator)
+        memory = Memory(tuple(unexpected(_line(r)[2:]) for r in answers), (), told)
+        return f"{system(context)}\n\n{kernel(context, parent, move, '', memory)}"
+
     def _text_of(self, c: Choice) -> tuple[dict[str, Any], str]:
         if c.given is not None:
             return c.given.emitted.plan.to_json(), c.given.emitted.source
         own = self.medium.own(c.program)
         return own.plan.to_json(), own.source
+
+
+def fixed_of(op: Operator, backend: str, targets: tuple[str, ...]) -> dict[str, Any]:
+    """What an author does not choose of a launch plan."""
+    return {
+        "op": f"{op.name}@{op.version}",
+        "target": targets[0],
+        "backend": backend,
+        "source": SOURCES[backend],
+        "types": dict(op.types),
+    }
 
 
 def judge(a: Answer, op: Operator, medium: Medium) -> tuple[TileProgram, Given]:

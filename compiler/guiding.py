@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from opwright.compiler.backend import CompileError, Effort
-from opwright.compiler.exchanging import Medium, Waiting, judge, medium_of
+from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, medium_of
 from opwright.compiler.forms import Limits, forms_of
 from opwright.compiler.paths import cache_folder
 from opwright.ir.op import Operator
@@ -232,26 +232,20 @@ def _open(
     )
     context = context_of(op, text, medium, backend, targets)
     keeper = Keeper(folder, SOURCES[backend])
-    fixed = {
-        "op": f"{op.name}@{op.version}",
-        "target": targets[0],
-        "backend": backend,
-        "source": SOURCES[backend],
-        "types": dict(op.types),
-    }
+    fixed = fixed_of(op, backend, targets)
     before = remembered(tape) if tape.mode == "record" else {}
     drafts = Drafts(fixed, lambda a: judge(a, op, medium), keys=before, note=tape.once)
-    limits = _limits(op, backend, targets)
-    known = Experience.load(cache_folder() / "experience.jsonl")
+    limits = limits_of(op, backend, targets)
+    known = learned()
     run = key[:12]
-    learned = _before(tape, known, run)
+    before_now = _before(tape, known, run)
     proposer = Guided(
         context,
         caller,
         drafts,
         Workshop(op, medium, drafts, limits, keeper),
         Builtin(),
-        learned,
+        before_now,
         evaluations,
         model=model,
         effort=effort,
@@ -296,8 +290,14 @@ def _client(guide: Guide) -> tuple[str, str, clients.Settings | None, LLMClient 
     return chosen.model, chosen.effort, chosen, clients.connect(chosen)
 
 
+def learned() -> Experience:
+    """What all searches on this machine have measured."""
+    return Experience.load(cache_folder() / "experience.jsonl")
+
+
 @cache
-def _limits(op: Operator, backend: str, targets: tuple[str, ...]) -> Limits:
+def limits_of(op: Operator, backend: str, targets: tuple[str, ...]) -> Limits:
+    """What limits candidates of an operator on the machine of a backend."""
     return Limits.of(op, backend, targets)
 
 
@@ -305,7 +305,7 @@ def context_of(
     op: Operator, text: str, medium: Medium, backend: str, targets: tuple[str, ...]
 ) -> Context:
     """What all prompts about an operator say."""
-    limits = _limits(op, backend, targets)
+    limits = limits_of(op, backend, targets)
     language = medium.language
     return Context(
         f"{op.name}@{op.version}",

@@ -22,6 +22,7 @@ from typing import Any
 
 from opwright.ir.plan import Plan, PlanError, from_json
 from opwright.ir.tile import TileProgram
+from opwright.search.answers import AnswerError, candidate, parse
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.ranking import FREE
 from opwright.search.results import Given
@@ -30,6 +31,7 @@ from opwright.search.space import IllegalSchedule, Schedule
 NAME = "exchange"  # the strategy of schedules that stand for answers
 JOURNAL = "journal.json"
 FINAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+FORMS = (".json", ".md")  # of answers in one file
 LARGEST = 1 << 20  # bytes of an answer's text
 VERSION = 1
 Log = Callable[[str, Mapping[str, Any], Mapping[str, str]], None]  # kind, body, texts
@@ -82,6 +84,7 @@ class Folder:
     taken: list[Answer] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
+    fixed: Mapping[str, Any] | None = None  # of plans of answers as text: op, target, backend, ...
 
     @staticmethod
     def open(path: Path, subject: str) -> Folder:
@@ -136,9 +139,9 @@ class Folder:
         for number in range(1, self.round + 1):
             for path in self._final(number):
                 try:
-                    answer = read_answer(path, number)
+                    answer = read_answer(path, number, self.fixed)
                 except PlanError as e:
-                    self.refused.append(Refusal(number, path.name.removesuffix(".json"), str(e)))
+                    self.refused.append(Refusal(number, path.stem, str(e)))
                     continue
                 if (answer.round, answer.name, answer.digest) not in known:
                     fresh.append(answer)
@@ -161,7 +164,7 @@ class Folder:
             Path(e.path)
             for e in inside
             if (e.is_dir() and FINAL.fullmatch(e.name))
-            or (e.is_file() and FINAL.fullmatch(e.name.removesuffix(".json")) and "." in e.name)
+            or (e.is_file() and FINAL.fullmatch(Path(e.name).stem) and e.name.endswith(FORMS))
         ]
 
     def _keep(self, a: Answer) -> None:
@@ -222,14 +225,25 @@ def write(path: Path, text: str) -> None:
 _FIELDS = {"answer", "plan", "source", "note"}
 
 
-def read_answer(path: Path, number: int) -> Answer:
-    """An answer from a folder (candidate.json and its source) or one JSON file (plan and source
-    inside); PlanError says what is wrong where."""
+def read_answer(path: Path, number: int, fixed: Mapping[str, Any] | None = None) -> Answer:
+    """An answer from a folder (candidate.json and its source), one JSON file (plan and source
+    inside), or a text as a prompt asks for; PlanError says what is wrong where."""
+    if path.suffix == ".md":
+        if fixed is None:
+            raise PlanError(f"{path}: answers as text are not taken here")
+        try:
+            said = parse(_text(path), str(fixed["backend"]))
+            plan, code = candidate(said, said.first, fixed)
+        except AnswerError as e:
+            raise PlanError(f"{path}: {e}") from None
+        except PlanError as e:
+            raise PlanError(f"{path}: {e}") from None
+        return Answer(number, path.stem, plan, code, "\n".join(said.plan))
     if path.is_dir():
         plan = _plan(path / "candidate.json", _json(path / "candidate.json"))
         note = path / "note.txt"
-        said = _text(note) if note.exists() else ""
-        return Answer(number, path.name, plan, _text(path / plan.source), said[:2000])
+        about = _text(note) if note.exists() else ""
+        return Answer(number, path.name, plan, _text(path / plan.source), about[:2000])
     data = _json(path)
     if not isinstance(data, dict):
         raise PlanError(f"{path}: an answer is an object with the fields answer, plan, source")

@@ -69,6 +69,8 @@ def test_a_request_and_its_answers(tmp_path: Path) -> None:
     assert request["parent"]["times"]["one"] > 0
     assert {row["status"] for row in request["tried"]} == {"ok"}
     assert (desk / "round-1" / "spec.op").read_text() == SPEC
+    prompt = (desk / "round-1" / "prompt.md").read_text()
+    assert prompt.count("## MOVE: ") == 1 and "## THE PARENT'S TEXT" in prompt
     parent = json.loads((desk / "round-1" / "parent" / "candidate.json").read_text())
     assert (desk / "round-1" / "parent" / parent["source"]).stat().st_size > 0
 

@@ -185,3 +185,18 @@ def test_answers_follow_the_other_proposer() -> None:
     assert "inner" in proposer.name and "id" in proposer.name
     with pytest.raises(IllegalSchedule):
         space.instantiate(parse("exchange(round=1, answer=c, text=x)"))
+
+
+def test_answers_as_text(folder: Folder) -> None:
+    folder.fixed = {k: PLAN[k] for k in ("op", "target", "backend", "source")}
+    text = "PLAN\nblocks\nLAUNCH\n```json\n{launch}\n```\nCODE\n```cpp\nint x = {{{{B}}}};\n```\n"
+    text += 'HOLES\n{{"B": [8, 16]}}\n'
+    at = folder.of(1) / "answers"
+    (at / "good.md").write_text(text.format(launch=json.dumps({"launches": PLAN["launches"]})))
+    (at / "bad.md").write_text(text.format(launch="{"))
+    (at / "worse.md").write_text("I would rather not.")
+    assert folder.collect() == 1
+    (taken,) = folder.taken
+    assert (taken.name, taken.source, taken.note) == ("good", "int x = 8;\n", "blocks")
+    assert [r.name for r in folder.refused] == ["bad", "worse"]
+    assert "no part CODE" in folder.refused[1].reason
