@@ -244,10 +244,12 @@ class Limits:
         label, why = worst[1], worst[2]
         mix = c.build.get("instructions")
         if isinstance(mix, Mapping) and mix.get("float"):
-            share = mix.get("packed", 0) / mix["float"]
-            why += f"; {share:.0%} of its floating-point instructions are on vectors"
+            if not mix.get("packed"):
+                why += "; no floating-point instruction works on vectors"
             if mix.get("calls"):
-                why += f", {mix['calls']} calls"
+                why += f"; {mix['calls']} calls of math functions"
+            if mix.get("spills", 0) > mix.get("packed", 0) / 4 > 0:
+                why += f"; {mix['spills']} vectors are spilled to the stack"
         return label, why
 
 

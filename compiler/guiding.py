@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from opwright.backends.cpp.inspection import vectorised
 from opwright.compiler.backend import CompileError, Effort
 from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, medium_of
 from opwright.compiler.forms import Limits, forms_of
 from opwright.compiler.paths import cache_folder
+from opwright.compiler.profiling import profile
 from opwright.ir.op import Operator
 from opwright.search import clients
 from opwright.search.accounts import Accounts, Caller, Caps, Exhausted, estimate, price_of
@@ -96,6 +98,15 @@ class Workshop:
 
     def diagnose(self, c: Tried) -> tuple[str, str]:
         return self.limits.diagnose(c)
+
+    def profile(self, c: Tried) -> None:
+        loops = None
+        if self.medium.backend == "cpp":
+            source = self.drafts.text_of(parse(c.schedule))[1]
+            level = self.medium.targets[0].removeprefix("cpu(").removesuffix(")")
+            loops = len(vectorised(source, level))
+        modelled = self.medium.backend in ("triton", "cuda")
+        self.keeper.profile(profile(c, self.limits, modelled, loops))
 
 
 def launch_text(plan: dict[str, Any]) -> str:

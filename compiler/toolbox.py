@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from opwright.backends.cpp.build import BuildError, build, compiler, compiler_version
 from opwright.backends.cpp.driver import driver_source
+from opwright.backends.cpp.inspection import instructions
 from opwright.compiler.candidates import printed
 from opwright.compiler.paths import cache_folder
 from opwright.ir.op import Operator
@@ -55,8 +56,11 @@ def evaluation_tools(op: Operator, isa: str) -> Toolbox:
     ) -> Mapping[str, NDArray[Any]]:
         return reference(op, inputs, params, sizes)
 
+    def look(b: Built) -> Mapping[str, int]:
+        return instructions(b.path)
+
     identity = f"{isa} {compiler_identity()}"
-    return Toolbox(op, isa, Tools(identity, prove, emit, make, expected))
+    return Toolbox(op, isa, Tools(identity, prove, emit, make, expected, look))
 
 
 def compiler_identity() -> str:

@@ -65,6 +65,10 @@ class Workshop(Protocol):
         """The class of its bottleneck (moves.BOTTLENECKS) and a sentence with numbers."""
         ...
 
+    def profile(self, c: Candidate) -> None:
+        """Keep what is known of a candidate that passed."""
+        ...
+
 
 @dataclass(slots=True)
 class Guided:
@@ -207,6 +211,7 @@ class Guided:
             attempt.status, attempt.reason, attempt.candidate = c.status, c.reason, c.number
         if c.ok:
             self.drafts.passed(schedule)
+            self.workshop.profile(c)
         self.workshop.keeper.keep(node, attempt, c, score)
         before = view.scores.get(node.parent) if node.parent is not None else None
         gain = math.log(before / score) if before and score else None

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from opwright.backends import isolation
 from opwright.ir.binding import InputError
@@ -149,7 +149,9 @@ class Judge:
         except (ValueError, RuntimeError, OSError) as e:
             return Evaluation("unbuilt", str(e).splitlines()[0][:500], "", records)
         source = hashlib.sha256(emitted.source.encode()).hexdigest()
-        facts = {"seconds": built.seconds, "size": built.size}
+        facts: dict[str, Any] = {"seconds": built.seconds, "size": built.size}
+        if job.given is not None and self.tools.inspect is not None:
+            facts["instructions"] = dict(self.tools.inspect(built))
         found = self._numeric(job, emitted.plan, built, f"sha256:{source}")
         how = isolation.describe()
         executed = (replace(r, assumptions=(*r.assumptions, how)) for r in found.records)
