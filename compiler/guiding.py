@@ -35,6 +35,7 @@ from opwright.search.guided import UNTIMED, Guided
 from opwright.search.llm import LLMClient, LLMError, count_tokens
 from opwright.search.prompts import BUDGET, Context, kernel, system
 from opwright.search.propose import Builtin
+from opwright.search.ranker import Calibration, Ranked
 from opwright.search.run import Budget
 from opwright.search.space import Space, parse, space_of
 
@@ -179,6 +180,7 @@ class Guiding:
         p = self.proposer
         found = [f"model: {line}" for line in self.accounts.summary()]
         found.append(f"ledger, artefacts: {self.tape.path}, {self.folder}")
+        found += p.calibration.table()
         if p.caller.stopped:
             found.append(f"the model was not asked any more: {p.caller.stopped}")
         if p.finished:
@@ -250,12 +252,13 @@ def _open(
     known = learned()
     run = key[:12]
     before_now = _before(tape, known, run)
+    calibration = Calibration()
     proposer = Guided(
         context,
         caller,
         drafts,
         Workshop(op, medium, drafts, limits, keeper),
-        Builtin(),
+        Ranked(Builtin(), calibration, seed),
         before_now,
         evaluations,
         model=model,
@@ -267,6 +270,7 @@ def _open(
         control=guide.control,
         ident=hashlib.sha256(repr((key, str(path))).encode()).hexdigest()[:8],
         record=known.add,
+        calibration=calibration,
     )
     size = count_tokens(system(context)) + min(BUDGET, count_tokens(kernel(context, None)) * 2)
     told = estimate(evaluations, size, proposer.max_tokens, price, guide.caps)

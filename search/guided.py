@@ -27,6 +27,7 @@ from opwright.search.llm import Request
 from opwright.search.moves import Move, fitting, moves
 from opwright.search.prompts import Context, Memory, Parent
 from opwright.search.propose import Proposal, Proposer, View
+from opwright.search.ranker import Calibration
 from opwright.search.ranking import FREE
 from opwright.search.space import Space, space_of
 from opwright.search.space import parse as parse_schedule
@@ -92,6 +93,7 @@ class Guided:
     shares: Shares = field(default_factory=Shares)
     known: tuple[Move, ...] = ()
     record: Callable[[Gain], None] = lambda gain: None
+    calibration: Calibration = field(default_factory=Calibration)
     finished: str = ""  # why nothing more is proposed
     _bandit: Bandit | None = None
     _spaces: Sequence[Space] = ()
@@ -222,6 +224,8 @@ class Guided:
         if first and c.ok and gain is not None and gain < 0.0 and node.move:
             self._blocked[(node.move, node.parent)] = f"{math.exp(-gain):.2f} times as slow"
         predicted = attempt.answer.predicted if attempt.answer else None
+        if first and score is not None and before and predicted is not None:
+            self.calibration.note("its author", before / predicted.speedup, score)
         self.caller.note(
             "verdict",
             candidate=c.number,
