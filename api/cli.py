@@ -687,6 +687,70 @@ def cases_remove(
     return remove_case(spec, case, op)
 
 
+class Drafting(StrEnum):
+    """Who drafts a spec."""
+
+    openai = "openai"
+    anthropic = "anthropic"
+    dialogue = "dialogue"
+    replay = "replay"
+
+
+@app.command()
+@guarded
+def draft(
+    text: Annotated[
+        str,
+        typer.Argument(
+            help="What the operator computes; @FILE, or FILE.py:FUNCTION for its docstring.",
+            show_default=False,
+            metavar="TEXT",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where the spec goes; else printed.", show_default=False),
+    ] = None,
+    proposer: Annotated[Drafting, typer.Option(help="Who is asked.")] = Drafting.anthropic,
+    exchange: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a dialogue.", show_default=False, metavar="DIR"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A model of the provider.")] = "",
+    base_url: Annotated[str, typer.Option(help="A server other than the vendor's.")] = "",
+    effort: Annotated[str, typer.Option(help="How hard the model thinks: low ... max.")] = "",
+    requests: Annotated[int, typer.Option(min=2, help="Requests at most.")] = 8,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="USD at most.", show_default=False)
+    ] = None,
+    cassette: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where requests and answers are kept, or replayed from.",
+            show_default=False,
+            metavar="FILE",
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Calls that must come out (JSON).", show_default=False, metavar="FILE"),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that a dialogue waits for an answer.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> int:
+    """Draft a spec from words; accepted only if it checks, is stated twice alike, and examples
+    come out."""
+    from opwright.compiler.guiding import Guide
+    from opwright.drafting import draft_command
+    from opwright.search.accounts import Caps
+
+    caps = Caps(max_cost)
+    guide = Guide(proposer.value, model, base_url, effort, caps, cassette, exchange, wait)
+    return draft_command(text, out, guide, requests, examples, as_json)
+
+
 @app.command()
 @guarded
 def report(

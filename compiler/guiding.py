@@ -209,7 +209,7 @@ def _open(
     seed: int,
 ) -> Guiding:
     medium = medium_of(backend, targets, op)
-    model, effort, prices, client = _client(guide)
+    model, effort, prices, client = client_of(guide)
     parts = [op.digest, sorted(op.types.items()), backend, targets, guide.provider, model, effort]
     key = hashlib.sha256(repr([*parts, evaluations, seed, guide.control]).encode()).hexdigest()
     folder = cache_folder() / "runs" / f"{op.name}-{key[:12]}"
@@ -289,7 +289,7 @@ def _before(tape: Cassette, known: Experience, run: str) -> Experience:
     return before
 
 
-def _client(guide: Guide) -> tuple[str, str, clients.Settings | None, LLMClient | None]:
+def client_of(guide: Guide) -> tuple[str, str, clients.Settings | None, LLMClient | None]:
     """(model, effort, settings, client); no client for a replay."""
     if guide.client is not None:
         return guide.model or guide.client.name, guide.effort, None, guide.client
