@@ -26,6 +26,9 @@ op scaled_rows @ 1.0 "Every row divided by its largest magnitude." {
   workload typical weight 1.0 { B = 1024, N = 1024, T = f32, x ~ normal(0, 1) }
 }
 """
+FUNCTIONS = (
+    "abs, exp, log, sqrt, rsqrt, sin, cos, tanh, erf, pow(x, y), max(a, b), min(a, b), floor, ceil"
+)
 SYSTEM = f"""You write specs of tensor operators in the language Opwright. A machine checks them: \
 it parses them, proves that reads are in range and functions inside their domains, compares them \
 with a second statement that somebody else writes from the same words, and runs them on examples. \
@@ -38,8 +41,8 @@ variable, `param p: f32 = 1.0` a run-time number, `input` and `output` declare t
 tensors need no declaration. Every reduced index is bound with its range: `sum[k: K](...)`, \
 `prod`, `max`, `min`, `argmax`, `argmin`, `any`, `all`; with a guard `sum[k: K | k <= i](...)`; \
 ranges `a..b` are half-open. An empty max is an error.
-- Expressions: + - * / ** // % (floor), comparisons, `and or not`, `a if c else b`, abs, exp, log, \
-sqrt, rsqrt, sin, cos, tanh, erf, sigmoid, max(a, b), min(a, b); casts `f32(x)`; `x[i - 1] ?? 0` \
+- Expressions: + - * / // % (floor), comparisons, `and or not`, `if c then a else b`, and \
+functions: {FUNCTIONS}; casts `f32(x)`; `x[i - 1] ?? 0` \
 reads 0 outside. Numbers have no suffix. Narrow floats are cast to f32 before arithmetic.
 - `rec t: h[b, t] = a[b, t] * h[b, t - 1] + x[b, t] init 0` is a recurrence.
 - `requires` says what inputs must be, `ensures` what outputs are; log, sqrt and division need \

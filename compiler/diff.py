@@ -328,7 +328,7 @@ def _domain(a: Operator, b: Operator) -> list[Change]:
             for x in conjuncts(c.expr)
         }
         for c in two.requires:
-            for x in conjuncts(c.expr or TRUE):
+            for x in conjuncts(TRUE if c.expr is None else c.expr):
                 if canonical_binders(x) in given:
                     continue
                 answer = decider.decide(_question(x))

@@ -135,3 +135,17 @@ def test_a_spec_that_is_not_valid_is_refused_with_its_place(
     told = capsys.readouterr()
     assert "new.op:12:" in told.out + told.err
     assert run(["diff", str(old), str(tmp_path / "none.op")]) == 2
+
+
+def test_preconditions_are_compared() -> None:
+    text = (
+        'opwright "0.1"\nop f @ 1.0 {{ dims N\n input x: f32[N]\n output y: f32[N]\n'
+        " def {{ y[i] = x[i] }}\n requires small: all[i: N](x[i] < {}) }}\n"
+    )
+
+    def effects(old: str, new: str) -> set[str]:
+        (found,) = diff(parse_spec(text.format(old)), parse_spec(text.format(new)))
+        return {c.effect for c in found.changes if c.part == "domain"}
+
+    assert effects("2", "2") == set()
+    assert "adds" in effects("2", "3") and "weakens" in effects("3", "2")
