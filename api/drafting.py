@@ -205,7 +205,7 @@ def comes_out(spec: Spec, examples: Sequence[Mapping[str, Any]], whose: str) -> 
     for number, row in enumerate(examples, 1):
         label = f"example {number} ({whose})"
         try:
-            inputs = {
+            inputs: dict[str, Any] = {
                 k: np.asarray(v, types.get(kinds.get(str(k), "real"), np.float64))
                 for k, v in row["inputs"].items()
             }
