@@ -41,6 +41,7 @@ from opwright.ir.tile import (
     Value,
     expressions,
 )
+from opwright.verify.contribution import contribution
 from opwright.verify.exchanged import UNKNOWN, gathered
 from opwright.verify.lift_loops import Loops
 from opwright.verify.lift_memory import (
@@ -212,7 +213,9 @@ class Lift(Loops):
             elif isinstance(s, If):
                 self.branch(s)
             elif isinstance(s, Atomic):
-                raise Unlifted(f"{s.name} combines into memory")
+                value = as_kind(self.value(s.value), s.buffer.dtype.kind)
+                made = contribution(self, s, value)
+                self.memory.setdefault(s.buffer.name, []).append(made)
             else:
                 assert isinstance(s, Check | Barrier)
 

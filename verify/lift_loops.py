@@ -41,6 +41,7 @@ from opwright.verify.carried import (
     masked,
     settled,
 )
+from opwright.verify.contribution import Contribution
 from opwright.verify.lift_memory import Memory, Unknown, Unlifted, Written, chosen
 from opwright.verify.nests import Index
 from opwright.verify.reals import equal_reals
@@ -116,8 +117,13 @@ class Loops(Memory):
         starts: dict[Expr, Expr] | str | None = None
         once = self.at_most(turn.index.count, 1)
         for b, stores in written.items():
-            made: list[Written | Unknown] = []
+            made: list[Written | Unknown | Contribution] = []
             for w in stores:
+                if isinstance(w, Contribution):
+                    if any(_reads(e, set(known)) for e in (*w.index, w.value, w.cond)):
+                        raise Unlifted(f"{w.name} combines what earlier iterations wrote")
+                    made.append(w)
+                    continue
                 assert isinstance(w, Written)
                 if once:
                     w = self.first(w, turn.index.name)
@@ -182,8 +188,8 @@ class Loops(Memory):
         self,
         turn: Turn,
         b: Buffer,
-        before: Sequence[Written | Unknown],
-        written: Sequence[Written | Unknown],
+        before: Sequence[Written | Unknown | Contribution],
+        written: Sequence[Written | Unknown | Contribution],
     ) -> Callable[[tuple[Expr, ...]], Expr]:
         """What a buffer holds at an index when an iteration begins."""
         memo: dict[tuple[object, ...], Expr] = {}
@@ -202,13 +208,15 @@ class Loops(Memory):
         turn: Turn,
         b: Buffer,
         index: tuple[Expr, ...],
-        before: Sequence[Written | Unknown],
-        written: Sequence[Written | Unknown],
+        before: Sequence[Written | Unknown | Contribution],
+        written: Sequence[Written | Unknown | Contribution],
     ) -> Expr:
         """What a buffer holds at an index when iteration `var(turn.index.name)` begins."""
         name, kind = turn.index.name, b.dtype.kind
         earlier = {name: var(name)}
         stores = [w for w in written if isinstance(w, Written)]
+        if len(stores) < len(written):
+            raise Unlifted(f"{b.name} is combined into and read across iterations")
         try:
             touching = [w for w in stores if self.match(w, index, earlier) is not None]
         except Unlifted:

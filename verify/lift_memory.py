@@ -29,6 +29,7 @@ from opwright.ir.op import OpAxis, Operator, Tensor
 from opwright.ir.tile import Axis, Buffer, Kernel, Store, TileProgram, Value, access_axes
 from opwright.verify.algebra import UNIT, Poly, scaled
 from opwright.verify.carried import NotCarried
+from opwright.verify.contribution import Contribution, begins_anew, contributed
 from opwright.verify.given import pinned
 from opwright.verify.nests import Joiner
 from opwright.verify.reals import Reals
@@ -102,7 +103,7 @@ class Memory:
         self.program, self.algebra = program, algebra
         self.fixed = dict(fixed or {})  # sizes and params that facts of the program settle
         self.join = Joiner(algebra)
-        self.memory: dict[str, list[Written | Unknown]] = {}
+        self.memory: dict[str, list[Written | Unknown | Contribution]] = {}
         self.env: dict[Value, Expr] = {}
         self.inputs = {t.name: t for t in op.inputs}
         self.path: list[Expr] = []
@@ -128,7 +129,11 @@ class Memory:
         return self.found(b, index, kind, self.memory.get(b.name, []))
 
     def found(
-        self, b: Buffer, index: tuple[Expr, ...], kind: str, held: Sequence[Written | Unknown]
+        self,
+        b: Buffer,
+        index: tuple[Expr, ...],
+        kind: str,
+        held: Sequence[Written | Unknown | Contribution],
     ) -> Expr:
         """What memory holds at an index after what was written to it, the last one last."""
         self.looked += 1
@@ -136,7 +141,14 @@ class Memory:
             raise Unlifted("memory is read too often")
         cases: list[tuple[Expr, Expr]] = []
         later: list[tuple[Written, Found]] = []
-        for w in reversed(held):
+        for n, w in reversed(list(enumerate(held))):
+            if isinstance(w, Contribution):
+                if begins_anew(held, w, self):
+                    raise Unlifted(f"{b.name}: what {w.name} combines into may begin anew")
+                below = self.found(b, index, kind, held[:n])
+                part = contributed(self, w, index, b.role == "program")
+                cases.append((TRUE, self.join.combined(w.monoid, [below, part], kind)))
+                break
             if isinstance(w, Unknown):
                 if not self.covered(cases):
                     cases.append((TRUE, self.before(w, b, index, kind)))

@@ -31,6 +31,7 @@ from opwright.ir.expr import (
 from opwright.ir.semantics import MONOIDS
 from opwright.verify.algebra import infinite
 from opwright.verify.reals import Reals
+from opwright.verify.strides import natural, reaches, widened
 
 JOINED = 6  # indices of one nest
 
@@ -109,6 +110,7 @@ class Joiner:
         """The fold of a nest, joined as far as it goes."""
         own = {i.name: self.fresh() for i in nest.indices}
         nest = Nest(nest.kind, tuple(i.renamed(own) for i in nest.indices), rename(nest.term, own))
+        nest = widened(self.algebra, nest, self.tidy)
         changed = True
         while changed and len(nest.indices) > 1:
             changed = False
@@ -133,16 +135,19 @@ class Joiner:
 
     def _joined(self, nest: Nest, outer: Index, inner: Index) -> Nest | None:
         """The nest with two indices as one, where the term knows E * outer + inner alone."""
-        if inner.count.op != "const":
-            return None
-        old = outer
-        if outer.unit % _int(inner):  # one element each, of which there are as many as counted
-            outer = self._cut(nest, outer)
         if any(
-            outer.name in free_vars(e) for i in nest.indices for e in (i.count, i.first, i.reach)
+            {outer.name, inner.name} & free_vars(e)
+            for i in nest.indices
+            for e in (i.count, i.first, i.reach)
         ):
             return None
-        extent = _int(inner)
+        old, extent = outer, inner.count
+        if extent.op != "const":
+            if not natural(self.algebra, extent):
+                return None
+            outer = self._cut(nest, outer)
+        elif outer.unit % _int(inner):  # one element each, of which there are as many as counted
+            outer = self._cut(nest, outer)
         name = self.fresh()
         place = var(name) - extent * var(outer.name)
         with self.algebra.binding(outer.name, (ZERO, outer.count)):
@@ -150,7 +155,7 @@ class Joiner:
                 term = self.tidy(substitute(nest.term, {var(inner.name): place}))
         if {outer.name, inner.name} & free_vars(term):
             return None
-        unit = outer.unit // extent if outer.unit else 0
+        unit = outer.unit // _int(inner) if outer.unit else 0
         made = replace(outer, name=name, count=extent * outer.count, unit=unit)
         rest = [i for i in nest.indices if i not in (old, inner)]
         return Nest(nest.kind, (made, *rest), term)
@@ -220,7 +225,7 @@ class Joiner:
         if end.op in ("min", "max"):
             every = all if end.op == "min" else any
             return every(self._covers(x, conditions) for x in end.args)
-        return any(self._at_least(end, e) for e in conditions)
+        return any(self._at_least(end, e) or reaches(self.algebra, end, e) for e in conditions)
 
     def _at_least(self, a: Expr, b: Expr) -> bool:
         """Whether a >= b."""
@@ -385,14 +390,33 @@ class Joiner:
         def rule(x: Expr) -> Expr | None:
             if x.kind == "int" and x.op not in ("const", "var", "size") and plain(x):
                 return self.algebra.normal(x)
+            if x.op in ("eq", "ne") and x.args[0].kind == "int":
+                x = told(x)
             if x.kind == "bool" and x.op in ("lt", "le", "eq", "ne") and plain(x):
                 found = self.algebra.normal(x)
                 # two sides may have had an index in common
                 known = found in (TRUE, FALSE) or free_vars(found) < free_vars(x)
-                return found if known else None
-            return None
+                return found if known else x
+            return x
 
         return transform(e, rule)
+
+
+def told(x: Expr) -> Expr:
+    """A comparison of a choice of numbers with a number as the condition that it asks for."""
+    if x.op not in ("eq", "ne"):
+        return x
+    a, b = x.args
+    if a.op == "const":
+        a, b = b, a
+    if a.op != "select" or b.op != "const" or a.args[2].op != "const":
+        return x
+    c, one, two = a.args
+    last = (two.attr == b.attr) == (x.op == "eq")
+    first = told(call(x.op, one, b))
+    if last:
+        return call("or", call("not", c), first)
+    return call("and", c, first)
 
 
 def _nest(kind: str, e: Expr) -> Nest | None:

@@ -8,15 +8,19 @@ that writes agree, is G3's.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from opwright.ir.expr import (
     FALSE,
+    ONE,
     TRUE,
+    ZERO,
     Expr,
     ExprError,
     Fold,
@@ -35,6 +39,7 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.record import Record
 from opwright.ir.tile import Buffer, TileProgram, expressions
 from opwright.verify.carried import NotCarried, guarded
+from opwright.verify.contribution import Contribution
 from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
 from opwright.verify.given import begins_infinite, finite, given, long, pinned, written_out
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
@@ -117,36 +122,63 @@ def _differs(lift: Lift, t: Tensor, literals: Mapping[float, Expr]) -> str:
     written = lift.memory.get(t.name, [])
     if buffer is None or not written:
         return f"nothing that is known is stored to {t.name}"
+    if any(isinstance(w, Contribution) for w in written):
+        return _tried(lambda: _element_differs(lift, t, buffer, literals))
     for w in written:
         if isinstance(w, Unknown):
             return f"{t.name} is written across iterations of {w.loop}"
-        try:
-            why = _store_differs(lift, t, buffer, w, literals)
-        except (TooLarge, RecursionError):
-            why = "the normal form is too large"
-        except NotCarried as e:
-            why = str(e)
-        except (ExprError, KeyError, AssertionError) as e:
-            why = f"a part of it has no form here ({type(e).__name__}: {e})"
+        assert isinstance(w, Written)
+        index = unflattened(t, buffer, w.index)
+        why = _tried(partial(_store_differs, lift, t, index, w.value, w.cond, literals))
         if why:
             return f"{w.name}: {why}"
     return ""
 
 
+def _tried(differs: Callable[[], str]) -> str:
+    """Why two values may differ; or why that is not known."""
+    try:
+        return differs()
+    except (TooLarge, RecursionError):
+        return "the normal form is too large"
+    except NotCarried as e:
+        return str(e)
+    except (ExprError, KeyError, AssertionError) as e:
+        return f"a part of it has no form here ({type(e).__name__}: {e})"
+
+
+def _element_differs(lift: Lift, t: Tensor, b: Buffer, literals: Mapping[float, Expr]) -> str:
+    """The same of what any element holds in the end, where several programs make it."""
+    extents = [lift.algebra.normal(e) for e in b.shape]
+    index = tuple(ZERO if e is ONE else var(f"@e{k}") for k, e in enumerate(extents))
+    for i, extent in zip(index, extents, strict=True):
+        if i is not ZERO:
+            lift.algebra.ranges[i.attr] = (ZERO, extent)
+    lift.kernel = replace(lift.kernel, name="")
+    lift.pids, lift.loops, lift.path = {}, [], []
+    value = lift.element(b, index, t.kind)
+    return _store_differs(lift, t, unflattened(t, b, index), value, TRUE, literals)
+
+
 def _store_differs(
-    lift: Lift, t: Tensor, b: Buffer, w: Written, literals: Mapping[float, Expr]
+    lift: Lift,
+    t: Tensor,
+    index: tuple[Expr, ...],
+    value: Expr,
+    cond: Expr,
+    literals: Mapping[float, Expr],
 ) -> str:
+    """Why a value at an index of an output is not known to be the spec's; empty if it is."""
     algebra = lift.algebra
-    index = unflattened(t, b, w.index)
     inside = [
         c
         for i, a in zip(index, t.axes, strict=True)
         for c in (call("le", a.lo, i), call("lt", i, a.hi))
     ]
-    cond = conjunction([w.cond, *inside])
+    cond = conjunction([cond, *inside])
     wanted = read(t.name, index, t.kind)
     pins = {var(n): e for n, e in pinned(algebra, cond).items()}
-    value, wanted, cond = (substitute(e, pins) for e in (w.value, wanted, cond))
+    value, wanted, cond = (substitute(e, pins) for e in (value, wanted, cond))
     value = given(algebra, lift.join.tidy(value), cond)
     with algebra.under(algebra.normal(cond)):
         empty = _may_be_empty(algebra, value)

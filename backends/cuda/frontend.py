@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opwright.backends.cpp.clang import BOOL, CType, Node, Reader, Unit
+from opwright.backends.cuda.shared import per_block
 from opwright.backends.cuda.stub import HEADERS, STUB
 
 PLACES = ("threadIdx", "blockIdx", "blockDim", "gridDim")
@@ -23,7 +24,7 @@ PAIRS = {"__half2": HALF, "__nv_bfloat162": BFLOAT}
 
 def parse(source: str, file: str) -> Text:
     """The functions of a text; ImportRefusal with the line of what is outside of the subset."""
-    reader = CudaReader(source, file, STUB)
+    reader = CudaReader(per_block(source), file, STUB)
     return Text(reader.unit(), dict(reader.outer))
 
 

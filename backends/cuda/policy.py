@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from opwright.backends.cpp.policy import CALLS, FORBIDDEN, HEADERS, PolicyReader, Token
+from opwright.backends.cuda.shared import per_block
 from opwright.backends.cuda.stub import EMPTY, STUB
 from opwright.backends.cuda.stub import HEADERS as OWN
 from opwright.ir.launch import ImportRefusal
@@ -91,4 +92,4 @@ def check_policy(source: str, file: str) -> None:
 
 def breaches(source: str) -> list[tuple[int, str]]:
     """(line, what is wrong) of everything that the text must not contain, in order of lines."""
-    return sorted(dict.fromkeys(DevicePolicy(source).breaches()))
+    return sorted(dict.fromkeys(DevicePolicy(per_block(source)).breaches()))

@@ -12,7 +12,7 @@ from support.cuda_kernels import CASES, MUTANTS, Mutant
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
 
 PROVED = ("warp_softmax", "block_softmax", "tree_sum", "two_launches", "block_norm",
-          "tiled_matmul", "scan_block", "half_rows", "pool")  # fmt: skip
+          "tiled_matmul", "scan_block", "half_rows", "pool", "atomic_total")  # fmt: skip
 # changes of what a kernel computes that leave it safe and determined
 WRONG = [m for m in MUTANTS if m.gates == "function"]
 SHARE, CLEARED = "if (lane == 0) red[warp] = q", " = warp == 3 ? 0.0f : q"
@@ -27,9 +27,20 @@ NEAR = (
     Mutant("block_norm", "not every warp's share", SHARE, SHARE[:-4] + CLEARED),
     Mutant("block_softmax", "a warp is left out", "threadIdx.x < WARPS ?", "threadIdx.x < 7 ?"),
     Mutant("block_softmax", "an exchange too short", LOOP, LOOP.replace("16", "8")),
+    Mutant(
+        "atomic_total", "every element twice", "atomicAdd(&sum, x[i])", "atomicAdd(&sum, 2 * x[i])"
+    ),
+    Mutant("atomic_total", "begins at 1", "y[0] = 0.0f", "y[0] = 1.0f"),
+    Mutant(
+        "atomic_total",
+        "the first block is left out",
+        "if (i < n) atomic",
+        "if (i >= 512 && i < n) atomic",
+    ),
+    Mutant("two_launches", "half of the blocks", "i < blocks", "i < blocks / 2"),
     Mutant("scan_block", "not its own element", "t >= o ?", "t > o ?"),
     Mutant("scan_block", "the one before", "= s[cur][t];\n}", "= s[cur][t > 0 ? t - 1 : 0];\n}"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", PROVED)
