@@ -263,12 +263,12 @@ class Loops(Memory):
         value: Expr,
         own: Expr,
         m: str,
-        before: Sequence[Written | Unknown],
+        before: Sequence[Written | Unknown | Contribution],
     ) -> Expr:
         """An element that every iteration m before this one set to `value`, of what it held."""
         n, step = var(turn.index.name), turn.index.unit
         first: Expr | None = None
-        if any(isinstance(w, Unknown) or self.match(w, index) is not None for w in before):
+        if any(not isinstance(w, Written) or self.match(w, index) is not None for w in before):
             first = self.found(b, index, b.dtype.kind, before)
         elif b.role != "program":
             first = self.found(b, index, b.dtype.kind, before)
