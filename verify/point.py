@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from opwright.verify.prove import Prover
 
 WIDEST = 65535  # programs along the second and third axis of a grid
+SHORT = 0.7  # for one question about it
+REST = 15.0  # of a proof's time that is left for others
 SECONDS = 3.0  # for making one counterexample small
 QUESTIONS = 60
 LIMITS = (1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 28, 1 << 31, 1 << 40)
@@ -62,23 +64,45 @@ def refute(prover: Prover, o: Obligation) -> tuple[str, dict[str, Any]] | None:
 
 
 def _model(prover: Prover, o: Obligation) -> Mapping[int, int] | None:
-    """A model of the failed case at small sizes, with a grid that devices take if there is one."""
+    """A model of the failed case: with a grid that devices take if there is one; then, as far as
+    time allows, one of dense tensors, and of small sizes."""
     assert o.failed is not None and o.probe is not None
     facts, goal = o.failed
     t, encoder = prover.terms, prover.encoder
     sizes = [p for x, p in encoder.scalars.items() if isinstance(p, Poly) and x.op == "size"]
     grid = prover.program.kernels[o.probe.launch].grid[1:]
     narrow = [t.le(encoder.term(n, o.probe.at), t.const(WIDEST)) for n in grid]
-    dense = _dense(prover, o.probe.at)
     wrong = [*facts, t.no(goal)]
-    for extra in dict.fromkeys((tuple([*narrow, *dense]), tuple(narrow), ())):
-        for limit in LIMITS:
-            small = [*extra, *(t.le(p, t.const(limit)) for p in sizes)]
-            answer = prover.asker.ask([*wrong, *small])
-            if answer.result == "sat" and answer.exact:
-                return _least(prover, [*wrong, *extra], sizes, answer.model)
-            if answer.result == "unknown":
-                break  # a larger limit is no easier
+    found = _first(prover, [*wrong, *narrow], sizes, LIMITS)
+    if found is not None:
+        wrong += narrow
+    elif narrow:
+        found = _first(prover, wrong, sizes, LIMITS)
+    asker = prover.asker
+    if found is None or (asker.deadline or time.monotonic() + REST) < time.monotonic() + REST:
+        return found
+    patience, asker.timeout = asker.timeout, min(asker.timeout, SHORT)
+    try:
+        dense = [*wrong, *_dense(prover, o.probe.at)]
+        usual = _first(prover, dense, sizes, LIMITS[2::2]) if len(dense) > len(wrong) else None
+        if usual is not None:
+            return _least(prover, dense, sizes, usual)
+        return _least(prover, wrong, sizes, found)
+    finally:
+        asker.timeout = patience
+
+
+def _first(
+    prover: Prover, wrong: list[Formula], sizes: list[Poly], limits: Sequence[int]
+) -> Mapping[int, int] | None:
+    """A model at sizes below the least limit that has one."""
+    t = prover.terms
+    for limit in limits:
+        answer = prover.asker.ask([*wrong, *(t.le(p, t.const(limit)) for p in sizes)])
+        if answer.result == "sat" and answer.exact:
+            return answer.model
+        if answer.result == "unknown" and "time" in answer.reason:
+            return None
     return None
 
 
@@ -216,14 +240,19 @@ class _Point:
         m = re.fullmatch(r"(.*) fits (\d+) bits(.*)", self.o.says or "")
         if m is None or self.o.traps[0] != "wrap":
             return ""
-        parts = self.probe.cond.args if self.probe.cond.op in ("and", "or") else (self.probe.cond,)
-        for x in parts:
+        bits, todo = int(m[2]), [self.probe.cond]
+        ends = (-(1 << bits - 1), (1 << bits - 1) - 1)
+        while todo:
+            x = todo.pop()
+            if x.op in ("and", "or"):
+                todo += x.args
             if x.op != "le" or self.value(x):
                 continue
-            number = self.value(x.args[0] if x.args[1].op == "const" else x.args[1])
-            bits = int(m[2])
-            left = (number + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
-            return f"{m[1]} = {number} wraps in {bits} bits, to {left}{m[3]}"
+            for limit, e in (x.args, x.args[::-1]):
+                if limit.op == "const" and limit.attr in ends:
+                    number = self.value(e)
+                    left = (number - ends[0]) % (1 << bits) + ends[0]
+                    return f"{m[1]} = {number} wraps in {bits} bits, to {left}{m[3]}"
         return ""
 
 
