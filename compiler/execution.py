@@ -302,7 +302,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Case, Arrays], Arrays]  # inputs and poisoned outputs -> outputs, stored form
 
 
-def _observed(
+def observed(
     op: Operator, facts: Sequence[Expr], call: Call, failures: tuple[type[Exception], ...]
 ) -> Callable[[Case, str], Observation | None]:
     """Runs on buffers laid out like those of a library; the runner guards its own memory."""
@@ -345,7 +345,7 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
                 raise
             return found
 
-        judge = _observed(op, program.facts, call, (run.RunError,))
+        judge = observed(op, program.facts, call, (run.RunError,))
         found = numeric(op, cases.cases, judge, cases.bound, "", cases.notes, ("offset", "rows"))
     if unable:
         why = f"the interpreter of the language cannot run it: {unable[0]}"
@@ -363,6 +363,19 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
         return [Record("G6.runs", "G6", "UNKNOWN", f"{why}, nor all that was read of it")]
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c), c.source)
     cases.keep(program, seed, lambda x: _steps(static, x))
+    judge = interpreted(op, program)
+    found = numeric(op, cases.cases, judge, cases.bound, "", cases.notes, ())
+    wrong = [_said(r, READ) for r in found.records if r.status == "REFUTED"]
+    if wrong:
+        return wrong
+    why = f"nothing here executes {c.plan.source}; what was read of it, run over the reals, agrees"
+    return [
+        Record("G6.runs", "G6", "UNKNOWN", f"{why} with the reference on {len(cases.cases)} cases")
+    ]
+
+
+def interpreted(op: Operator, program: TileProgram) -> Callable[[Case, str], Observation | None]:
+    """Runs a program over the reals."""
     buffers = {b.name: b for b in program.buffers()}
     aligned = alignments(program)
 
@@ -380,15 +393,7 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
         return {t.name: encode(made[t.name], t.dtype).reshape(views[t.name].shape)
                 for t in op.outputs}  # fmt: skip
 
-    judge = _observed(op, program.facts, call, (Trap,))
-    found = numeric(op, cases.cases, judge, cases.bound, "", cases.notes, ())
-    wrong = [_said(r, READ) for r in found.records if r.status == "REFUTED"]
-    if wrong:
-        return wrong
-    why = f"nothing here executes {c.plan.source}; what was read of it, run over the reals, agrees"
-    return [
-        Record("G6.runs", "G6", "UNKNOWN", f"{why} with the reference on {len(cases.cases)} cases")
-    ]
+    return observed(op, program.facts, call, (Trap,))
 
 
 def _steps(static: Static, case: Case) -> int:

@@ -16,6 +16,7 @@ from opwright.compiler.candidates import Candidate, printed, read
 from opwright.compiler.execution import execute, executes
 from opwright.compiler.importing import SAFETY, Static, compiled, static_gates
 from opwright.compiler.later_gates import early_records, field_records
+from opwright.compiler.law_gates import law_records
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.proof_cache import default_store, remembering
 from opwright.compiler.reproving import file_for, prove, write
@@ -106,6 +107,8 @@ def _verdict(
         records.append(Record("G6.runs", "G6", "UNKNOWN", why, c.subject))
         return Verdict(tuple(records), REQUIRED)
     records += execute(c, static, op, isa, seed)
+    if not any(r.status == "REFUTED" for r in records):
+        records += law_records(c, static, op, isa, seed)
     if not static.safe:
         records = tested_instead(records)
     return Verdict(tuple(records), REQUIRED)
