@@ -20,6 +20,7 @@ from opwright.compiler.law_gates import law_records
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.proof_cache import default_store, remembering
 from opwright.compiler.reproving import file_for, prove, write
+from opwright.compiler.sanitizer_gates import sanitizer_records
 from opwright.compiler.trusted import trusted_base
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
@@ -109,6 +110,8 @@ def _verdict(
     records += execute(c, static, op, isa, seed)
     if not any(r.status == "REFUTED" for r in records):
         records += law_records(c, static, op, isa, seed)
+    if not any(r.status == "REFUTED" for r in records):
+        records += sanitizer_records(c, static, op, isa, seed)
     if not static.safe:
         records = tested_instead(records)
     return Verdict(tuple(records), REQUIRED)

@@ -141,7 +141,7 @@ class _Driver:
         ]
 
     def scratch(self) -> list[str]:
-        out, frees, takes = [], [], []
+        out, frees, takes, shared = [], [], [], []
         for name, s in self.plan.scratch.items():
             where = f"scratch {name}"
             shape = ", ".join(self.number(t, where) for t in s.shape)
@@ -157,6 +157,8 @@ class _Driver:
             kind = element(self.dtypes[name])
             takes.append(f"{kind} *const {v} = ({kind} *)take({length}, {copies}, {zero});")
             frees.append(f"free({v});")
+            if s.scope != "program":
+                shared.append(f'OPWRIGHT_SHARED({v}, {length}, "{v}");')
         if frees:
             pointers = [self.names.give(("buffer", n), n) for n in self.plan.scratch]
             failed = " || ".join(f"!{p}" for p in pointers)
@@ -164,7 +166,7 @@ class _Driver:
                 f"const release<{len(pointers)}> scratch_held = {{{{{', '.join(pointers)}}}}};"
             )
             takes.append(f"if ({failed}) return 1;")
-        return out + takes
+        return out + takes + shared
 
     def launch(self, n: int, launch: Launch) -> tuple[list[str], list[str]]:
         """(text before the run function, statements in it) of one launch."""
@@ -193,6 +195,7 @@ class _Driver:
             f"  const launch_{n} *c = (const launch_{n} *)context;",
             "  i64 p0 = begin % c->g0, p1 = begin / c->g0 % c->g1, p2 = begin / c->g0 / c->g1;",
             "  for (i64 g = begin; g < end; g++) {",
+            "    OPWRIGHT_PROGRAM(g);",
             f"    {name}({', '.join([*passed, 'p0', 'p1', 'p2'])});",
             "    if (++p0 == c->g0) { p0 = 0; if (++p1 == c->g1) { p1 = 0; p2++; } }",
             "  }",
@@ -206,6 +209,7 @@ class _Driver:
             f"{{ const i64 grid[] = {{{shape}}}; i64 count;",
             "  if (__builtin_mul_overflow(grid[0], grid[1], &count) ||",
             "      __builtin_mul_overflow(count, grid[2], &count)) return 1;",
+            "  OPWRIGHT_LAUNCH();",
             f"  launch_{n} c = {{{', '.join(['grid[0]', 'grid[1]', *values])}}};",
             f"  run_all(run_{n}, &c, count, {dynamic}, team_size); }}",
         ]

@@ -10,6 +10,13 @@ int posix_memalign(void **, __SIZE_TYPE__, __SIZE_TYPE__); void free(void *); vo
 char *getenv(const char *); long sysconf(int); int getpid(void);
 }
 
+// what a run under observation is told of launches, programs and scratch that they share
+#ifndef OPWRIGHT_LAUNCH
+#define OPWRIGHT_LAUNCH()
+#define OPWRIGHT_PROGRAM(n)
+#define OPWRIGHT_SHARED(p, bytes, name)
+#endif
+
 namespace {
 
 typedef void (*body_t)(void *context, i64 worker, i64 begin, i64 end);

@@ -188,7 +188,7 @@ def test_a_right_text(candidate: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "gates", "words"),
     [
-        ("0.5f", "0.25f", ("G6",), "expected"),
+        ("0.5f", "0.25f", ("G4", "G6"), "expected"),
         (": n;", ": n + 1;", ("G2", "G3", "G6"), ""),
         ("x[i];", "x[i] + (x[i + 1] == 7.25f ? 1e-30f : 0.0f);", ("G2", "G6"), ""),
         ("x[i];", "x[i] + (x[i - 1] == 7.25f ? 1e-30f : 0.0f);", ("G2", "G6"), ""),
