@@ -21,7 +21,7 @@ FAULTS = {
     "past the end": ("j < N; j++) y", "j <= N; j++) y", {}, "G2.bounds", "kernel.cpp:6"),
     "no tail": ("j < N; j++) y", "j < N / 8 * 8; j++) y", {}, "G3.cover.y", "is not written"),
     "other rows": ("y[pid0 * N + j]", "y[j]", {}, "G3.once", "written a second time"),
-    "wrong sum": ("s += x", "s -= x", {}, "G6.error.y", "expected"),
+    "wrong sum": ("s += x", "s -= x", {}, "G4.y", "expected"),
     "reads the output": ("s = 0.0f", "s = y[pid0 * N]", {}, "G2.init", "before it is written"),
     "divides": ("s = 0.0f", "s = (float)(B / (N - 3))", {}, "G2.divisor", "divisor is positive"),
     "exchanged": ("", "", {"args": ["y", "x", "B", "N"]}, "G2.inputs", "writes to x, which is an"),
@@ -89,7 +89,8 @@ def test_every_rest_of_a_small_block_is_tried(op: Operator, tmp_path: Path) -> N
     right = whole.replace(" - 1) ?", ") ?")
     assert verified(op, tmp_path, right + "  }\n}\n", PLAN).gate("G6") == "TESTED"
     verdict = verified(op, tmp_path, whole + "  }\n}\n", PLAN)
-    assert [verdict.gate(g) for g in ("G2", "G3", "G6")] == ["PROVED", "PROVED", "REFUTED"]
+    assert [verdict.gate(g) for g in ("G2", "G3")] == ["PROVED", "PROVED"]
+    assert {"G4", "G6"} & {r.kind for r in verdict.records if r.status == "REFUTED"}
 
 
 @pytest.mark.parametrize(
