@@ -26,7 +26,7 @@ from opwright.mcp_sessions import (
     full,
     known,
     named,
-    profile,
+    profiled,
     ranks,
     row,
     status,
@@ -287,7 +287,7 @@ def server(sessions: Sessions) -> MCPServer:
                 if node is None:
                     raise Refusal("the search has no candidate of that number")
                 texts = archive.texts(history.id, number)
-            more = {"profile": profile(node, history)}
+            more = {"profile": profiled(one(session), node, history)}
             return {**full(node, history), **candidate_text(texts), **more}
 
         return await answer(call)
@@ -302,7 +302,7 @@ def server(sessions: Sessions) -> MCPServer:
             node = history.node(number)
             if node is None:
                 raise Refusal("the search has no candidate of that number")
-            return profile(node, history)
+            return profiled(one(session), node, history)
 
         return await answer(call)
 

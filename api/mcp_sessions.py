@@ -576,6 +576,14 @@ def profile(node: Node, history: History) -> dict[str, Any]:
     return {"number": node.number, "workloads": out, "compiled": compiled}
 
 
+def profiled(session: Session, node: Node, history: History) -> dict[str, Any]:
+    """The profile that the search wrote of a candidate, else what its times and build say."""
+    own = profile(node, history)
+    with contextlib.suppress(Refusal):
+        own["report"] = _read(session.path / "profiles" / f"{node.number}.json")
+    return own
+
+
 def task(session: Session) -> dict[str, Any]:
     """What a writer of candidates needs: contract, spec, hardware, the parent with its text and
     times, what was tried, the form of an answer."""
@@ -613,7 +621,7 @@ def task(session: Session) -> dict[str, Any]:
         if best is not None:
             texts = archive.texts(history.id, best.number)
             out["parent"] = {**row(best, places), **candidate_text(texts)}
-            out["profile"] = profile(best, history)
+            out["profile"] = profiled(session, best, history)
             plan = out["parent"].get("plan") or {}
             out["plan_form"] = {
                 "required": {k: plan.get(k) for k in ("abi", "op", "target", "backend", "types")},
@@ -621,6 +629,8 @@ def task(session: Session) -> dict[str, Any]:
             }
         out["tried"] = [row(n, places) for n in list(history.nodes)[-30:]]
     out["moves"] = suggested(settings["backend"])
+    with contextlib.suppress(Refusal):
+        out["advice"] = _read(session.path / "task.json")
     out["ask"] = (
         "Hand in plan (an object of the form of the parent's) and source with submit_candidate; "
         "then ask get_verdict. Calls that the plan's facts exclude go to another candidate."

@@ -23,7 +23,7 @@ from typing import Any
 
 from opwright.compiler.backend import Backend, CompileError
 from opwright.compiler.elaborate import Spec, load_spec
-from opwright.compiler.exchanging import Desk, judge, medium_of
+from opwright.compiler.exchanging import Desk, Medium, fixed_of, judge, medium_of
 from opwright.compiler.paths import cache_folder
 from opwright.ir.op import Operator
 from opwright.search.archive import archive_path
@@ -63,6 +63,7 @@ class Live(Exchange):
     """The proposer of a session: as of an exchange folder, but it waits for the next answer."""
 
     room: Room = field(default_factory=lambda: Room(Path()), compare=False)
+    clerk: Clerk | None = field(default=None, compare=False)
     folder: Folder = field(default_factory=lambda: Folder(Path()), compare=False)
 
     @property
@@ -71,6 +72,8 @@ class Live(Exchange):
 
     def propose(self, view: View, count: int, rng: Random) -> list[Proposal]:
         found = Exchange.propose(self, view, count, rng)
+        if not found and self.clerk is not None:
+            self.clerk.write(view, self.room.path)
         while not found and not self.room.finishing:
             self.room.say("waiting", candidates=len(view.candidates))
             time.sleep(PAUSE)
@@ -78,6 +81,70 @@ class Live(Exchange):
                 found = Exchange.propose(self, view, count, rng)
         self.room.say("searching", candidates=len(view.candidates))
         return found
+
+
+@dataclass(slots=True)
+class Clerk:
+    """Writes what the next author is told: `task.json`, and `profiles/NUMBER.json` of candidates
+    that passed."""
+
+    op: Operator
+    text: str
+    medium: Medium
+    ident: str
+    unknown: str = ""  # why nothing can be told
+
+    def write(self, view: View, path: Path) -> None:
+        if self.unknown:
+            return
+        try:
+            self._write(view, path)
+        except (ValueError, ArithmeticError, KeyError, OSError) as e:
+            # a task without advice is a task; verdicts do not depend on it
+            self.unknown = f"{type(e).__name__}: {e}"
+
+    def _write(self, view: View, path: Path) -> None:
+        from opwright.compiler.guiding import context_of, learned, limits_of
+        from opwright.compiler.profiling import profile
+        from opwright.search.experience import Bandit
+        from opwright.search.moves import fitting
+
+        backend, targets = self.medium.backend, self.medium.targets
+        context = context_of(self.op, self.text, self.medium, backend, targets)
+        limits = limits_of(self.op, backend, targets)
+        (path / "profiles").mkdir(exist_ok=True)
+        for c in view.candidates:
+            file = path / "profiles" / f"{c.number}.json"
+            if c.ok and not file.exists():
+                write(file, profile(c, limits, backend == "triton").model_dump_json() + "\n")
+        best = min(view.scores, key=lambda n: (view.scores[n], n), default=None)
+        parent = next((c for c in view.candidates if c.number == best), None)
+        label, why = limits.diagnose(parent) if parent is not None else ("unknown", "")
+        known = learned()
+        bandit = Bandit(known, context.forms, limits.machine.name, backend)
+        chance = Random(f"{self.ident}:{len(view.candidates)}")
+        move = bandit.choose(fitting(context.forms, backend, label), label, chance)
+        told = known.told(context.forms, limits.machine.name, backend, context.operator)
+        task: dict[str, Any] = {
+            "parent": best,
+            "bottleneck": label,
+            "why": why,
+            "forms": list(context.forms),
+            "hardware": [list(row) for row in context.hardware],
+            "floors": dict(context.floors),
+            "measured_elsewhere": list(told),
+            "move": None,
+        }
+        if move is not None:
+            snippet = move.snippet.get(backend, "")
+            task["move"] = {
+                "name": move.name,
+                "title": move.title,
+                "why": move.why,
+                "expected": list(move.gain),
+                "snippet": snippet,
+            }
+        write(path / "task.json", json.dumps(task, default=str) + "\n")
 
 
 class Attended(Desk):
@@ -99,11 +166,15 @@ def desk(room: Room, op: Operator, spec: Spec, backend: Backend, budget: int, ow
     types = "".join(f", {k} = {v}" for k, v in op.types.items())
     subject = f"{op.name}@{op.version}{types} for {', '.join(backend.targets)}"
     folder = Folder.open(room.path / "desk", subject)
+    folder.fixed = fixed_of(op, backend.name, backend.targets)
     if folder.round == 0:
         folder.ask({})
     folder.collect()
     space = Texts(folder.taken, lambda a: judge(a, op, medium))
-    proposer = Live(Builtin(), own, folder.taken, folder.ident, room=room, folder=folder)
+    clerk = Clerk(op, spec.source, medium, folder.ident)
+    proposer = Live(
+        Builtin(), own, folder.taken, folder.ident, room=room, clerk=clerk, folder=folder
+    )
     room.say(
         "searching",
         archive=str(archive_of(op, backend)),

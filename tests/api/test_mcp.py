@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -86,6 +87,10 @@ def test_a_candidate_on_its_way(tmp_path: Path) -> None:
         assert task["parent"]["source"] and task["parent"]["plan"]["backend"] == "cpp"
         assert task["spec"] == SPEC and task["contract"] and task["profile"]["workloads"]["one"]
 
+        advice = task["advice"]
+        assert advice["parent"] == task["parent"]["number"] and advice["move"]["name"]
+        assert task["profile"]["report"]["readings"]["one.latency"]["basis"] == "measured"
+
         async def judged(source: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
             handed = await call(
                 "submit_candidate", session=session, plan=plan, source=source, note="in blocks"
@@ -121,6 +126,39 @@ def test_a_candidate_on_its_way(tmp_path: Path) -> None:
         assert "takes no candidates" in late["refused"]
 
     with_server(tmp_path, act)
+
+
+def test_a_session_that_was_killed_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "halved.op").write_text(SPEC)
+
+    async def waiting(call: Call, session: str) -> dict[str, Any]:
+        found = await call("session_status", session=session, until="waiting", wait=60)
+        while found["state"] not in ("waiting", "failed", "lost", "stopped", "finished"):
+            found = await call("session_status", session=session, until="waiting", wait=60)
+        return found
+
+    kept: dict[str, Any] = {}
+
+    async def first(client: Any, call: Call) -> None:
+        begun = await call("start_search", spec="halved.op", builtin_candidates=2, budget=4)
+        kept["session"] = begun["session"]
+        assert (await waiting(call, begun["session"]))["evaluated"] == 2
+        folder = tmp_path / "cache" / "sessions" / begun["session"]
+        os.kill(json.loads((folder / "state.json").read_text())["process"], signal.SIGKILL)
+        lost = await call("session_status", session=begun["session"], until="end", wait=30)
+        assert lost["state"] == "lost"
+
+    async def second(client: Any, call: Call) -> None:
+        session = kept["session"]
+        assert session in [s["session"] for s in (await call("list_sessions"))["sessions"]]
+        await call("resume_search", session=session)
+        again = await waiting(call, session)
+        assert again["state"] == "waiting" and again["evaluated"] == 2
+        listed = (await call("list_candidates", session=session))["candidates"]
+        assert [c["number"] for c in listed] == list(range(len(listed)))
+
+    with_server(tmp_path, first)
+    with_server(tmp_path, second)
 
 
 def test_callers_who_mean_ill(tmp_path: Path) -> None:
