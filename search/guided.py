@@ -98,6 +98,7 @@ class Guided:
     _bandit: Bandit | None = None
     _spaces: Sequence[Space] = ()
     _unread: int = 0
+    _stale: int = 0
     _seen: int = 0
     _by_number: dict[int, Candidate] = field(default_factory=dict)
     _plans: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # (kind, plan)
@@ -211,6 +212,12 @@ class Guided:
         first = schedule == node.schedule(attempt)
         if first:
             attempt.status, attempt.reason, attempt.candidate = c.status, c.reason, c.number
+        if first and "same program as" in c.reason:
+            self._stale += 1
+            if self._stale >= UNREAD and not self.caller.stopped:
+                self.caller.stopped = f"{UNREAD} answers in a row were nothing new"
+        elif first:
+            self._stale = 0
         if c.ok:
             self.drafts.passed(schedule)
             self.workshop.profile(c)

@@ -220,6 +220,7 @@ def test_equal_programs_are_not_evaluated_twice(tmp_path: Path) -> None:
     llm = [r for r in found.table if str(r["schedule"]).startswith("llm(")]
     assert [r["status"] for r in llm].count("ok") == 1
     assert {r["status"] for r in llm[1:]} <= {"duplicate", "illegal"}
+    assert len(llm) < 20 and "nothing new" in made.caller.stopped
     assert all(len(n.attempts) == 1 for n in made.drafts.nodes)
 
 
