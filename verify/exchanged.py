@@ -471,7 +471,9 @@ class Exchanged:
         elif isinstance(s, If):
             self.forget(s.then)
             self.forget(s.other)
-            then, other = self.block(s.then), self.block(s.other)
+            then = self.block(s.then)
+            self.forget(s.then)  # nothing of it has happened on the other side
+            other = self.block(s.other)
             self.emit(If(self.within(s.cond), tuple(then), tuple(other)))
             self.forget(s.then)
             self.forget(s.other)
