@@ -34,6 +34,7 @@ from opwright.compiler.known import Known
 from opwright.compiler.modelled import modelled
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
+from opwright.compiler.reproving import packed
 from opwright.compiler.timing import OWN, ZERO, shape_text
 from opwright.ir.dtypes import DTYPES
 from opwright.ir.expr import evaluate, leaves
@@ -158,6 +159,7 @@ class Blocks:
             "" if c.given else show_program(c.program),
             records=c.candidate.records,
             targets=s.targets,
+            proofs=packed(own, op),
         )
 
 

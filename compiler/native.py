@@ -30,6 +30,7 @@ from opwright.compiler.importing import static_gates
 from opwright.compiler.later_gates import field_records
 from opwright.compiler.package_spec import PackagedVariant
 from opwright.compiler.paths import cache_folder
+from opwright.compiler.reproving import prove, to_bytes
 from opwright.compiler.spaces import spaces
 from opwright.compiler.stored import stored_form
 from opwright.compiler.timing import OWN, ZERO, Row, rows, shape_text
@@ -234,9 +235,9 @@ class Native:
         """Libraries for this level and the lesser ones, each tested as built."""
         given = c.given
         own = texts[self.level]
-        records = list(c.candidate.records)
+        records, proofs = list(c.candidate.records), b""
         if own.printed is not None:
-            records = _of_text(own.printed, op, records)
+            records, proofs = _of_text(own.printed, op, records)
         libraries: dict[str, Path] = {}
         sources: dict[str, str] = {}
         for level, text in texts.items():
@@ -274,6 +275,7 @@ class Native:
             tile,
             records=tuple(records),
             sources=sources,
+            proofs=proofs,
         )
 
     def _timings(
@@ -312,11 +314,11 @@ def _serving(
     return next(fits, len(chosen) - 1)
 
 
-def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Record]:
+def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> tuple[list[Record], bytes]:
     """The records of a printed candidate with the text that ships as the subject of G0 to G3, where
-    it reads back and is proved; those of its TileIR otherwise. CompileError for a text that reads
-    back as a program that is refuted."""
-    found = static_gates(own, op)
+    it reads back and is proved, and the packed record of its proofs; those of its TileIR otherwise.
+    CompileError for a text that reads back as a program that is refuted."""
+    found, data = prove(own, op)
     bad = next((r for r in found.records if r.status == "REFUTED"), None)
     if bad is not None:
         raise CompileError(
@@ -331,12 +333,9 @@ def _of_text(own: Candidate, op: Operator, records: Sequence[Record]) -> list[Re
             "this is a defect of opwright; report it with the spec",
         )
     if not found.safe:
-        return [*records, *fields]
-    return [
-        *found.records,
-        *fields,
-        *(r for r in records if r.kind not in ("G0", "G1", "G2", "G3")),
-    ]
+        return [*records, *fields], b""
+    kept = (r for r in records if r.kind not in ("G0", "G1", "G2", "G3"))
+    return [*found.records, *fields, *kept], to_bytes(data, True)
 
 
 def _at_level(r: Record, level: str) -> Record:

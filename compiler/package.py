@@ -33,6 +33,7 @@ from opwright.compiler.package_spec import (
     backward_module,
     kernels_module,
     library_path,
+    proofs_path,
     saving_module,
     source_path,
     types_label,
@@ -249,6 +250,8 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
             files[f"{folder}/{stem}.{level.replace('-', '_')}{dot}{suffix}"] = text.encode()
     if v.tile:
         files[f"{folder}/kernel.tile"] = v.tile.encode()
+    if v.proofs:
+        files[proofs_path(op, v)] = v.proofs
     for level, path in v.libraries.items():
         try:
             data = Path(path).read_bytes()

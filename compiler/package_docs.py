@@ -6,12 +6,13 @@ a record does not say.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from opwright.compiler import package_code as code
 from opwright.compiler.package_kinds import templates
-from opwright.compiler.package_spec import PackagedVariant, PackageSpec
+from opwright.compiler.package_spec import PackagedVariant, PackageSpec, proofs_path
 from opwright.compiler.trusted import trusted_base
 from opwright.ir.expr import ZERO, Expr, show
 from opwright.ir.op import DEFAULT_DIM_LIMIT, ELEMENT_LIMIT, Clause, Operator, Tensor
@@ -140,11 +141,20 @@ def verdict(records: Sequence[Record]) -> dict[str, str]:
     return {k: weakest(r.status for r in records if r.kind == k) for k in kinds}
 
 
+def _proofs(op: Operator, v: PackagedVariant) -> dict[str, str]:
+    """The file with the record of a variant's proofs, by its hash."""
+    if not v.proofs:
+        return {}
+    return {"file": proofs_path(op, v), "sha256": hashlib.sha256(v.proofs).hexdigest()}
+
+
 def certificate(spec: PackageSpec) -> dict[str, Any]:
     """A certificate made of the records of each variant."""
     op = spec.operator
     variants = [
-        certificates.Certified(v.name, Verdict(v.records), p.operator.types, v.guards)
+        certificates.Certified(
+            v.name, Verdict(v.records), p.operator.types, v.guards, _proofs(p.operator, v)
+        )
         for p in spec.operators
         for v in p.variants
     ]

@@ -24,7 +24,8 @@ class PackagedVariant:
     A library exports `int32_t opwright_run(void *const *buffers, const int64_t *ints, const double
     *reals, int32_t threads)`. `facts` are guards beyond those of the plan; `sources` are the texts
     by level where they differ from `source`. A package without native code has no libraries;
-    `targets` are then what the source was compiled for.
+    `targets` are then what the source was compiled for. `proofs` is the packed record of the proofs
+    of the source, where there is one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PackagedVariant:
     records: tuple[Record, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
+    proofs: bytes = b""
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -177,6 +179,10 @@ def kernels_module(op: Operator, v: PackagedVariant) -> str:
     """The module of a variant's Triton kernels, relative to the package."""
     name = f"{types_label(op)}_{v.name}"
     return f"_kernels.{name.replace('-', '_')}"
+
+
+def proofs_path(op: Operator, v: PackagedVariant) -> str:
+    return f"sources/{types_label(op)}/{v.name}/proofs.json.gz"
 
 
 def source_path(op: Operator, v: PackagedVariant) -> str:

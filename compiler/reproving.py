@@ -19,6 +19,7 @@ from typing import Any
 
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.importing import Static, static_gates
+from opwright.ir.launch import with_room
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
 from opwright.verify.context import Context
@@ -39,6 +40,11 @@ def prove(c: Candidate, op: Operator) -> tuple[Static, dict[str, Any]]:
     with open_book(Book()) as book:
         static = static_gates(c, op)
     return static, record(c, op, static.records, book)
+
+
+def packed(c: Candidate, op: Operator) -> bytes:
+    """The record as a package carries it: of a candidate as it is read from its folder."""
+    return to_bytes(prove(Candidate(with_room(c.plan, op), c.source), op)[1], True)
 
 
 def record(c: Candidate, op: Operator, records: Sequence[Record], book: Book) -> dict[str, Any]:

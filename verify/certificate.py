@@ -46,6 +46,7 @@ class Certified:
     verdict: Verdict
     types: Mapping[str, str] = field(default_factory=dict)
     guards: Sequence[str] = ()
+    proofs: Mapping[str, str] = field(default_factory=dict)  # file and sha256 of their record
 
 
 def of_package(records: Iterable[Record]) -> tuple[str, str]:
@@ -95,6 +96,7 @@ def _variant(v: Certified) -> dict[str, Any]:
         "name": v.name,
         "types": dict(v.types),
         "guards": list(v.guards),
+        **({"proofs": dict(v.proofs)} if v.proofs else {}),
         "subjects": sorted({r.subject for r in records if r.subject}),
         "verdict": {k: gates[k]["status"] for k in kinds},
         "gates": gates,
@@ -125,6 +127,8 @@ def _variant_text(v: Mapping[str, Any]) -> list[str]:
     lines = [f"Variant {v['name']}" + (f" ({types})" if types else "")]
     lines.append(f"  guards: {'; '.join(v['guards']) or 'none, it takes every call'}")
     lines += [f"  about {s}" for s in v["subjects"]]
+    if "proofs" in v:
+        lines.append(f"  proofs: {v['proofs']['file']} sha256:{v['proofs']['sha256']}")
     for kind, gate in v["gates"].items():
         counted = ", ".join(f"{n} {s}" for s, n in gate["counts"].items()) or "no record"
         line = f"  {kind} {gate['name']}: {gate['status']} ({counted})"

@@ -33,8 +33,10 @@ def spec_digest(op: Operator) -> str:
 
 
 def plan_digest(plan: Plan) -> str:
-    """A plan as data, whatever its file looks like."""
-    return hashed(json.dumps(plan.to_json(), sort_keys=True))
+    """A plan as data, whatever its file looks like and whoever proposed it; the spec and the types
+    that it was made for have hashes of their own."""
+    own = {k: v for k, v in plan.to_json().items() if k not in ("origin", "spec", "types")}
+    return hashed(json.dumps(own, sort_keys=True))
 
 
 @cache

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from opwright.compiler.reproving import (
     ProofError,
     check,
     file_for,
+    packed,
     prove,
     read,
     to_bytes,
@@ -26,6 +28,7 @@ from opwright.compiler.reproving import (
 )
 from opwright.compiler.spaces import spaces
 from opwright.ir.op import Operator
+from opwright.verify.identity import plan_digest
 from opwright.verify.proofs import Book, Query, decide, digest, open_book
 from opwright.verify.recheck import NoSolver, Solver, solver
 
@@ -325,6 +328,24 @@ def test_files_are_written_whole_packed_or_not_and_strangers_are_refused(
     (tmp_path / "c.gz").write_bytes(b"\x1f\x8bnot packed")
     with pytest.raises(ProofError):
         read(tmp_path / "c.gz")
+
+
+def test_the_record_of_a_package_is_one_of_the_folder_that_it_has(
+    made: Data, candidate: Candidate, op: Operator, repeats: Any, tmp_path: Path
+) -> None:
+    """Who proposed a candidate, and for which spec and types, is no part of its plan's meaning."""
+    from opwright.compiler.candidates import read as read_candidate
+    from opwright.compiler.candidates import write as write_candidate
+
+    plan = replace(candidate.plan, spec=op.digest, types=dict(op.types), origin={"proposer": "p"})
+    write_candidate(replace(candidate, plan=plan), tmp_path / "variant")
+    found = read_candidate(tmp_path / "variant", op)
+    assert found.program is not None
+    assert check(made, found, op, repeats).convinces
+    data = json.loads(gzip.decompress(packed(Candidate(plan, candidate.source), op)))
+    assert data["source"] == made["source"] and data["plan"] == made["plan"]
+    other = replace(plan, facts=(*plan.facts, "M % 8 == 0"))
+    assert plan_digest(other) != made["plan"] == plan_digest(plan)
 
 
 def test_the_command_line_records_and_checks(
