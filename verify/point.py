@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WIDEST = 65535  # programs along the second and third axis of a grid
 SHORT = 0.7  # for one question about it
+ALLOWANCE = 4.0  # for one obligation where a proof's time is over
 REST = 15.0  # of a proof's time that is left for others
 SECONDS = 3.0  # for making one counterexample small
 QUESTIONS = 60
@@ -54,7 +55,13 @@ def refute(prover: Prover, o: Obligation) -> tuple[str, dict[str, Any]] | None:
     """One sentence and the counterexample, if the failed case of an obligation is real."""
     if o.probe is None or o.failed is None or o.answer is None:
         return None
-    found = _model(prover, o)
+    asker, end = prover.asker, prover.asker.deadline
+    if end is not None and o.answer.result == "sat":  # what has a model is worth a little more time
+        asker.deadline = max(end, time.monotonic() + ALLOWANCE)
+    try:
+        found = _model(prover, o)
+    finally:
+        asker.deadline = end
     if found is None:
         return None
     try:
