@@ -57,11 +57,11 @@ def plan(
     except ValueError as error:
         names = ", ".join(p.name for p in signature.parameters)
         raise Problem(str(error), f"its parameters: {names}") from None
-    if (out / "candidate.json").exists() and not force:
-        raise Problem(f"{out / 'candidate.json'} exists", "add --force, or name another --out")
+    text = json.dumps(made.document, indent=2) + "\n"
+    for target_file, content in ((out / "candidate.json", text), (out / FILES[backend], source)):
+        writable(target_file, content, file, force)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILES[backend]).write_text(source, encoding="utf-8")
-    text = json.dumps(made.document, indent=2) + "\n"
     (out / "candidate.json").write_text(text, encoding="utf-8")
     if as_json:
         print_json(
@@ -77,6 +77,16 @@ def plan(
     else:
         tell(made, notes, hints, out, path)
     return NO if made.holes else HOLDS
+
+
+def writable(path: Path, content: str, file: Path, force: bool) -> None:
+    """`Problem` for a file that is there and says something else, or is the kernel's own."""
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") == content:
+        return
+    if path.samefile(file):
+        raise Problem(f"{path} is the kernel's own file", "name another folder: --out FOLDER")
+    if not force:
+        raise Problem(f"{path} exists", "add --force, or name another --out")
 
 
 def split(kernel: str) -> tuple[Path, str | None]:

@@ -89,8 +89,17 @@ def test_options_fill_holes(tmp_path: Path) -> None:
     assert code == 0, said
     assert plan["launches"][0]["grid"] == ["B"] and plan["facts"][-1] == "N <= 1024"
     assert load(tmp_path / "out").launches[0].const == {"BLOCK": 1024}
-    code, said, _ = drafted(tmp_path, "rows.py", KERNEL, *options)
+    assert drafted(tmp_path, "rows.py", KERNEL, *options)[0] == 0
+    code, said, _ = drafted(tmp_path, "rows.py", KERNEL, *options[:-2])
     assert code == 2 and "exists" in said
+
+
+def test_a_kernel_is_never_written_over(tmp_path: Path) -> None:
+    text = KERNEL + "\n\ndef launch():\n    pass\n"
+    code, said, _ = drafted(tmp_path, "kernel.py", text, "-o", str(tmp_path), "--force")
+    assert code == 2 and "the kernel's own file" in " ".join(said.split())
+    assert (tmp_path / "kernel.py").read_text() == text
+    assert not (tmp_path / "candidate.json").exists()
 
 
 def test_an_option_for_nothing_is_refused(tmp_path: Path) -> None:
