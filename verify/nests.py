@@ -30,6 +30,7 @@ from opwright.ir.expr import (
 )
 from opwright.ir.semantics import MONOIDS
 from opwright.verify.algebra import infinite
+from opwright.verify.interleaved import interleaved
 from opwright.verify.reals import Reals
 from opwright.verify.strides import natural, reaches, widened
 
@@ -269,6 +270,10 @@ class Joiner:
         """The parts as one expression; folds over ranges that touch as one fold."""
         left = [x for p in parts for x in self.parts(kind, p)]
         left = [x for x in left if x is not neutral(kind, of)]
+        while (beside := interleaved(self.algebra, kind, left, self.fresh)) is not None:
+            gone, made, (name, count, term) = beside
+            left = [*(x for x in left if x not in gone), made]
+            self.nests[made] = Nest(kind, (Index(name, count),), term)
         merged = True
         while merged:
             merged = False

@@ -42,6 +42,7 @@ from opwright.verify.carried import NotCarried, guarded
 from opwright.verify.contribution import Contribution
 from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
 from opwright.verify.given import begins_infinite, finite, given, long, pinned, written_out
+from opwright.verify.interleaved import beside, multiples
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
 
@@ -57,6 +58,12 @@ def tile_function(program: TileProgram, op: Operator, subject: str = "") -> list
     begin = time.perf_counter()
     fixed = fixed_values(program.facts)
     reasons = _reasons(program, op, fixed)
+    sizes = multiples([*op.facts, *program.facts])
+    if sizes and any(reasons.values()):
+        more = tuple(x.attr for e in sizes.values() for x in walk(e) if x.op == "size")
+        parts = replace(op, sizes=(*op.sizes, *more))
+        again = _reasons(program, parts, {**fixed, **sizes})
+        reasons = {n: why and again[n] for n, why in reasons.items()}
     flags = [p for p in (param(p.name, p.dtype.kind) for p in op.params) if p.kind == "bool"]
     flags = [p for p in flags if p not in fixed and _decides(program, p)]
     if flags and len(flags) <= FLAGS and any(reasons.values()):
@@ -180,6 +187,7 @@ def _store_differs(
     pins = {var(n): e for n, e in pinned(algebra, cond).items()}
     value, wanted, cond = (substitute(e, pins) for e in (value, wanted, cond))
     value = given(algebra, lift.join.tidy(value), cond)
+    value = beside(algebra, value, lift.join.fresh)
     with algebra.under(algebra.normal(cond)):
         empty = _may_be_empty(algebra, value)
     if empty is not None:

@@ -12,7 +12,7 @@ from support.cuda_kernels import CASES, MUTANTS, Mutant
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
 
 PROVED = ("warp_softmax", "block_softmax", "tree_sum", "two_launches", "block_norm",
-          "tiled_matmul", "scan_block", "half_rows", "pool", "atomic_total")  # fmt: skip
+          "tiled_matmul", "scan_block", "half_rows", "pool", "atomic_total", "matvec")  # fmt: skip
 # changes of what a kernel computes that leave it safe and determined
 WRONG = [m for m in MUTANTS if m.gates == "function"]
 SHARE, CLEARED = "if (lane == 0) red[warp] = q", " = warp == 3 ? 0.0f : q"
@@ -37,6 +37,8 @@ NEAR = (
         "if (i < n) atomic",
         "if (i >= 512 && i < n) atomic",
     ),
+    Mutant("matvec", "a component for another", "p.z * q.z", "p.z * q.w"),
+    Mutant("matvec", "a component twice", "p.w * q.w", "p.z * q.z"),
     Mutant("two_launches", "half of the blocks", "i < blocks", "i < blocks / 2"),
     Mutant("scan_block", "not its own element", "t >= o ?", "t > o ?"),
     Mutant("scan_block", "the one before", "= s[cur][t];\n}", "= s[cur][t > 0 ? t - 1 : 0];\n}"),
