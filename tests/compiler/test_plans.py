@@ -100,7 +100,7 @@ LAUNCHES: list[tuple[dict[str, Any], str]] = [
     ({"args": ["x", "z", "gain", "N"]}, "launches[0].args: unknown name 'z'"),
     ({"args": ["x", "y", "gain", "stride(y, 2)"]}, "launches[0].args: stride(y, 2)"),
     ({"const": [1]}, "launches[0].const must be an object"),
-    ({"const": {"BLOCK": None}}, "launches[0].const.BLOCK must be a number"),
+    ({"const": {"BLOCK": [1]}}, "launches[0].const.BLOCK must be a number"),
     ({"const": {"BLOK": 256}}, "did you mean 'BLOCK'?"),
     ({"num_warps": "four"}, "launches[0].num_warps must be a whole number from 1 to 32"),
     ({"num_warps": True}, "launches[0].num_warps must be a whole number"),
