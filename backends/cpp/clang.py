@@ -19,6 +19,7 @@ from opwright.ir.launch import ImportRefusal
 
 CURE = "reading C++ back needs libclang: pip install 'opwright[cuda]' (libclang 18.1.1)"
 FOLDER = "/opwright-headers"
+STACK = 1 << 20  # bytes of an array that a thread has room for
 BINARY = (
     " .* ->* * / % + - << >> <=> < > <= >= == != & ^ | && || = *= /= %= += -= <<= >>= &= ^= |= ,"
 )
@@ -316,6 +317,8 @@ class Reader:
         if c.storage_class == self.ci.StorageClass.STATIC and not c.type.is_const_qualified():
             raise self.refuse(f"{c.spelling}: a static variable lives across programs", line)
         kind = self.type(c.type, c)
+        if kind.kind == "array" and c.type.get_size() > STACK:
+            raise self.refuse(f"{c.spelling} has {c.type.get_size()} bytes on the stack", line)
         inits = [x for x in c.get_children() if x.kind.is_expression()]
         if kind.kind == "array":  # extents are children too
             inits = [x for x in inits if x.kind == kinds.INIT_LIST_EXPR]
@@ -503,6 +506,10 @@ class Reader:
             if x.kind == kinds.INTEGER_LITERAL:
                 integers.append(int(self.evaluate(x) or 0))
         args = [self.expression(x) for x in arguments]
+        if name == "abs" and not here:  # headers differ in whether there is one of reals
+            for x in args:
+                if x.op == "cast" and not x.attr and x.args[0].type.kind == "real":
+                    raise self.refuse("abs of a real number: write fabsf or fabs", line)
         attr = (name, self.ident(defined) if here else None, tuple(integers), self.changes(d))
         return Node("call", kind, tuple(args), attr, line)
 

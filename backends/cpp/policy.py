@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import ClassVar
 
+from opwright.backends.cpp.importer_prelude import trusted
+from opwright.backends.cpp.policy_macros import WHY, Conditions, compilers
 from opwright.ir.launch import ImportRefusal
 
 HEADERS = frozenset(
@@ -150,6 +152,9 @@ class PolicyReader:
         self.wrong: list[tuple[int, str]] = []
         self.macros: set[str] = set()
         self.bodies: dict[str, set[str]] = {}  # words of each macro's definitions
+        self.conditions = Conditions()
+        ours = trusted(source)  # the printer's own vocabulary is not read but known
+        self.own = 0 if ours is None else source.count("\n") - ours[0].count("\n")
         self.tokens = list(self.read(source))
         self.known = self.introduced()
 
@@ -192,12 +197,18 @@ class PolicyReader:
     def directive(self, tokens: list[Token]) -> Iterator[Token]:
         """One line's tokens; a directive is judged here and leaves its macro's body."""
         if not tokens or tokens[0].text not in ("#", "%:"):
+            if tokens and (wrong := self.conditions.tokens()):
+                self.fault(tokens[0].line, wrong)
             yield from tokens
             return
         line = tokens[0].line
         name = tokens[1].text if len(tokens) > 1 else ""
         rest = tokens[2:]
         said = " ".join(t.text for t in rest)
+        words = [t.text for t in rest if t.kind == "word"]
+        wrong = self.conditions.directive(name, words, said)
+        if wrong and line > self.own:
+            self.fault(line, wrong)
         if name in ("include", "include_next", "import"):
             header = "".join(t.text for t in rest).strip("<>")
             if name != "include" or header not in self.headers or not said.startswith("<"):
@@ -237,6 +248,8 @@ class PolicyReader:
                     self.fault(t.line, f"{t.text}: {self.forbidden[t.text]}")
             elif before not in (".", "->") and self.reaches_out(t.text):
                 self.fault(t.line, f"{t.text}: the system or the state of the processor")
+            elif t.line > self.own and compilers(t.text):
+                self.fault(t.line, f"{t.text}: {WHY}")
             elif t.text == "mutable" and before != ")":
                 self.fault(t.line, "mutable: state that outlives a call")
             elif t.text == "extern":
