@@ -196,7 +196,7 @@ def python_functions(plan: Plan, source: str) -> dict[str, list[str]]:
     """Functions at module level with the names of their parameters; PlanError for no Python."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError) as e:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         line = getattr(e, "lineno", None) or 1
         raise PlanError(f"{plan.source}:{line}: not Python: {getattr(e, 'msg', e)}") from None
     out = {}

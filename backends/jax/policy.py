@@ -36,6 +36,13 @@ FORBIDDEN_ATTRIBUTES = {"save", "savez", "load", "fromfile", "tofile", "dump", "
 def check_policy(source: str, file: str) -> None:
     """Raise ImportRefusal with the line of the first thing that a candidate may not contain."""
     try:
+        _judge(source, file)
+    except (RecursionError, MemoryError):
+        raise ImportRefusal("its expressions are nested too deeply", file) from None
+
+
+def _judge(source: str, file: str) -> None:
+    try:
         tree = ast.parse(source, file)
     except (SyntaxError, ValueError) as e:
         raise ImportRefusal(

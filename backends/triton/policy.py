@@ -52,9 +52,13 @@ def check_policy(source: str, file: str) -> ast.Module:
         return ast.Module([], [])
     try:
         tree = ast.parse(source)
+        _Policy(file).module(tree)
+    except ImportRefusal:
+        raise
     except (SyntaxError, ValueError) as e:
         raise ImportRefusal(f"not Python: {e}", file, getattr(e, "lineno", 0) or 0) from None
-    _Policy(file).module(tree)
+    except (RecursionError, MemoryError):
+        raise ImportRefusal("its expressions are nested too deeply", file) from None
     return tree
 
 

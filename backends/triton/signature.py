@@ -18,7 +18,10 @@ DEEPEST = 8
 
 def signature(source: str, kernel: str, file: str = "") -> Signature:
     """What a kernel of a source takes; ImportRefusal where there is no such function."""
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise ImportRefusal(f"not Python: {e}", file) from None
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     if kernel not in functions:
         raise ImportRefusal(f"no function {kernel}", file)
