@@ -665,6 +665,7 @@ class Algebra:
         return frozenset(p.items()), depth, spans, *(frozenset(q.items()) for q in self.path)
 
     def _not_below(self, p: Poly, depth: int) -> bool:
+        p = _tightened(p)
         cut = self._cut(p)
         if cut is not None:
             return all(self.nonnegative(q, depth) for q in cut)
@@ -730,7 +731,13 @@ class Algebra:
     def _ranged(self, p: Poly) -> list[Expr]:
         """Atoms with bounds, those first whose bounds speak of others."""
         found = {a for m in p for a, _ in m if self._limits(a) != ([], [])}
-        return sorted(found, key=lambda a: (-self._rank(a), a.op != "var", self.key(a)))
+
+        def order(a: Expr) -> tuple[int, bool, bool, str]:
+            ends = self.ranges.get(a.attr, ()) if a.op == "var" else ()
+            apart = bool(ends) and all(e.op == "const" for e in ends)
+            return -self._rank(a), not apart, a.op != "var", self.key(a)
+
+        return sorted(found, key=order)
 
     def _rank(self, a: Expr, most: int = 8) -> int:
         """How many bounds stand between an atom and sizes alone."""

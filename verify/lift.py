@@ -53,7 +53,7 @@ from opwright.verify.lift_memory import (
     decided,
     unflattened,
 )
-from opwright.verify.nests import Index
+from opwright.verify.nests import JOINED, Index
 
 COMPARED = ("eq", "ne", "lt", "le")
 
@@ -167,7 +167,8 @@ class Lift(Loops):
         if v.op == "select":
             return chosen(*args)
         monoid = next((m.name for m in MONOIDS.values() if m.row == v.op), None)
-        if monoid is not None and sum(a.op == "fold" for a in args) > 1:
+        parts = [] if monoid is None else [x for a in args for x in self.join.parts(monoid, a)]
+        if monoid is not None and len(parts) <= JOINED and sum(a.op == "fold" for a in parts) > 1:
             return self.join.combined(monoid, args, kind)
         known = decided(v.op, *args) if v.op in COMPARED else None
         return call(v.op, *args) if known is None else known

@@ -232,7 +232,8 @@ class Memory:
             count = ends[n] if counts and n in counts else rename(ends[n], names)
             wanted[m] = count
             self.algebra.ranges[m] = (ZERO, count)
-        solved, conditions = self.solve(pattern, index, wanted)
+        with self.algebra.under(self.algebra.normal(rename(w.cond, names))):
+            solved, conditions = self.solve(pattern, index, wanted)
         value, cond = rename(w.value, names), rename(w.cond, names)
         left = set(wanted) - set(solved)
         solved |= {n: e for n, e in pinned(self.algebra, cond).items() if n in left}
@@ -288,6 +289,12 @@ class Memory:
         for p, e in zip(pattern, index, strict=True):
             open_ = {n: c for n, c in wanted.items() if n not in solved}
             at = {var(n): x for n, x in solved.items()}
+            found = self.highest(substitute(p, at), open_)
+            if found is not None:
+                name, c = found
+                solved[name] = call("floordiv", e, c)
+                at[var(name)] = solved[name]
+                del open_[name]
             terms, rest = self.linear(substitute(p, at), open_)
             left = e - rest
             terms.sort(key=lambda t: t[1])
@@ -317,6 +324,22 @@ class Memory:
             if not terms:
                 conditions.append(call("eq", left, ZERO))
         return solved, conditions
+
+    def highest(self, e: Expr, wanted: Mapping[str, Expr]) -> tuple[str, int] | None:
+        """A variable of an index that is c * it and a rest in 0..c, where it is not only in a
+        term."""
+        p = self.algebra.poly(e)
+        for m, c in p.items():
+            if len(m) != 1 or m[0][0].op != "var" or m[0][1] != 1 or c < 2:
+                continue
+            name = m[0][0].attr
+            rest = {n: d for n, d in p.items() if n != m}
+            if name not in wanted or not any(name in free_vars(a) for n in rest for a, _ in n):
+                continue
+            room = self.algebra.add({(): c - 1}, rest, -1)
+            if self.algebra.nonnegative(rest) and self.algebra.nonnegative(room):
+                return name, int(c)
+        return None
 
     def at_most(self, e: Expr, bound: int) -> bool:
         """Whether a count is at most a number; a minimum that is added is at most each operand."""

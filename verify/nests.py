@@ -264,6 +264,9 @@ class Joiner:
         row = MONOIDS[kind].row
         if e.op == row:
             return [x for a in e.args for x in self.parts(kind, a)]
+        if e.op == "select" and e.args[1].op == row and e.args[2] is neutral(kind, e.kind):
+            inner = self.parts(kind, e.args[1])
+            return [call("select", e.args[0], x, e.args[2]) for x in inner]
         return [e]
 
     def combined(self, kind: str, parts: Sequence[Expr], of: str) -> Expr:

@@ -242,4 +242,20 @@ def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
         plain = guarded(x)
         return None if x.kind != "real" or algebra.finite(plain) else x
 
-    return visit(e)
+    def top(x: Expr) -> Expr | None:
+        """Of a value that is an extreme itself: nothing is done with it."""
+        if x.op in ("max", "min", "select"):
+            sides = x.args[1:] if x.op == "select" else x.args
+            first = visit(x.args[0]) if x.op == "select" else None
+            if first is not None:
+                return first
+            return next((y for a in sides if (y := top(a)) is not None), None)
+        if x.op == "fold" and Fold(x).kind in ("max", "min"):
+            f = Fold(x)
+            with ExitStack() as inside:
+                for name, span in zip(f.binders, f.ranges, strict=True):
+                    inside.enter_context(algebra.binding(name, span))
+                return top(f.term)
+        return visit(x)
+
+    return top(e)
