@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from opwright.ir.expr import (
     FALSE,
@@ -24,6 +25,7 @@ from opwright.ir.expr import (
     substitute,
     toreal,
     var,
+    walk,
 )
 from opwright.ir.op import OpAxis, Operator, Tensor
 from opwright.ir.tile import Axis, Buffer, Kernel, Store, TileProgram, Value, access_axes
@@ -329,16 +331,18 @@ class Memory:
         """A variable of an index that is c * it and a rest in 0..c, where it is not only in a
         term."""
         p = self.algebra.poly(e)
-        for m, c in p.items():
-            if len(m) != 1 or m[0][0].op != "var" or m[0][1] != 1 or c < 2:
+        for name in wanted:
+            own = var(name)
+            if not any(name in free_vars(a) for m in p for a, _ in m if m != ((own, 1),)):
                 continue
-            name = m[0][0].attr
-            rest = {n: d for n, d in p.items() if n != m}
-            if name not in wanted or not any(name in free_vars(a) for n in rest for a, _ in n):
-                continue
-            room = self.algebra.add({(): c - 1}, rest, -1)
-            if self.algebra.nonnegative(rest) and self.algebra.nonnegative(room):
-                return name, int(c)
+            counts = (x.args[1] for x in walk(wanted[name]) if x.op == "floordiv")
+            sizes = {int(x.attr) for x in counts if x.op == "const"}
+            sizes |= {int(c) for m, c in p.items() if m == ((own, 1),)}
+            for c in sorted(x for x in sizes if x > 1):
+                rest = self.algebra.poly(e - c * own)
+                room = self.algebra.add({(): Fraction(c - 1)}, rest, -1)
+                if self.algebra.nonnegative(rest) and self.algebra.nonnegative(room):
+                    return name, c
         return None
 
     def at_most(self, e: Expr, bound: int) -> bool:
