@@ -122,6 +122,8 @@ class Loops(Memory):
                 if isinstance(w, Contribution):
                     if any(_reads(e, set(known)) for e in (*w.index, w.value, w.cond)):
                         raise Unlifted(f"{w.name} combines what earlier iterations wrote")
+                    if set(turn.states) & {x for e in (w.value, w.cond) for x in walk(e)}:
+                        raise Unlifted(f"{w.name} combines a state of its loop")
                     made.append(w)
                     continue
                 assert isinstance(w, Written)

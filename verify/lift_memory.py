@@ -143,7 +143,21 @@ class Memory:
             raise Unlifted("memory is read too often")
         cases: list[tuple[Expr, Expr]] = []
         later: list[tuple[Written, Found]] = []
+        settled = False  # by a store that is there in any case
+        open_ = {n for n, _ in self.loops}
         for n, w in reversed(list(enumerate(held))):
+            if settled:
+                # what comes first in the text of a loop may be what a later iteration wrote
+                if isinstance(w, Unknown):
+                    break
+                if any(set(w.loops) & set(v.loops) - open_ for v, _ in later):
+                    if isinstance(w, Contribution):
+                        raise Unlifted(f"{b.name} is combined into and written in one loop")
+                    first = self.match(w, index)
+                    for v, other in later if first is not None else ():
+                        assert first is not None
+                        self.told_apart(w, first, v, other)
+                continue
             if isinstance(w, Contribution):
                 if begins_anew(held, w, self):
                     raise Unlifted(f"{b.name}: what {w.name} combines into may begin anew")
@@ -162,10 +176,11 @@ class Memory:
                 self.told_apart(w, found, v, other)
             later.append((w, found))
             cases.append((found.cond, found.value))
-            if found.cond is TRUE:
-                break
+            settled = found.cond is TRUE
         else:
-            if b.role == "plan" and b.init == "zero":
+            if settled:
+                pass
+            elif b.role == "plan" and b.init == "zero":
                 cases.append((TRUE, as_kind(const(0), kind)))
             elif b.role == "state":
                 cases.append((TRUE, read(b.name, unflattened(self.inputs[b.name], b, index), kind)))
