@@ -13,7 +13,7 @@ BIN = .venv/bin
 
 SUPPORT = PYTHONPATH=$(CURDIR)/.types:$(CURDIR)/tests $(BIN)/python -m
 
-.PHONY: help setup compile test test-all agreement fuzz lint format gallery bench gpu examples clean distclean
+.PHONY: help setup compile test test-all agreement fuzz verifier interpreters lint format gallery bench gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
@@ -22,6 +22,8 @@ help:
 	@echo "make test-all                           the same with every operator where make test samples"
 	@echo "make agreement                          300 random specs on every backend (ARGS=--count 50)"
 	@echo "make fuzz                               10,000 strange texts, plans and command lines"
+	@echo "make verifier                           faults seeded into kernels: which gate finds which"
+	@echo "make interpreters                       random Triton kernels: Triton's interpreter and ours"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo "make gallery                            docs/gallery.md anew from specs/"
 	@echo 'make bench                              operators against torch, torch.compile and JAX'
@@ -48,6 +50,12 @@ agreement: $(SETUP)
 
 fuzz: $(SETUP)
 	$(SUPPORT) support.fuzz $(ARGS)
+
+verifier: $(SETUP)
+	$(SUPPORT) opwright.benchmarks.verifier $(ARGS)
+
+interpreters: $(SETUP)
+	$(SUPPORT) support.random_triton $(ARGS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
