@@ -5,6 +5,7 @@ Nothing is proved by a run; it guards against mistakes of the models that proofs
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,10 +17,13 @@ from opwright.backends.cpp import sanitize
 from opwright.backends.cpp.build import BuildError
 from opwright.backends.cpp.driver import DriverError
 from opwright.backends.cpp.sanitize import Finding, Instrumented, Invocation, Part
+from opwright.backends.cuda import sanitize as in_shim
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.execution import NEAR, literals, program_of
 from opwright.compiler.importing import FAILURES, Static, own_subject
 from opwright.compiler.toolbox import evaluation_tools
+from opwright.ir.expr import evaluate
+from opwright.ir.launch import BoundPlan
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
 from opwright.search.calls import arguments, edges, strided
@@ -27,6 +31,8 @@ from opwright.verify.inputs import Case, generate
 from opwright.verify.memory import Frame
 from opwright.verify.sizes import Limits
 
+SHIM = "run on a CPU, its threads as fibres, not on a GPU"
+SHIMMED = 4
 SMALL = Limits(elements=1 << 13, work=1 << 17)
 COUNT = 8
 CALLS = 6
@@ -36,7 +42,7 @@ FAMILIES = ("normal", "uniform")
 CHECKED = {
     "address": "no access outside of a buffer, on the stack or of freed memory",
     "undefined": "no undefined behaviour that the compiler can watch",
-    "races": "no two programs of a launch touch an element that one of them writes",
+    "races": "nothing unordered in a launch touches what something writes",
 }
 KINDS = {"address": "address", "undefined": "undefined", "race": "races"}
 
@@ -46,24 +52,84 @@ Built = AbstractContextManager[Instrumented]
 def sanitizer_records(
     c: Candidate, static: Static, op: Operator, isa: str, seed: int
 ) -> list[Record]:
-    """G8 of a C++ candidate: addresses, undefined behaviour, races between programs."""
+    """G8 of a C++ or CUDA candidate: addresses, undefined behaviour, races."""
+    if c.plan.backend == "cuda":
+        return _cuda(c, static, op, seed)
     if c.plan.backend != "cpp":
         return []
     subject = own_subject(c)
     try:
+
+        def call(frame: Frame) -> Invocation:
+            return _invocation(op, frame)
+
         emitted = evaluation_tools(op, isa).emit_plan(c.plan, c.source)
         cases = _cases(c, static, op, seed)
         texts = emitted.source, emitted.driver, isa
         out = _checked(
-            ("address", "undefined"), lambda: sanitize.checked(*texts), cases, op, subject
+            ("address", "undefined"), lambda: sanitize.checked(*texts), cases, call, subject
         )
         if not any(r.status == "REFUTED" for r in out):
-            out += _checked(("races",), lambda: sanitize.logged(*texts), cases, op, subject)
+            out += _checked(("races",), lambda: sanitize.logged(*texts), cases, call, subject)
     except (*FAILURES, DriverError) as e:
         why = f"not run under sanitizers ({type(e).__name__}: {str(e)[:200]})"
         return [Record("G8.runs", "G8", "UNKNOWN", why, subject)]
     how = isolation.describe()
     return [replace(r, assumptions=(*r.assumptions, how)) for r in out]
+
+
+def _cuda(c: Candidate, static: Static, op: Operator, seed: int) -> list[Record]:
+    """The text on a CPU, threads of a block as fibres."""
+    subject, bound = own_subject(c), static.bound
+
+    def call(frame: Frame) -> Invocation:
+        return _launched(bound, frame)
+
+    try:
+        cases = _cases(c, static, op, seed)[-SHIMMED:]
+        texts = c.source, bound
+        out = _checked(
+            ("address", "undefined"), lambda: in_shim.checked(*texts), cases, call, subject
+        )
+        if not any(r.status == "REFUTED" for r in out):
+            out += _checked(("races",), lambda: in_shim.logged(*texts), cases, call, subject)
+    except (*FAILURES, DriverError) as e:
+        why = f"not run on a CPU ({type(e).__name__}: {str(e)[:200]})"
+        return [Record("G8.runs", "G8", "UNKNOWN", why, subject)]
+    said = (SHIM, isolation.describe())
+    return [replace(r, assumptions=(*r.assumptions, *said)) for r in out]
+
+
+def _launched(bound: BoundPlan, frame: Frame) -> Invocation:
+    """Buffers, scratch of the plan included, and the shapes and scalars of every launch."""
+    case = frame.case
+    env: dict[Any, Any] = {**case.params, **case.sizes}
+    held = {s.name: s for s in frame.slots}
+    for s in frame.slots:
+        env |= {(s.name, n): step for n, step in enumerate(s.strides)}
+    parts = []
+    for b in bound.buffers.values():
+        own = held.get(b.name)
+        if own is not None:
+            data = frame.memory[own.offset : own.offset + own.span].tobytes()
+            parts.append(Part(b.name, data, own.item))
+            continue
+        count = math.prod(max(int(evaluate(e, env)), 0) for e in b.shape) * b.dtype.bytes
+        filled = b"\0" if b.init == "zero" else b"\xa5"
+        parts.append(Part(b.name, filled * count, b.dtype.bytes))
+    ints: list[int] = []
+    reals: list[float] = []
+    for x in bound.launches:
+        grid = [int(evaluate(g, env)) for g in x.grid]
+        block = [int(n) for n in x.extra.get("block", (1,))]
+        ints += [*grid, 1, 1][:3] + [*block, 1, 1][:3] + [int(x.extra.get("shared_bytes", 0) or 0)]
+        for a in in_shim.scalars(x):
+            v = evaluate(a.expr, env)
+            if a.dtype.kind == "real":
+                reals.append(float(v))
+            else:
+                ints.append(int(v))
+    return Invocation(parts, ints, reals)
 
 
 def _cases(c: Candidate, static: Static, op: Operator, seed: int) -> list[tuple[Case, Frame]]:
@@ -94,7 +160,7 @@ def _checked(
     names: Sequence[str],
     build: Callable[[], Built],
     cases: Sequence[tuple[Case, Frame]],
-    op: Operator,
+    invocation: Callable[[Frame], Invocation],
     subject: str,
 ) -> list[Record]:
     begin = time.perf_counter()
@@ -110,7 +176,7 @@ def _checked(
             end = time.monotonic() + SECONDS
             done = 0
             for case, frame in cases:
-                call = _invocation(op, frame)
+                call = invocation(frame)
                 found = program.run(call, LIMIT)
                 done += 1
                 if found is not None:
