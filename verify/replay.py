@@ -89,7 +89,7 @@ class _Replay:
             if n in self.open and o.answer is not None and o.answer.model:
                 for trial in self.from_model(o):
                     if self.spent():
-                        return self.found
+                        break  # a point may still refute what no run did
                     self.attempt(trial)
                     if n not in self.open:
                         break
