@@ -78,6 +78,7 @@ class Algebra:
         self.steps = 0
         self.until = math.inf  # of the process's time
         self._keys: dict[Expr, str] = {}
+        self._shapes: dict[Expr, str] = {}
         self._asking: set[Expr] = set()
         self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
         self.assumed: tuple[Expr, ...] = ()  # conditions of the branch at hand
@@ -322,15 +323,30 @@ class Algebra:
 
     def leading(self, p: Poly) -> Fraction:
         """The coefficient that decides the sign of a normal form: where there is one, of a term
-        that no bound index names, so that the sign does not change when it is named."""
+        that no bound index names, so that the sign does not change when it is named; else of one
+        that is first whatever the indices are called."""
         terms = [m for m in p if m]
         fixed = [m for m in terms if all(self._outer(a) for a, _ in m)]
         if fixed or terms:
-            return p[min(fixed or terms, key=self._order)]
+            return p[min(fixed or terms, key=lambda m: (self._nameless(m), self._order(m)))]
         return p.get((), Fraction(0))
 
     def _outer(self, a: Expr) -> bool:
-        return all(v.startswith("@") for v in self.variables(a))
+        return all(v.startswith("@") and "%" not in v for v in self.variables(a))
+
+    def _nameless(self, m: Monomial) -> list[str]:
+        """A monomial's place in an order that knows no names of indices."""
+        return sorted(f"{self._shape(a)} {n}" for a, n in m)
+
+    def _shape(self, e: Expr) -> str:
+        """As `key`, but the same for any names of indices."""
+        if e not in self._shapes:
+            from hashlib import sha256
+
+            own = "" if e.op == "var" else Fold(e).kind if e.op == "fold" else e.attr
+            parts = "\0".join((e.op, e.kind, repr(own), *sorted(map(self._shape, e.args))))
+            self._shapes[e] = sha256(parts.encode()).hexdigest()
+        return self._shapes[e]
 
     # -- integers ---------------------------------------------------------------------------------
 

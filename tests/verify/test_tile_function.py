@@ -35,6 +35,8 @@ PROVED = [
     ("gelu_tanh", "cpp", "pointwise"),
     ("transpose", "cpp", "pointwise"),
     ("matmul", "cpp", "fallback"),
+    ("mae", "cpp", "row"),
+    ("huber", "cpp", "row"),
     ("softmax", "triton", "loop"),
     ("softmax", "triton", "persistent"),
     ("causal_attention", "triton", "stream"),
