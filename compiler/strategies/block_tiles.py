@@ -22,7 +22,9 @@ from opwright.ir.expr import (
     call,
     cdiv,
     conjunction,
+    evaluate,
     leaf,
+    leaves,
     pid,
     read,
     substitute,
@@ -133,11 +135,15 @@ class Tiles:
 
 def alignment(tensors: Sequence[Tensor], number: int) -> list[Expr]:
     """Facts under which every row of these tensors starts at a multiple of `number` elements and at
-    a full vector of memory."""
+    a full vector of memory. Rows that are no multiple where all sizes are, as those of a window's
+    result, are left out: facts must not contradict each other."""
     out = []
     for t in tensors:
         if t.axes:
             out.append(leaf("param", f"aligned({t.name}, 16)", "bool"))
         if len(t.axes) > 1:
-            out.append(call("eq", t.axes[-1].hi % number, 0))
+            extent = t.axes[-1].hi
+            sizes = {x.attr: 64 * number for x in leaves(extent, "size", "param")}
+            if int(evaluate(extent, sizes)) % number == 0:
+                out.append(call("eq", extent % number, 0))
     return out
