@@ -472,6 +472,9 @@ def nonzero(kind: str, e: Expr) -> list[Expr]:
         return nonzero(kind, e.args[0])
     if kind == "sum" and e.op == "exp":
         return _bounded_below(e.args[0])
+    if e.op == "fold" and Fold(e).kind == kind:  # of neutral elements alone
+        f = Fold(e)
+        return [c for c in nonzero(kind, f.term) if not free_vars(c) & set(f.binders)]
     return []
 
 

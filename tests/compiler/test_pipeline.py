@@ -176,7 +176,9 @@ def test_the_text_that_ships_is_what_the_proof_is_about(tmp_path: Path) -> None:
     op = load_spec(path).operator("pair", {"T": "f32"})
     text = printed(fallback.lower(normalize(op)), op, "portable")
     tested = Record("G6.error", "G6", "TESTED", "", "")
-    made = native._of_text(text, op, [Record("G2.old", "G2", "PROVED", "", "TileIR"), tested])
+    old = Record("G2.old", "G2", "PROVED", "", "TileIR")
+    made, proofs = native._of_text(text, op, [old, tested])
+    assert proofs
     assert {r.kind for r in made} >= {"G0", "G1", "G2", "G3", "G6"} and tested in made
     assert all(r.subject == f"kernel.cpp {text.digest}" for r in made if r is not tested)
     shifted = text.source.replace("z[n_1 * z_stride0] =", "z[(n_1 + 1) * z_stride0] =")
