@@ -12,8 +12,28 @@ from typing import Annotated
 import typer
 
 import opwright
-from opwright import exchanging, outcome
-from opwright.outcome import HOLDS, NO, guarded, print_json
+from opwright import cli_search, cli_tests, exchanging, outcome
+from opwright.options import (
+    BASELINES,
+    Against,
+    Backend,
+    BaseUrl,
+    Effort,
+    Evidence,
+    Json,
+    MaxCost,
+    Model,
+    OperatorName,
+    Require,
+    Sarif,
+    Spec,
+    Specs,
+    Types,
+    Wait,
+    Written,
+    implementations,
+)
+from opwright.outcome import HOLDS, guarded
 
 app = typer.Typer(
     name="opwright",
@@ -25,61 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a machine.")]
-Specs = Annotated[
-    list[Path], typer.Argument(help="Spec files (.op).", show_default=False, metavar="SPEC")
-]
-Spec = Annotated[
-    Path, typer.Argument(help="A spec file (.op).", show_default=False, metavar="SPEC")
-]
-OperatorName = Annotated[
-    str | None,
-    typer.Option(
-        "--op",
-        help="The operator, where a file has several.",
-        show_default=False,
-        metavar="NAME",
-    ),
-]
-Types = Annotated[
-    list[str] | None,
-    typer.Option("--type", help="A type variable's type.", show_default=False, metavar="T=TYPE"),
-]
-
-
-Sarif = Annotated[
-    Path | None,
-    typer.Option(help="Also write SARIF for review tools.", show_default=False, metavar="FILE"),
-]
-
-
 UNSAFE = "--unsafe-no-sandbox"
-
-
-class Evidence(StrEnum):
-    """What safety must be, for a candidate to ship."""
-
-    proved = "proved"
-    tested = "tested"
-
-
-Require = Annotated[Evidence, typer.Option(help="What safety must be.")]
-BASELINES = "torch,torch.compile,jax"
-Against = Annotated[
-    str, typer.Option(help="Baselines to time in the same run, or none.", metavar="NAMES")
-]
-
-
-def implementations(text: str) -> tuple[str, ...]:
-    """The baselines of an `--against` option."""
-    names = {"inductor": "torch.compile"}
-    wanted = [names.get(part.strip(), part.strip()) for part in text.split(",") if part.strip()]
-    unknown = [one for one in wanted if one not in (*BASELINES.split(","), "none")]
-    if unknown:
-        raise outcome.Problem(
-            f"there is no baseline {unknown[0]}", f"baselines: {BASELINES}, or none"
-        )
-    return tuple(one for one in wanted if one != "none")
 
 
 class Proposing(StrEnum):
@@ -91,17 +57,6 @@ class Proposing(StrEnum):
     anthropic = "anthropic"
     dialogue = "dialogue"
     replay = "replay"
-
-
-class Backend(StrEnum):
-    """What candidates are written in."""
-
-    cpp = "cpp"
-    triton = "triton"
-    jax = "jax"
-
-
-Written = Annotated[Backend, typer.Option("--backend", help="What candidates are written in.")]
 
 
 class Executing(StrEnum):
@@ -224,12 +179,10 @@ def compile_(
             metavar="DIR",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Of openai, anthropic; a name for a dialogue.")] = "",
-    base_url: Annotated[str, typer.Option(help="A server other than the vendor's.")] = "",
-    effort: Annotated[str, typer.Option(help="How hard the model thinks: low ... max.")] = "",
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, help="USD at most.", show_default=False)
-    ] = None,
+    model: Model = "",
+    base_url: BaseUrl = "",
+    effort: Effort = "",
+    max_cost: MaxCost = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens in and out at most.", show_default=False)
     ] = None,
@@ -250,9 +203,7 @@ def compile_(
     best_of: Annotated[
         bool, typer.Option("--best-of-n", help="Independent samples alone, as a control.")
     ] = False,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds that a dialogue waits for an answer.")
-    ] = 0.0,
+    wait: Wait = 0.0,
     backward: Annotated[
         bool,
         typer.Option(
@@ -418,110 +369,6 @@ def plan_(
     return planning.plan(spec, kernel, out, op, chosen, target, given, force, as_json)
 
 
-@app.command("test")
-@guarded
-def test_(
-    spec: Spec,
-    op: OperatorName = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Where the tests go.", show_default=False, metavar="DIR"),
-    ] = None,
-    against: Annotated[
-        str,
-        typer.Option(
-            help="A function to run them on.", show_default=False, metavar="MODULE:FUNCTION"
-        ),
-    ] = "",
-    framework: Annotated[
-        str,
-        typer.Option(help="torch, jax or numpy; guessed from the function.", show_default=False),
-    ] = "",
-    types: Annotated[
-        str,
-        typer.Option(help="Types to run with, as T=f32, or all.", show_default=False),
-    ] = "",
-    deep: Annotated[bool, typer.Option("--deep", help="Run more examples, all types.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Run a few seconds' worth.")] = False,
-    seed: Annotated[int, typer.Option(help="Of sizes.")] = 0,
-    record: Annotated[
-        bool, typer.Option("--record/--no-record", help="Keep failing calls beside the spec.")
-    ] = True,
-) -> int:
-    """Write pytest and Hypothesis tests from a spec, and run them on a function."""
-    from opwright.testing import Asked, test_command
-
-    return test_command(Asked(spec, op, out, against, framework, types, deep, smoke, seed, record))
-
-
-@app.command()
-@guarded
-def mutate(
-    spec: Spec,
-    op: OperatorName = None,
-    types: Types = None,
-    candidate: Annotated[
-        Path | None,
-        typer.Option(
-            help="A folder with candidate.json, or a .tile file; else a program of ours.",
-            show_default=False,
-        ),
-    ] = None,
-    implementation: Annotated[
-        str,
-        typer.Option(
-            help="A right function of numpy, torch or JAX arrays.",
-            show_default=False,
-            metavar="MODULE:FUNCTION",
-        ),
-    ] = "",
-    suite: Annotated[
-        Path | None,
-        typer.Option(
-            help="Tests to be scored, ours or anyone's; else the gates, or the spec's cases.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Mutants to try, of every class some.")] = 60,
-    require: Annotated[
-        float | None,
-        typer.Option(min=0, max=100, help="Percent to be killed; else exit 1.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of test inputs.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one run of a suite.")] = 120,
-    as_json: Json = False,
-) -> int:
-    """Seed faults into what is right, and say how many are found, and by what."""
-    from opwright.mutating import Request
-    from opwright.mutating import mutate as run_mutants
-    from opwright.spec_files import parse_types
-
-    chosen = parse_types(types or [])
-    wanted = Request(
-        spec, op, chosen, candidate, implementation, suite, limit, require, seed, timeout
-    )
-    return run_mutants(wanted, as_json)
-
-
-@app.command()
-@guarded
-def bench(
-    subject: Annotated[
-        Path, typer.Argument(metavar="SPEC|PACKAGE", help="A spec, or a folder that compile wrote.")
-    ],
-    op: OperatorName = None,
-    budget: Annotated[
-        int, typer.Option(min=1, help="Candidates to evaluate, for a spec not compiled before.")
-    ] = 24,
-    against: Against = BASELINES,
-    as_json: Json = False,
-) -> int:
-    """Time the best candidate beside its baselines, in one run."""
-    from opwright.benching import bench as run_bench
-
-    return run_bench(subject, op, budget, implementations(against), as_json)
-
-
 @app.command()
 @guarded
 def show(
@@ -594,306 +441,21 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """Explain a diagnostic code, a gate, a status, or a candidate."""
-    from opwright.explain import explain as look_up
+    from opwright.explain import explain_command
 
-    facts = look_up(name)
-    if as_json:
-        print_json({"id": name, **facts})
-        return HOLDS
-    print(facts["title"])
-    print(f"  {facts['text']}")
-    if facts.get("cure"):
-        print(f"  cure: {facts['cure']}")
-    for kind, text in facts.get("example", {}).items():
-        print(f"\n  {kind}:")
-        print("\n".join(f"    {line}" for line in text.rstrip().splitlines()))
-    if "order" in facts:
-        print(f"  order of gates: {facts['order']}")
-    if "schedule" in facts:
-        print(f"  schedule: {facts['schedule']}")
-    for workload, values in facts.get("metrics", {}).items():
-        print(f"  {workload}: " + ", ".join(f"{k} {v:.6g}" for k, v in values.items()))
-    for record in facts.get("records", []):
-        reason = f": {record['reason']}" if record.get("reason") else ""
-        print(f"  {record.get('id')}: {record.get('status')}{reason}")
-    for entry, said in facts.get("trusted", {}).items():
-        print(f"  trusted: {entry}: {said}")
-    return HOLDS
+    return explain_command(name, as_json)
 
 
 @app.command()
 @guarded
 def doctor(as_json: Json = False) -> int:
     """Say what this machine has, and the cure for what is missing."""
-    from opwright.doctor import examine
+    from opwright.doctor import doctor_command
 
-    found = examine()
-    if as_json:
-        print_json({"findings": [vars_of(one) for one in found]})
-    else:
-        width = max(len(one.name) for one in found)
-        for one in found:
-            mark = "ok" if one.ok else "MISSING" if one.required else "absent"
-            print(f"{one.name:<{width}}  {mark:<7}  {one.value}")
-            if not one.ok and one.cure:
-                print(f"{'':<{width}}           cure: {one.cure}")
-    return NO if any(one.required and not one.ok for one in found) else HOLDS
+    return doctor_command(as_json)
 
 
-def vars_of(record: object) -> dict[str, object]:
-    """A slots dataclass as a dict."""
-    names: tuple[str, ...] = getattr(type(record), "__slots__", ())
-    return {name: getattr(record, name) for name in names}
-
-
-cases_app = typer.Typer(
-    help="What once showed a wrong implementation.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(cases_app, name="cases")
-
-
-@cases_app.command("list")
-@guarded
-def cases_list(spec: Spec, op: OperatorName = None, as_json: Json = False) -> int:
-    """Print the cases that are kept for an operator."""
-    from opwright.keeping import list_cases
-
-    return list_cases(spec, op, as_json)
-
-
-@cases_app.command("add")
-@guarded
-def cases_add(
-    spec: Spec,
-    file: Annotated[Path, typer.Argument(help="JSON lines, one case a line.", metavar="FILE")],
-    op: OperatorName = None,
-) -> int:
-    """Keep the cases of a file, as generated tests record them."""
-    from opwright.keeping import add_cases
-
-    return add_cases(spec, file, op)
-
-
-@cases_app.command("remove")
-@guarded
-def cases_remove(
-    spec: Spec,
-    case: Annotated[str, typer.Argument(help="The case, or how its id begins.", metavar="ID")],
-    op: OperatorName = None,
-) -> int:
-    """Forget a case."""
-    from opwright.keeping import remove_case
-
-    return remove_case(spec, case, op)
-
-
-class Drafting(StrEnum):
-    """Who drafts a spec."""
-
-    openai = "openai"
-    anthropic = "anthropic"
-    dialogue = "dialogue"
-    replay = "replay"
-
-
-@app.command()
-@guarded
-def draft(
-    text: Annotated[
-        str,
-        typer.Argument(
-            help="What the operator computes; @FILE, or FILE.py:FUNCTION for its docstring.",
-            show_default=False,
-            metavar="TEXT",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Where the spec goes; else printed.", show_default=False),
-    ] = None,
-    proposer: Annotated[Drafting, typer.Option(help="Who is asked.")] = Drafting.anthropic,
-    exchange: Annotated[
-        Path | None,
-        typer.Option(help="The folder of a dialogue.", show_default=False, metavar="DIR"),
-    ] = None,
-    model: Annotated[str, typer.Option(help="A model of the provider.")] = "",
-    base_url: Annotated[str, typer.Option(help="A server other than the vendor's.")] = "",
-    effort: Annotated[str, typer.Option(help="How hard the model thinks: low ... max.")] = "",
-    requests: Annotated[int, typer.Option(min=2, help="Requests at most.")] = 8,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, help="USD at most.", show_default=False)
-    ] = None,
-    cassette: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where requests and answers are kept, or replayed from.",
-            show_default=False,
-            metavar="FILE",
-        ),
-    ] = None,
-    examples: Annotated[
-        Path | None,
-        typer.Option(help="Calls that must come out (JSON).", show_default=False, metavar="FILE"),
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds that a dialogue waits for an answer.")
-    ] = 0.0,
-    as_json: Json = False,
-) -> int:
-    """Draft a spec from words; accepted only if it checks, is stated twice alike, and examples
-    come out."""
-    from opwright.compiler.guiding import Guide
-    from opwright.drafting import draft_command
-    from opwright.search.accounts import Caps
-
-    caps = Caps(max_cost)
-    guide = Guide(proposer.value, model, base_url, effort, caps, cassette, exchange, wait)
-    return draft_command(text, out, guide, requests, examples, as_json)
-
-
-@app.command()
-@guarded
-def report(
-    archive: Annotated[
-        Path | None,
-        typer.Argument(
-            help="An archive file; the newest one if absent.", show_default=False, metavar="RUN"
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
-        "report.html"
-    ),
-    run_number: Annotated[
-        int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Write one self-contained page about a search: tree, plots, verdicts, diff, costs."""
-    from opwright.reporting import report as write_report
-
-    return write_report(archive, run_number, out, as_json)
-
-
-@app.command()
-@guarded
-def mcp(
-    root: Annotated[
-        Path, typer.Option(help="The folder whose specs may be named.", metavar="DIR")
-    ] = Path("."),
-    sessions: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
-) -> int:
-    """Serve a coding agent over standard input and output (Model Context Protocol)."""
-    from opwright.mcp_server import serve
-
-    return serve(root, sessions)
-
-
-search_app = typer.Typer(
-    help="Look into what a search tried.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(search_app, name="search")
+# without a name, their commands stand beside those above
+app.add_typer(cli_tests.app)
+app.add_typer(cli_search.app)
 app.add_typer(exchanging.app, name="exchange")
-Archived = Annotated[
-    Path | None,
-    typer.Argument(help="An archive file; the newest one if absent.", show_default=False),
-]
-
-
-Run = Annotated[
-    int | None, typer.Option("--run", help="The run; the last if absent.", show_default=False)
-]
-
-
-@search_app.command("show")
-@guarded
-def search_show(archive: Archived = None, run_number: Run = None, as_json: Json = False) -> int:
-    """Print the table of what a run tried."""
-    from opwright.archives import show
-
-    return show(archive, run_number, as_json)
-
-
-@search_app.command("tree")
-@guarded
-def search_tree(archive: Archived = None, run_number: Run = None, as_json: Json = False) -> int:
-    """Print candidates below those that they vary."""
-    from opwright.archives import tree
-
-    return tree(archive, run_number, as_json)
-
-
-@search_app.command("best")
-@guarded
-def search_best(
-    archive: Archived = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 3,
-    metric: Annotated[
-        str, typer.Option(help="What counts; the objective if absent.", show_default=False)
-    ] = "",
-    run_number: Run = None,
-    as_json: Json = False,
-) -> int:
-    """Print the best candidates of a run."""
-    from opwright.archives import best
-
-    return best(archive, count, metric, run_number, as_json)
-
-
-@search_app.command("log")
-@guarded
-def search_log(
-    archive: Archived = None,
-    run_number: Run = None,
-    kind: Annotated[
-        str, typer.Option(help="Entries of one kind alone.", show_default=False, metavar="KIND")
-    ] = "",
-    as_json: Json = False,
-) -> int:
-    """Print the ledger, and say whether it is as it was written."""
-    from opwright.archives import log
-
-    return log(archive, run_number, kind, as_json)
-
-
-@search_app.command("export")
-@guarded
-def search_export(
-    target: Annotated[
-        Path, typer.Argument(help="The file of JSON lines to write, or the candidate's folder.")
-    ],
-    archive: Archived = None,
-    run_number: Run = None,
-    candidate: Annotated[
-        str,
-        typer.Option(
-            help="A candidate as a folder: best, or its number.",
-            show_default=False,
-            metavar="WHICH",
-        ),
-    ] = "",
-    as_json: Json = False,
-) -> int:
-    """Write everything an archive holds as JSON lines, or one candidate as a folder."""
-    from opwright.archives import export
-
-    return export(archive, target, run_number, candidate, as_json)
-
-
-@search_app.command("resume")
-@guarded
-def search_resume(
-    archive: Archived = None,
-    run_number: Run = None,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="Instead of the run's own.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Instead of the run's own.", show_default=False),
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Go on with a run that was stopped or killed, to the end it would have had."""
-    from opwright.archives import resume
-
-    return resume(archive, run_number, budget, out, as_json)

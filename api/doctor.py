@@ -8,11 +8,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import opwright
 from opwright.compiler.paths import cache_folder
+from opwright.outcome import HOLDS, NO, print_json
 
 # vector extensions that the C++ printer distinguishes, in the order of the kernel's flags
 EXTENSIONS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "amx_bf16")
@@ -54,6 +55,21 @@ class Finding:
     ok: bool = True
     required: bool = False
     cure: str = ""
+
+
+def doctor_command(as_json: bool) -> int:
+    """Print the report; the answer is no where something that is required is missing."""
+    found = examine()
+    if as_json:
+        print_json({"findings": [asdict(one) for one in found]})
+    else:
+        width = max(len(one.name) for one in found)
+        for one in found:
+            mark = "ok" if one.ok else "MISSING" if one.required else "absent"
+            print(f"{one.name:<{width}}  {mark:<7}  {one.value}")
+            if not one.ok and one.cure:
+                print(f"{'':<{width}}           cure: {one.cure}")
+    return NO if any(one.required and not one.ok for one in found) else HOLDS
 
 
 def examine() -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opwright.options import Json
 from opwright.outcome import HOLDS, NO, Problem, guarded, print_json, several
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ flashinfer = typer.Typer(
 )
 app.add_typer(flashinfer, name="flashinfer")
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a machine.")]
 
 
 @flashinfer.command("export")

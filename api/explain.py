@@ -9,7 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from opwright.compiler.paths import cache_folder
-from opwright.outcome import Problem
+from opwright.outcome import HOLDS, Problem, print_json
 
 if TYPE_CHECKING:
     from opwright.ir.record import Record
@@ -47,6 +47,33 @@ STATUSES: Mapping[str, str] = {
 }
 GATE = re.compile(r"G\d(\.[\w.\-\[\]]+)?")
 CODE = re.compile(r"[EWNewn]\d{4}")
+
+
+def explain_command(name: str, as_json: bool) -> int:
+    """Print what a name means."""
+    facts = explain(name)
+    if as_json:
+        print_json({"id": name, **facts})
+        return HOLDS
+    print(facts["title"])
+    print(f"  {facts['text']}")
+    if facts.get("cure"):
+        print(f"  cure: {facts['cure']}")
+    for kind, text in facts.get("example", {}).items():
+        print(f"\n  {kind}:")
+        print("\n".join(f"    {line}" for line in text.rstrip().splitlines()))
+    if "order" in facts:
+        print(f"  order of gates: {facts['order']}")
+    if "schedule" in facts:
+        print(f"  schedule: {facts['schedule']}")
+    for workload, values in facts.get("metrics", {}).items():
+        print(f"  {workload}: " + ", ".join(f"{k} {v:.6g}" for k, v in values.items()))
+    for record in facts.get("records", []):
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        print(f"  {record.get('id')}: {record.get('status')}{reason}")
+    for entry, said in facts.get("trusted", {}).items():
+        print(f"  trusted: {entry}: {said}")
+    return HOLDS
 
 
 def explain(name: str) -> dict[str, Any]:
