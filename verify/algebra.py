@@ -110,7 +110,7 @@ class Algebra:
                 low = int(a.attr) + (part.op == "lt")
                 self.least[b.attr] = max(self.least.get(b.attr, 0), low)
             found = self.poly(b - a if part.op != "lt" else b - a - 1)
-            self.facts.append(found)
+            self.facts.append(found if part.op == "eq" else _tightened(found))
             if part.op == "eq":
                 self.facts.append(scaled(found, Fraction(-1)))
 

@@ -165,7 +165,8 @@ class Lift(Loops):
         if v.op in ("opaque", "param", "result"):
             raise Unlifted(f"{v.name} is not known ({v.op})")
         if v.op == "select":
-            return chosen(*args)
+            best = None if args[1].kind == "bool" else self.places.chosen(*args)
+            return chosen(*args) if best is None else best
         monoid = next((m.name for m in MONOIDS.values() if m.row == v.op), None)
         parts = [] if monoid is None else [x for a in args for x in self.join.parts(monoid, a)]
         if monoid is not None and len(parts) <= JOINED and sum(a.op == "fold" for a in parts) > 1:
@@ -183,7 +184,10 @@ class Lift(Loops):
 
     def reduced(self, monoid: str, axis: Axis, e: Expr) -> Expr:
         self.lane(axis)
-        return self.join.over(monoid, Index(self.lanes[axis], const(axis.extent)), e)
+        lanes = Index(self.lanes[axis], const(axis.extent))
+        if monoid == "min" and (place := self.places.least(lanes, e)) is not None:
+            return place
+        return self.join.over(monoid, lanes, e)
 
     def scanned(self, v: Value, e: Expr) -> Expr:
         what = v.attr

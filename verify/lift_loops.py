@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import permutations
 
 from opwright.ir.expr import (
     ONE,
@@ -44,6 +46,7 @@ from opwright.verify.carried import (
 from opwright.verify.contribution import Contribution
 from opwright.verify.lift_memory import Memory, Unknown, Unlifted, Written, chosen
 from opwright.verify.nests import Index
+from opwright.verify.places import Places
 from opwright.verify.reals import equal_reals
 
 ROUNDS = 3
@@ -67,6 +70,11 @@ class Turn:
 
 class Loops(Memory):
     """Loops, over what `Memory` knows."""
+
+    @cached_property
+    def places(self) -> Places:
+        """Places of extremes that loops keep."""
+        return Places(self.join)
 
     def block(self, body: Iterable[Stmt]) -> None:
         """The statements of a body, in order."""
@@ -318,9 +326,12 @@ class Loops(Memory):
         out: list[Expr] = []
         anchored: list[int] = []
         every = set(states)
+        pairs = self.pairs(index, states, inits, yields)
         for own, init, y in zip(states, inits, yields, strict=True):
             used = {x for x in walk(y) if x in every}
-            if y is own:
+            if own in pairs:
+                out.append(pairs[own])
+            elif y is own:
                 out.append(init)
             elif not used:
                 last = {var(index.name): index.count - 1}
@@ -339,6 +350,24 @@ class Loops(Memory):
                 x: (yields[k], inits[k], out[k]) for k, x in enumerate(states) if k not in anchored
             }
             out[n] = self.anchored(index, states[n], yields[n], inits[n], known)
+        return out
+
+    def pairs(
+        self,
+        index: Index,
+        states: Sequence[Expr],
+        inits: Sequence[Expr],
+        yields: Sequence[Expr],
+    ) -> dict[Expr, Expr]:
+        """The ends of states that are an extreme and its place."""
+        out: dict[Expr, Expr] = {}
+        for n, m in permutations(range(len(states)), 2):
+            both = {states[n], states[m]}
+            if states[m].kind != "int" or both & set(out) or states[n] not in set(walk(yields[m])):
+                continue
+            of = [(v[n], v[m]) for v in (states, inits, yields)]
+            if (made := self.places.ends(index, of[0], of[1], of[2])) is not None:
+                out |= zip(of[0], made, strict=True)
         return out
 
     def anchored(

@@ -100,6 +100,8 @@ class Reals(Folds):
             p = self._unit(p)
             if all(not m for m in p):
                 same = TRUE if not p else FALSE
+            elif self._all_positive(p) or self._all_positive(scaled(p, Fraction(-1))):
+                same = FALSE
             else:
                 same = call("eq", const(0.0), self.expression(p, "real"))
             return same if op == "eq" else self._negated(same)
