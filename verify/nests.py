@@ -468,8 +468,11 @@ def nonzero(kind: str, e: Expr) -> list[Expr]:
         return [*conjuncts(e.args[0]), *nonzero(kind, e.args[1])]
     if kind == "sum" and e.op == "mul":
         return [c for a in e.args for c in nonzero(kind, a)]
-    if kind == "sum" and e.op in ("div", "neg"):
+    if kind == "sum" and e.op in ("div", "neg", "abs", "sqrt", "tanh"):
         return nonzero(kind, e.args[0])
+    if kind == "sum" and e.op in ("add", "sub", "max", "min"):  # zero where both sides are
+        first, *others = (nonzero(kind, a) for a in e.args)
+        return [c for c in first if all(c in o for o in others)]
     if kind == "sum" and e.op == "exp":
         return _bounded_below(e.args[0])
     if e.op == "fold" and Fold(e).kind == kind:  # of neutral elements alone

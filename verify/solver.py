@@ -127,6 +127,13 @@ class Asker:
         if rough:
             return answer
         if products and answer.result != "unsat":
+            multiplied = self.multiplied(everything, products)
+            if multiplied:
+                linear = [*everything, *multiplied]
+                divided = self._solve(linear, atoms, self.products(linear), False)
+                if divided.result == "unsat":
+                    return divided
+        if products and answer.result != "unsat":
             more_products = self.at_bounds(everything, products)
             if more_products != products:
                 bounded = self._solve(everything, atoms, more_products, False)
@@ -168,6 +175,24 @@ class Asker:
                 for n, other in (m, m[::-1]):
                     found |= {tuple(sorted((w, other))) for w in above.get(n, ())}
         return sorted(found)
+
+    def multiplied(self, formulas: list[Formula], products: list[Monomial]) -> list[Formula]:
+        """What products are whose factor is a multiple: M N = 4 M q where N = 4 q is known."""
+        t = self.terms
+        multiples: dict[int, Poly] = {}
+        for f in formulas:
+            p = f.args[0] if f.op == "eq0" else None
+            if isinstance(p, Poly) and len(p.items) == 2 and all(len(m) == 1 for m, _ in p.items):
+                for (m, c), (_, d) in itertools.permutations(p.items):
+                    if abs(c) == 1 and abs(d) > 1:
+                        multiples[m[0]] = p
+        found: dict[Formula, None] = {}
+        for product in products:
+            for n in product:
+                if n in multiples:
+                    rest = t.poly({_rest(product, (n,)): 1})
+                    found[t.formula("eq0", t.mul(multiples[n], rest))] = None
+        return list(found)
 
     def closure(
         self, wanted: Iterable[Formula], clauses: bool = True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opwright.backends.cpp.build import TIME_LIMIT, BuildError, compiler, run_compiler
 from opwright.backends.cpp.sanitize import CHECKS, COMMON, Instrumented, text_of
-from opwright.backends.cuda.stub import EMPTY
+from opwright.backends.cuda.stub import PLAIN
 from opwright.ir.launch import BoundLaunch, BoundPlan, Scalar
 from opwright.ir.tile import Buffer
 
@@ -84,6 +84,6 @@ def _written(folder: Path, source: str, bound: BoundPlan) -> list[str]:
     text = DYNAMIC.sub(r"\2 *\3 = (\2 *)shim::dynamic;", source)
     files = {"shim.cpp": shim, "kernel.cu": text, "driver.cpp": driver_text(bound),
              "main.cpp": text_of("main")}  # fmt: skip
-    for name, content in {**files, **dict.fromkeys(EMPTY, "#pragma once\n")}.items():
+    for name, content in {**files, **PLAIN}.items():
         (folder / name).write_text(content)
     return ["driver.cpp", "main.cpp"]

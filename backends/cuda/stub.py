@@ -138,9 +138,27 @@ def _half(word: str) -> str:
 
 
 STUB = "\n".join([_ATTRIBUTES, _numbers(), _vectors(), _threads()]) + "\n"
+# of math_constants.h, as nvcc spells them, those that kernels use
+CONSTANTS = """\
+INF_F (__builtin_inff())|NAN_F (__builtin_nanf(""))|INF (__builtin_inf())|NAN (__builtin_nan(""))
+MAX_NORMAL_F 3.402823466e38F|NORM_HUGE_F 3.402823466e38F|NEG_ZERO_F (-0.0F)|ZERO_F 0.0F|ONE_F 1.0F
+SQRT_HALF_F 0.707106781F|SQRT_TWO_F 1.414213562F|THIRD_F 0.333333333F|PIO4_F 0.785398163F
+PIO2_F 1.570796327F|3PIO4_F 2.356194490F|2_OVER_PI_F 0.636619772F|SQRT_2_OVER_PI_F 0.797884561F
+PI_F 3.141592654F|L2E_F 1.442695041F|L2T_F 3.321928094F|LG2_F 0.301029996F|LGE_F 0.434294482F
+LN2_F 0.693147181F|LNT_F 2.302585093F|LNPI_F 1.144729886F
+ZERO 0.0|ONE 1.0|SQRT_TWO 1.4142135623730951e+0|SQRT_HALF 7.0710678118654757e-1
+THIRD 3.3333333333333333e-1|PIO4 7.8539816339744828e-1|PIO2 1.5707963267948966e+0
+2_OVER_PI 6.3661977236758138e-1|PI 3.1415926535897931e+0|SQRT_2PI 2.5066282746310007e+0
+L2E 1.4426950408889634e+0|L2T 3.3219280948873622e+0|LG2 3.0102999566398120e-1
+LGE 4.3429448190325182e-1|LN2 6.9314718055994529e-1|LNT 2.3025850929940459e+0
+"""
+MATH_CONSTANTS = "#pragma once\n" + "".join(
+    f"#define CUDART_{one}\n" for line in CONSTANTS.splitlines() for one in line.split("|")
+)
 EMPTY = "cuda_runtime.h cuda.h device_launch_parameters.h vector_types.h cuda_runtime_api.h".split()
+PLAIN = {**dict.fromkeys(EMPTY, "#pragma once\n"), "math_constants.h": MATH_CONSTANTS}
 HEADERS = {
-    **dict.fromkeys(EMPTY, "#pragma once\n"),
+    **PLAIN,
     "cuda_fp16.h": _half("half"),
     "cuda_bf16.h": _half("bfloat16"),
 }

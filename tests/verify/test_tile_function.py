@@ -213,3 +213,27 @@ def test_masks_of_blocks_in_any_spelling(place: str, mask: str, status: str) -> 
     text = BLOCKS % (place, mask, mask, place, mask)
     text = HEAD.replace("  out y", "  axis c = 16\n  out y") % "" + text
     assert statuses(parse_program(text), op) == {status}
+
+
+SUMS = """    a: f32[c] = load x[p0, c] if c < N else 0.0
+    b: f32[c] = load w[p0, c] if c < %s else 0.0
+    t: f32[c] = %s a b
+    u: f32[c] = mul t t
+    r: f32 = reduce sum u over c
+    st_y: store y[p0] = r
+"""
+FULL = "y[b] = sum[j: N]((x[b, j] %s w[b, j]) * (x[b, j] %s w[b, j]))"
+GUARDED = [  # what is of nothing where both sides are
+    ("N", "add", "+", "PROVED"),
+    ("N", "sub", "-", "PROVED"),
+    ("N", "add", "-", "UNKNOWN"),
+    ("N - 1", "add", "+", "UNKNOWN"),
+]
+
+
+@pytest.mark.parametrize(("end", "how", "sign", "status"), GUARDED)
+def test_sums_of_masked_loads(end: str, how: str, sign: str, status: str) -> None:
+    spec = (SPEC % (FULL % (sign, sign))).replace("N >= 1", "N >= 1, N <= 64")
+    op = parse_spec(spec).operator("told", {})
+    text = HEAD.replace("  out y", "  axis c = 64\n  out y") % "" + SUMS % (end, how)
+    assert statuses(parse_program(text), op) == {status}
