@@ -26,6 +26,7 @@ from opwright.search.llm import (
 
 PROVIDERS = ("openai", "anthropic")
 CONFIG = "opwright.toml"  # in the working folder; OPWRIGHT_CONFIG names another file
+OVERHEAD = 20_000  # tokens that a server may add to a request or an answer
 EFFORTS = ("", "none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ERRORS = {400: "request", 401: "auth", 403: "auth", 404: "request", 408: "timeout", 409: "server",
            413: "request", 422: "request", 429: "rate_limit"}  # fmt: skip
@@ -144,14 +145,12 @@ class OpenAI:
             more["reasoning_effort"] = request.effort
         if request.temperature is not None:
             more["temperature"] = request.temperature
-        begin = time.monotonic()
-        found = _guarded(
+        found, seconds = _guarded(
             self._sdk,
             lambda: self._client.chat.completions.create(
                 model=request.model or self.settings.model, messages=messages, **more
             ),
         )
-        seconds = time.monotonic() - begin
         try:
             choice = found.choices[0]
             message = choice.message
@@ -164,16 +163,14 @@ class OpenAI:
         kind = {"length": "length", "content_filter": "refusal"}.get(finish, "stop")
         if refusal:
             kind, text = "refusal", str(refusal)
-        text = (text or "")[:LARGEST_TEXT]
         usage = getattr(found, "usage", None)
         details = getattr(usage, "prompt_tokens_details", None)
-        counted = _usage(
+        counted = (
             getattr(usage, "prompt_tokens", None),
             getattr(usage, "completion_tokens", None),
             getattr(details, "cached_tokens", 0),
         )
-        model = str(getattr(found, "model", "") or "")
-        return Response(text, kind, model, counted or estimated(request, text), seconds)
+        return _response(request, text or "", kind, found, counted, seconds)
 
 
 class Anthropic:
@@ -207,8 +204,7 @@ class Anthropic:
         if request.temperature is not None:
             # not an argument of every version of the SDK
             more["extra_body"] = {"temperature": request.temperature}
-        begin = time.monotonic()
-        found = _guarded(
+        found, seconds = _guarded(
             self._sdk,
             lambda: self._client.messages.create(
                 model=request.model or self.settings.model,
@@ -218,35 +214,55 @@ class Anthropic:
                 **more,
             ),
         )
-        seconds = time.monotonic() - begin
         blocks = getattr(found, "content", None)
         if not isinstance(blocks, list):
             raise LLMError("malformed", "the answer has no content", billed=True)
         parts = [getattr(b, "text", None) for b in blocks if getattr(b, "type", "") == "text"]
-        text = "".join(p for p in parts if isinstance(p, str))[:LARGEST_TEXT]
+        text = "".join(p for p in parts if isinstance(p, str))
         finish = str(getattr(found, "stop_reason", "") or "end_turn")
         kind = {"max_tokens": "length", "refusal": "refusal"}.get(finish, "stop")
         usage = getattr(found, "usage", None)
         cached = getattr(usage, "cache_read_input_tokens", 0) or 0
         made = getattr(usage, "cache_creation_input_tokens", 0) or 0
         given = getattr(usage, "input_tokens", None)
-        total = given + cached + made if isinstance(given, int) else None
-        counted = _usage(total, getattr(usage, "output_tokens", None), cached)
-        model = str(getattr(found, "model", "") or "")
-        return Response(text, kind, model, counted or estimated(request, text), seconds)
+        numbers = all(isinstance(n, int) for n in (given, cached, made))
+        total = given + cached + made if numbers else None
+        counted = (total, getattr(usage, "output_tokens", None), cached)
+        return _response(request, text, kind, found, counted, seconds)
 
 
-def _usage(given: Any, made: Any, cached: Any) -> Usage | None:
-    """What the server counted, where it says numbers that can be true."""
-    if not all(isinstance(n, int) and n >= 0 for n in (given, made)) or given + made == 0:
+def _response(
+    request: Request,
+    text: str,
+    kind: str,
+    found: Any,
+    counted: tuple[Any, Any, Any],
+    seconds: float,
+) -> Response:
+    """What both protocols say, kept as it can be written down and read again."""
+    text = text[:LARGEST_TEXT].encode("utf-8", "replace").decode()  # no halves of characters
+    model = str(getattr(found, "model", "") or "")
+    return Response(
+        text, kind, model, _usage(request, *counted) or estimated(request, text), seconds
+    )
+
+
+def _usage(request: Request, given: Any, made: Any, cached: Any) -> Usage | None:
+    """What the server counted, where it says numbers that can be true: no token is shorter than a
+    byte, and an answer has few more than were asked for."""
+    if not all(type(n) is int and n >= 0 for n in (given, made)) or given + made == 0:
         return None
-    return Usage(given, made, min(cached, given) if isinstance(cached, int) and cached > 0 else 0)
+    most = len(request.text.encode("utf-8", "replace")) + OVERHEAD
+    if given > most or made > 2 * request.max_tokens + OVERHEAD:
+        return None
+    return Usage(given, made, min(cached, given) if type(cached) is int and cached > 0 else 0)
 
 
-def _guarded(sdk: Any, call: Any) -> Any:
-    """The call with the SDK's errors as ours."""
+def _guarded(sdk: Any, call: Any) -> tuple[Any, float]:
+    """What the call gives, with the SDK's errors as ours, and its seconds."""
+    begin = time.monotonic()
     try:
-        return call()
+        return call(), time.monotonic() - begin
     except sdk.APITimeoutError:
         raise LLMError("timeout", "no answer in time", billed=True) from None
     except sdk.APIConnectionError as e:
@@ -259,7 +275,8 @@ def _guarded(sdk: Any, call: Any) -> Any:
         raise LLMError(kind, message, _retry_after(e.response.headers)) from None
     except sdk.APIError as e:
         raise LLMError("malformed", f"not an answer: {_brief(e)}", billed=True) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:  # what SDKs make of garbage
+    # what SDKs make of garbage
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         what = f"not an answer ({type(e).__name__}: {str(e)[:200]})"
         raise LLMError("malformed", what, billed=True) from None
 

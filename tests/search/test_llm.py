@@ -11,7 +11,7 @@ from support.model_server import serving
 
 from opwright.search.accounts import Accounts, Caller, Caps, Exhausted, Price, estimate, price_of
 from opwright.search.cassette import Cassette, CassetteError, scrubbed
-from opwright.search.clients import Settings, connect, settings
+from opwright.search.clients import PROVIDERS, Settings, connect, settings
 from opwright.search.dialogue import Dialogue
 from opwright.search.llm import LLMError, Message, Request, Response, Scripted, Usage
 
@@ -43,23 +43,39 @@ def test_a_server_that_answers() -> None:
     assert [m["role"] for m in body["messages"]] == ["system", "user"]
 
 
+def test_a_server_of_the_other_protocol() -> None:
+    with serving(lambda n, text: f"answer {n} to {text}") as server:
+        client = connect(Settings("anthropic", "toy", server.root))
+        found = client.complete(ask(effort="low", temperature=0.5))
+    assert found.text == "answer 0 to hello" and found.finish == "stop" and found.model == "toy-1"
+    assert found.usage == Usage(100, 50, 40)
+    body = server.asked[0]
+    assert body["model"] == "toy" and body["max_tokens"] == 16384 and not body.get("stream")
+    assert body["system"] == "system" and [m["role"] for m in body["messages"]] == ["user"]
+    assert body["output_config"] == {"effort": "low"} and body["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(
     ("act", "kind", "billed"),
     [
         ("!429", "rate_limit", False),
         ("!500", "server", False),
         ("!503", "server", False),
+        ("!529", "server", False),
+        ("!400", "request", False),
         ("!401", "auth", False),
         ("!drop", "connection", True),
         ("!garbage", "malformed", True),
         ("!empty", "malformed", True),
+        ("!nested", "malformed", True),
         ("!half", "connection", True),
         ("!hang", "timeout", True),
     ],
 )
-def test_what_servers_do_wrong(act: str, kind: str, billed: bool) -> None:
+def test_what_servers_do_wrong(provider: str, act: str, kind: str, billed: bool) -> None:
     with serving(lambda n, text: act) as server:
-        client = connect(Settings("openai", "toy", server.url, timeout=0.5))
+        client = connect(Settings(provider, "toy", server.base(provider), timeout=0.5))
         with pytest.raises(LLMError) as caught:
             client.complete(ask())
     assert (caught.value.kind, caught.value.billed) == (kind, billed)
@@ -67,12 +83,21 @@ def test_what_servers_do_wrong(act: str, kind: str, billed: bool) -> None:
         assert caught.value.retry_after == 0.05
 
 
-def test_answers_that_end_early() -> None:
-    with serving(lambda n, text: ["!cut PLAN\nhalf of", "!refuse"][n]) as server:
-        client = connect(Settings("openai", "toy", server.url))
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_answers_that_are_not_as_they_should_be(provider: str, tmp_path: Path) -> None:
+    acts = ["!cut PLAN\nhalf of", "!refuse", "!count many", "half \ud800 of a character"]
+    with serving(lambda n, text: acts[n]) as server:
+        client = connect(Settings(provider, "toy", server.base(provider)))
         assert client.complete(ask()).finish == "length"
         refused = client.complete(ask())
+        counted = client.complete(ask())
+        half = client.complete(ask())
     assert refused.finish == "refusal" and "will not" in refused.text
+    assert counted.text == "many" and counted.usage.estimated and counted.usage.total < 100
+    with Cassette(tmp_path / "tape", "record", client) as tape:
+        tape.keep(ask(), half)
+    again = Cassette(tmp_path / "tape", "replay").find(ask())
+    assert again is not None and again.text == half.text == "half ? of a character"
 
 
 def test_a_client_without_a_key() -> None:

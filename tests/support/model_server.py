@@ -1,4 +1,5 @@
-"""A server on this machine that speaks the chat protocol of OpenAI, and misbehaves by plan."""
+"""A server on this machine that speaks the chat protocol of OpenAI and the messages protocol of
+Anthropic, and misbehaves by plan."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ ERRORS = {
     "!500": 500,
     "!503": 503,
     "!401": 401,
+    "!400": 400,
+    "!529": 529,
 }
 
 
 class Server(ThreadingHTTPServer):
     """`plan` gets the number of the request and its last message. `!429` asks to wait a moment,
-    `!500`, `!503`, `!401` fail, `!hang` answers too late, `!drop` closes, `!garbage` is no JSON,
-    `!empty` has no choice, `!refuse` refuses, `!cut TEXT` ends with the length, `!half` sends half
-    of a body."""
+    `!500`, `!503`, `!529`, `!400`, `!401` fail, `!hang` answers too late, `!drop` closes, `!garbage` is no JSON,
+    `!empty` has no answer, `!nested` is JSON that nobody can read, `!refuse` refuses, `!cut TEXT`
+    ends with the length, `!count TEXT` says impossible numbers of tokens, `!half` sends half of a
+    body."""
 
     daemon_threads = True
 
@@ -36,8 +40,16 @@ class Server(ThreadingHTTPServer):
         self.hang = 3.0
 
     @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{self.root}/v1"
+
+    def base(self, provider: str) -> str:
+        """What the SDK of a provider is given."""
+        return self.url if provider == "openai" else self.root
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # clients that were killed or gave up
@@ -69,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "<html>busy</html>")
         elif word == "!empty":
             self._send(200, json.dumps({"id": "x", "object": "chat.completion", "choices": []}))
+        elif word == "!nested":
+            self._send(200, "[" * 100_000)
         elif word == "!half":
             self.send_response(200)
             self.send_header("content-type", "application/json")
@@ -82,10 +96,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer("", "stop", refusal="I will not do that.")
         elif word == "!cut":
             self._answer(act.partition(" ")[2], "length")
+        elif word == "!count":
+            self._answer(act.partition(" ")[2], "stop", tokens=10**15)
         else:
             self._answer(act, "stop")
 
-    def _answer(self, text: str, finish: str, refusal: str | None = None) -> None:
+    def _answer(self, text: str, finish: str, refusal: str | None = None, tokens: int = 50) -> None:
+        if self.path.endswith("/messages"):
+            ends = {"length": "max_tokens", "stop": "refusal" if refusal else "end_turn"}
+            said = {
+                "id": "x",
+                "type": "message",
+                "role": "assistant",
+                "model": "toy-1",
+                "content": [{"type": "text", "text": refusal or text}],
+                "stop_reason": ends[finish],
+                "stop_sequence": None,
+                "usage": {"input_tokens": 60, "cache_read_input_tokens": 40,
+                          "cache_creation_input_tokens": 0, "output_tokens": tokens},
+            }  # fmt: skip
+            self._send(200, json.dumps(said))
+            return
         message = {"role": "assistant", "content": text, "refusal": refusal}
         found = {
             "id": "x",
@@ -93,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             "created": 0,
             "model": "toy-1",
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+            "usage": {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 150},
         }
         self._send(200, json.dumps(found))
 
