@@ -94,6 +94,11 @@ def arrays_from(c: Candidate, op: Operator) -> Arrays:
 def functional_gates(c: Candidate, op: Operator) -> list[Record]:
     """G1 to G5 of a pure function of arrays: whether its trace reads back and means the spec;
     there is no memory to be safe about."""
+    return array_gates(c, op)[0]
+
+
+def array_gates(c: Candidate, op: Operator) -> tuple[list[Record], Readings]:
+    """The same records, and what was read."""
     subject = f"{c.plan.source} {c.digest}"
     begin = time.perf_counter()
     readings, why = _read_back(c, op)
@@ -103,11 +108,11 @@ def functional_gates(c: Candidate, op: Operator) -> list[Record]:
     nothing = "n/a: functional: a pure function of arrays addresses no memory"
     safe = [Record(f"{g}.functional", g, "PROVED", nothing, subject) for g in SAFE]
     if not readings:
-        return [first, *safe]
+        return [first, *safe], readings
     # truth values were tried one by one; other pinned numbers are samples
     audit = array_records(readings[0][0], op, subject, _coarse(c, op))
     complete = all(p.dtype.kind != "int" for p in op.params) and not _has_sizes(op, readings)
-    return [*audit, first, *safe, *together(op, readings, subject, complete)]
+    return [*audit, first, *safe, *together(op, readings, subject, complete)], readings
 
 
 def _coarse(c: Candidate, op: Operator) -> list[Breach]:
