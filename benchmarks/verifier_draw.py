@@ -26,7 +26,7 @@ from opwright.ir.mutant import Mutant
 from opwright.verify.identity import verifier_digest
 
 FORMAT = 2
-TURN = 6  # mutants of a turn
+TURN = 8  # mutants of a turn
 GRACE = 5.0  # seconds for the mutant that is judged when the time is over
 
 
@@ -210,7 +210,7 @@ class Run:
                 return True
         judge = None
         try:
-            with limit(self.patience(LIMIT)):
+            with limit(self.patience(2 * LIMIT)):
                 judge = s.make()
             mutants = {name_of(m): m for m in judge.mutants()}
             if known is None:

@@ -96,6 +96,10 @@ def _raw(text: str) -> Iterator[Mutant]:
     facts = [n for n, line in enumerate(lines) if line.startswith("fact ")]
     for n in facts:
         yield _made("facts", "facts", lines[:n] + lines[n + 1 :], f"without {lines[n][5:]}")
+    if scopes:
+        start = scopes[0].first
+        never = [*lines[:start], "fact 1 <= 0", *lines[start:]]
+        yield _made("contradiction", "facts", never, "with 1 <= 0")
     for scope in scopes:
         kernel = _Kernel(lines, scope)
         yield from kernel.mutants()
