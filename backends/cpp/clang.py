@@ -30,7 +30,8 @@ UNARY = ("", "p++", "p--", "++", "--", "&", "*", "+", "-", "~", "!")
 class CType:
     """A C++ type. kind: int | uint | bool | real | void | vector | pointer | array | other.
 
-    `bits` of a number; `of` the element of a vector, pointer or array and `count` how many.
+    `bits` of a number; `of` the element of a vector, pointer or array and `count` how many. Of a
+    pointer to vectors `bits` is their alignment in bytes where it is not that of the type.
     """
 
     kind: str
@@ -64,8 +65,9 @@ class Node:
     Expressions: int, real (the number) | name ((declaration, spelling)) | unary, binary, assign
     (the operator; an assignment's is "" or that of `+=`) | cond | call ((name, declaration,
     integers of its template, which arguments it may change)) | invoke (a lambda; which arguments
-    it may change) | index | cast (whether it is written) | init | paren | lambda ((parameters,
-    body)).
+    it may change) | index | cast (whether it is written; "convert" for the values of a vector) |
+    bits (the same bytes as another type) | shuffle (which elements of two vectors, -1 for any) |
+    init | paren | lambda ((parameters, body)).
     Statements: block | declare ((declaration, name)) | expr | if | for (a Parallel or None; init,
     condition, step, body, each maybe None) | while | do | return | continue | break | asm
     (its text) | empty.
@@ -249,7 +251,7 @@ class Reader:
         if c.kind == kinds.VOID:
             return VOID
         if c.kind == kinds.POINTER:
-            return CType("pointer", of=self.type(c.get_pointee(), at))
+            return CType("pointer", self.alignment(t), self.type(c.get_pointee(), at))
         if c.kind in (kinds.LVALUEREFERENCE, kinds.RVALUEREFERENCE):
             return CType("reference", of=self.type(c.get_pointee(), at))
         if c.kind == kinds.CONSTANTARRAY:
@@ -259,6 +261,15 @@ class Reader:
         if c.kind == kinds.ENUM:
             return self.type(c.get_declaration().enum_type, at)
         return CType("other", name=t.spelling)
+
+    def alignment(self, t: Any) -> int:
+        """What a type of pointers says of the alignment of its vectors; 0 for nothing special."""
+        kinds = self.ci.TypeKind
+        of = t.get_pointee() if t.kind == kinds.POINTER else t.get_canonical().get_pointee()
+        if of.get_canonical().kind != kinds.VECTOR:
+            return 0
+        own = int(of.get_align())
+        return own if 0 < own < of.get_canonical().get_size() else 0
 
     # -- statements
     def statement(self, c: Any) -> Node:
@@ -418,6 +429,17 @@ class Reader:
                 raise self.refuse("a lambda without a body", line)
             declared = tuple((self.ident(p), p.spelling, self.type(p.type, p)) for p in params)
             return Node("lambda", kind, (), (declared, self.statement(body)), line)
+        if k == kinds.COMPOUND_LITERAL_EXPR:
+            return self.expression(children[-1])
+        if k == kinds.BUILTIN_BIT_CAST_EXPR:
+            return Node("bits", self.bit_type(c, children), (self.expression(children[-1]),), None,
+                        line)  # fmt: skip
+        if k == kinds.UNEXPOSED_EXPR and kind.kind == "vector":
+            word = next((t.spelling for t in c.get_tokens()), "")
+            if word == "__builtin_convertvector":
+                return Node("cast", kind, (self.expression(children[0]),), "convert", line)
+            if word == "__builtin_shufflevector":
+                return self.shuffle(children, kind, line)
         if k == kinds.INIT_LIST_EXPR:
             return Node("init", kind, tuple(map(self.expression, children)), None, line)
         casts = (
@@ -426,11 +448,14 @@ class Reader:
             kinds.CXX_REINTERPRET_CAST_EXPR,
         )  # fmt: skip
         if k in casts:
-            inner_cursors = [x for x in children if x.kind.is_expression()]
+            values = (kinds.BUILTIN_BIT_CAST_EXPR,)  # of which the binding says it is no value
+            inner_cursors = [x for x in children if x.kind.is_expression() or x.kind in values]
             if inner_cursors:
                 inner = self.expression(inner_cursors[-1])
                 explicit = k != kinds.UNEXPOSED_EXPR
-                if k == kinds.CXX_REINTERPRET_CAST_EXPR:
+                vectors = inner.type.kind == kind.kind == "vector"
+                pointers = inner.type.kind == kind.kind == "pointer"
+                if k == kinds.CXX_REINTERPRET_CAST_EXPR and not (vectors or pointers):
                     raise self.refuse("reinterpret_cast", line)
                 if inner.type == kind and not explicit:
                     return inner
@@ -439,6 +464,37 @@ class Reader:
         if found is not None:
             return found
         raise self.refuse(f"the expression {k.name.lower()} is not understood", line)
+
+    def bit_type(self, c: Any, children: list[Any]) -> CType:
+        """The type that a bit cast names; of a plain type only its words are known."""
+        if children[0].kind == self.ci.CursorKind.TYPE_REF:
+            found = self.type(children[0].type, c)
+            if found.kind in ("int", "uint", "real", "vector"):
+                return found
+        words = []
+        for t in list(c.get_tokens())[2:]:
+            if t.spelling == ",":
+                break
+            words.append(t.spelling)
+        plain = {
+            "float": CType("real", 32), "double": CType("real", 64), "int": CType("int", 32),
+            "unsigned": CType("uint", 32), "unsigned int": CType("uint", 32),
+            "long": CType("int", 64), "unsigned long": CType("uint", 64),
+        }  # fmt: skip
+        said = " ".join(words)
+        if said not in plain:
+            raise self.refuse(f"a bit cast to {said}", self.line(c))
+        return plain[said]
+
+    def shuffle(self, children: list[Any], kind: CType, line: int) -> Node:
+        """Elements of two vectors in a new order."""
+        values = [x for x in children if x.kind.is_expression()]
+        if len(values) != kind.count + 2:
+            raise self.refuse("a shuffle by numbers that are not written out", line)
+        at = [self.evaluate(x) for x in values[2:]]
+        if any(not isinstance(n, int) for n in at):
+            raise self.refuse("a shuffle by numbers that are not known", line)
+        return Node("shuffle", kind, tuple(map(self.expression, values[:2])), tuple(at), line)
 
     def is_literal(self, c: Any) -> bool:
         """Whether an operand is a sign before a number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _ONE = """
 acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 fabs floor log log10 log1p
-log2 nearbyint rint round sin sinh sqrt tan tanh trunc cbrt
+log2 nearbyint rint round sin sinh sqrt tan tanh trunc cbrt lgamma tgamma
 """.split()
 _TWO = "atan2 copysign fdim fmax fmin fmod hypot pow remainder".split()
 
@@ -15,11 +15,13 @@ def _math() -> str:
     for name, arity in both:
         for kind, suffix in (("float", "f"), ("double", "")):
             lines.append(f"{kind} {name}{suffix}({', '.join([kind] * arity)});")
+    lines += ["float ldexpf(float, int); double ldexp(double, int);"]
+    lines += ["float scalbnf(float, int); double scalbn(double, int);"]
     lines += ["long lrint(double); long lrintf(float); long long llrint(double);"]
     lines += [
         "long long llrintf(float); int abs(int); long labs(long); long long llabs(long long);"
     ]
-    lines += ["}", "namespace std {"]
+    lines += ["}", "namespace std {", "float ldexp(float, int); double ldexp(double, int);"]
     for name, arity in both:
         for kind in ("float", "double"):
             lines.append(f"{kind} {name}({', '.join([kind] * arity)});")

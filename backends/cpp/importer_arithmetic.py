@@ -8,7 +8,7 @@ import numpy as np
 
 from opwright.backends.cpp.clang import CType
 from opwright.backends.cpp.importer_polynomials import apart, tidy
-from opwright.backends.cpp.importer_values import WIDE, C, Pointer, Values, dtype_of
+from opwright.backends.cpp.importer_values import WIDE, C, Elements, Pointer, Values, dtype_of
 from opwright.ir.dtypes import BOOL, DTYPES, F32, I64, integer_range
 from opwright.ir.expr import (
     FALSE,
@@ -54,12 +54,21 @@ class Arithmetic(Values):
 
     def pointer_cast(self, c: C, to: CType) -> C:
         old = c.type.of
-        plain = to.of is not None and (to.of.kind == "void" or old == to.of)
         if c.type.kind == "array" and to.kind == "pointer":
             return C(to, c.what)
-        if isinstance(c.what, Pointer) and (plain or (old is not None and old.kind == "void")):
-            return C(CType("pointer", of=old) if plain else to, c.what)
+        if isinstance(c.what, Pointer) and old is not None and to.of is not None:
+            if to.of.kind == "void":
+                return C(CType("pointer", c.type.bits, old), c.what)
+            if old == to.of or old.kind == "void":
+                return C(to, c.what)
+            arrays = "array" in (old.kind, to.of.kind) or self.holds_vectors(c.what)
+            if old.scalar == to.of.scalar and not arrays:
+                return C(to, c.what)
         raise self.refuse(f"a {c.type} as a {to}: type punning is not understood")
+
+    def holds_vectors(self, p: Pointer) -> bool:
+        """Whether a pointer steps through an array of vectors."""
+        return False
 
     def to_integer(self, c: C, kind: CType) -> Any:
         e = c.what
@@ -114,21 +123,54 @@ class Arithmetic(Values):
         if op in ("&&", "||"):
             return C(type_, call("and" if op == "&&" else "or", self.truth(a), self.truth(b)))
         if op in ("&", "|", "^") and "bool" in (self.kind(a), self.kind(b)):
-            x, y = self.truth(a), self.truth(b)
-            if op == "^":
-                both = call("and", x, call("not", y)), call("and", call("not", x), y)
-                return (
-                    C(type_, call("or", *both))
-                    if a.type.kind == "vector"
-                    else self.as_int(call("or", *both), type_)
-                )
-            e = call("and" if op == "&" else "or", x, y)
-            if any(c.what is const(1) for c in (a, b)) and op == "&":  # mask & 1
-                return C(type_, call("select", e, 1, 0))
-            return C(type_, e) if a.type.kind == "vector" else self.as_int(e, type_)
+            return self.logic(op, a, b, type_)
         if type_.scalar.kind == "real":
             return C(type_, self.real_binary(op, a, b, type_))
         return C(type_, self.integer(op, self.number(a), self.number(b), type_))
+
+    def logic(self, op: str, a: C, b: C, type_: CType) -> C:
+        """&, | and ^ where one side at least is a truth value."""
+        if not self.is_truth(a) or not self.is_truth(b):
+            return self.masked(op, a, b, type_)
+        x, y = self.truth(a), self.truth(b)
+        if op == "^":
+            both = call("and", x, call("not", y)), call("and", call("not", x), y)
+            return (
+                C(type_, call("or", *both))
+                if a.type.kind == "vector"
+                else self.as_int(call("or", *both), type_)
+            )
+        e = call("and" if op == "&" else "or", x, y)
+        if any(c.what is const(1) for c in (a, b)) and op == "&":  # mask & 1
+            return C(type_, call("select", e, 1, 0))
+        return C(type_, e) if a.type.kind == "vector" else self.as_int(e, type_)
+
+    def is_truth(self, c: C) -> bool:
+        """Whether a number is one of the two that truth values are."""
+        if self.kind(c) == "bool":
+            return True
+        e = c.what
+        return isinstance(e, Expr) and (
+            e in ((ZERO, const(-1)) if c.type.kind == "vector" else (ZERO, const(1)))
+            or (e.op == "select" and e.args[1:] == (const(1), ZERO) and c.type.kind != "vector")
+        )
+
+    def masked(self, op: str, a: C, b: C, type_: CType) -> C:
+        """A number and a truth value, which is all ones in a vector and 1 outside of one."""
+        if self.kind(a) == "bool":
+            a, b = b, a
+        if isinstance(a.what, Value) or isinstance(b.what, Value):
+            raise self.refuse(f"{op} on {type_}")
+        x, cond = self.number(a), self.truth(b)
+        if type_.kind == "vector":
+            other = {"&": ZERO, "|": const(-1), "^": -x - 1}[op]
+            kept, gone = (x, other) if op == "&" else (other, x)
+            if op != "&" and type_.scalar.kind == "uint":
+                raise self.refuse(f"{op} of an unsigned number and a comparison")
+            return C(type_, call("select", cond, kept, gone))
+        if op == "&":
+            return C(type_, call("select", cond, call("mod", x, 2), 0))
+        raise self.refuse(f"{op} of a number and a truth value")
 
     def as_int(self, e: Expr, t: CType) -> C:
         return C(t, e if t.kind == "bool" else call("select", e, 1, 0))
@@ -143,14 +185,20 @@ class Arithmetic(Values):
         if isinstance(p, Pointer) and isinstance(q, Pointer):
             if (p.buffer, p.lead) != (q.buffer, q.lead):
                 raise self.refuse("comparing or subtracting pointers into different memory")
+            if op == "-" and self.elements(p, a.type) > 1:
+                raise self.refuse("the difference of pointers to vectors")
             if op == "-":
                 return C(type_, tidy(p.offset - q.offset))
             x, y = apart(p.offset, q.offset)
             return self.binary(op, C(WIDE, x), C(WIDE, y), type_)
         if not isinstance(p, Pointer) or op not in "+-":
             raise self.refuse("a pointer where a number is needed")
-        e = self.number(b)
+        e = self.number(b) * self.elements(p, a.type)
         return C(a.type, Pointer(p.buffer, p.lead, p.offset + e if op == "+" else p.offset - e))
+
+    def elements(self, p: Pointer, t: CType) -> int:
+        """How many elements a pointer of a type passes in one step."""
+        return t.of.count if t.of is not None and t.of.kind == "vector" else 1
 
     def real_binary(self, op: str, a: C, b: C, type_: CType) -> Any:
         names = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
@@ -263,6 +311,8 @@ class Arithmetic(Values):
         if a.what is b.what:
             return C(type_, a.what)
         if a.what is None or b.what is None:
+            return C(type_, None)
+        if isinstance(a.what, Elements) or isinstance(b.what, Elements):
             return C(type_, None)
         if isinstance(a.what, Pointer) or isinstance(b.what, Pointer):
             return self.choose_pointer(cond, a, b, type_)

@@ -21,7 +21,8 @@ _ROUNDED = {
     "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "nearest", "nearbyint": "nearest",
 }  # fmt: skip
 _OPAQUE = frozenset(
-    """erfc fmod hypot atan2 cbrt copysign remainder asinh acosh atanh log10 fdim round""".split()
+    """erfc fmod hypot atan2 cbrt copysign remainder asinh acosh atanh log10 fdim round lgamma
+    tgamma ldexp scalbn""".split()
 )
 _REDUCED = {
     "v_sum": "sum", "v_prod": "prod", "v_highest": "max", "v_lowest": "min", "v_any": "any",
@@ -49,7 +50,6 @@ class Calls(Memory, ABC):
     """Meaning of calls; what a name does not have is refused by name."""
 
     trusted = False
-    facts: frozenset[Expr] = frozenset()
 
     @abstractmethod
     def expression(self, n: Node) -> C:
@@ -101,7 +101,7 @@ class Calls(Memory, ABC):
                 return C(n.type, call(row, *exprs))
             return C(n.type, self.k.ew(row, *map(self.real, args), name=self.hint or None))
         if base in _OPAQUE:
-            values = [self.real(a) for a in args]
+            values = [self.value(a) for a in args]
             return C(n.type, self.k.opaque(base, values, dtype_of(n.type)))
         raise self.refuse(f"the function {name} is not known")
 

@@ -15,7 +15,7 @@ from opwright.backends.cpp.importer_structure import (
     names,
     plain,
 )
-from opwright.backends.cpp.importer_values import C, Place, Pointer, dtype_of
+from opwright.backends.cpp.importer_values import C, Elements, Place, Pointer, dtype_of
 from opwright.ir.expr import ZERO, Expr, call, const
 from opwright.ir.tile import Builder, Load, Value
 
@@ -50,9 +50,25 @@ class Expressions(Calls):
     def invoke(self, n: Node) -> C:
         """The call of a lambda."""
 
+    @abstractmethod
+    def initial(self, n: Node) -> C:
+        """`{a, b}` as a vector."""
+
+    @abstractmethod
+    def shuffle(self, n: Node) -> C:
+        """Elements of two vectors in a new order."""
+
+    @abstractmethod
+    def element_of(self, c: C, i: Expr, t: CType) -> C:
+        """One element of a vector."""
+
+    @abstractmethod
+    def with_element(self, old: C, i: Expr, c: C) -> C:
+        """A vector with one element changed."""
+
     def settled(self, c: C, name: str) -> C:
         """A variable holds reals as tiles, vectors in all their lanes."""
-        if c.what is None or isinstance(c.what, Pointer | Node):
+        if c.what is None or isinstance(c.what, Pointer | Node | Elements):
             return c
         if c.type.scalar.kind == "real" and isinstance(c.what, Expr):
             self.hint = name
@@ -100,8 +116,12 @@ class Expressions(Calls):
             return self.calling(n)
         if n.op == "invoke":
             return self.invoke(n)
-        if n.op == "init" and n.type.kind == "vector" and not n.args:
-            return C(n.type, const(0.0 if n.type.scalar.kind == "real" else 0))
+        if n.op == "init" and n.type.kind == "vector":
+            return self.initial(n)
+        if n.op == "shuffle":
+            return self.shuffle(n)
+        if n.op == "bits":
+            return self.reinterpret(self.expression(n.args[0]), n.type)
         if n.op == "init" and len(n.args) == 1:
             return self.convert(self.expression(n.args[0]), n.type)
         raise self.refuse(f"the expression {n.op} is not understood here")
@@ -113,6 +133,8 @@ class Expressions(Calls):
         c = self.env[ident]
         if isinstance(c.what, Place):
             return self.fetch(c.what, n.type)
+        if isinstance(c.what, Elements):
+            raise self.refuse(f"{name} is used before all of its elements are assigned")
         return c
 
     def cast(self, n: Node) -> C:
@@ -124,7 +146,10 @@ class Expressions(Calls):
                 else self.place(inner).pointer
             )
             return C(n.type, p)
-        return self.convert(self.expression(inner), n.type)
+        c = self.expression(inner)
+        if n.type.kind == c.type.kind == "vector" and n.attr != "convert":
+            return self.reinterpret(c, n.type)
+        return self.convert(c, n.type)
 
     def binary_node(self, n: Node) -> C:
         if n.attr == ",":
@@ -207,15 +232,11 @@ class Expressions(Calls):
 
     def lane_of(self, n: Node) -> C:
         """An element of a vector: the lane that is being read."""
-        c = self.expression(n.args[0])
-        i = self.number(self.expression(n.args[1]))
-        axis = self.axis(plain(n.args[0]).type.count)
-        if i is axis.lane:
-            return C(n.type, c.what)
-        if i.op != "const" or not 0 <= i.attr < axis.extent:
-            raise self.refuse("a lane of a vector other than the current one")
-        whole = self.spread(self.value(c), axis)
-        return C(n.type, self.held(self.k.view(whole, [(axis, i)])))
+        inner = plain(n.args[0])
+        c = self.env.get(inner.attr[0]) if inner.op == "name" else None
+        if c is None or not isinstance(c.what, Elements):
+            c = self.expression(n.args[0])
+        return self.element_of(c, self.number(self.expression(n.args[1])), n.type)
 
     # -- places
     def place(self, n: Node) -> Place:
@@ -231,6 +252,8 @@ class Expressions(Calls):
             return Place(variable=n.attr[0])
         if n.op == "index":
             base, i = n.args
+            if plain(base).type.kind == "vector":
+                return self.element_place(base, self.number(self.expression(i)))
             if not base.type.kind == "pointer":
                 base, i = i, base
             at = self.expression(base).what
@@ -246,11 +269,29 @@ class Expressions(Calls):
             return self.place(n.args[0])
         raise self.refuse(f"an assignment to {n.op} is not understood")
 
+    def element_place(self, base: Node, i: Expr) -> Place:
+        """An element of a vector that is a variable or lies in memory."""
+        where = self.place(base)
+        if where.lane is not None:
+            raise self.refuse("an element of an element")
+        if where.pointer is None:
+            return Place(variable=where.variable, lane=i)
+        inside = call("and", call("le", 0, i), call("lt", i, plain(base).type.count))
+        self.check(inside, "mask", "the place in a vector is one of its elements")
+        p = where.pointer
+        if len(p.lead) == len(p.buffer.shape) and p.lead:
+            return Place(pointer=Pointer(p.buffer, (*p.lead[:-1], p.lead[-1] + i), ZERO))
+        return Place(pointer=Pointer(p.buffer, p.lead, p.offset + i))
+
     def subscript(self, p: Pointer, e: Expr, base: Node) -> Pointer:
         """One step into an array of arrays, or `e` elements further."""
         inner = base.type.of
-        if inner is not None and inner.kind == "array":
+        if (inner is not None and inner.kind == "array") or self.holds_vectors(p):
             return Pointer(p.buffer, (*p.lead, p.offset + e), ZERO)
+        if inner is not None and inner.kind == "vector":
+            found = Pointer(p.buffer, p.lead, p.offset + e * inner.count)
+            self.aligned_vector(found, base.type)
+            return found
         b = p.buffer
         if b.role == "program" and len(p.lead) == len(b.shape) - 1:
             return Pointer(b, (*p.lead, p.offset + e), ZERO)
@@ -262,7 +303,7 @@ class Expressions(Calls):
                 return C(t, where.pointer)
             return self.load(where.pointer, t)
         c = self.env[where.variable]
-        return c
+        return c if where.lane is None else self.element_of(c, where.lane, t)
 
     def put(self, where: Place, c: C) -> None:
         if where.pointer is not None:
@@ -271,13 +312,15 @@ class Expressions(Calls):
         if where.variable in self.frozen:
             raise self.refuse("an assignment inside a conditional expression")
         old = self.env[where.variable]
+        if where.lane is not None:
+            c = self.settled(self.with_element(old, where.lane, c), "")
         self.env[where.variable] = C(old.type, c.what)
 
     def assign(self, n: Node) -> C:
         left, right = n.args
         where = self.place(left)
         kind = plain(left).type
-        if where.pointer is None:
+        if where.pointer is None and where.lane is None:
             kind = self.env[where.variable].type
             self.hint = "" if right.op in ("name", "cast") else self.hint
         value = self.expression(right)
@@ -292,7 +335,7 @@ class Expressions(Calls):
                     n.attr, self.convert(old, wide), self.convert(value, wide), wide
                 )
         value = self.convert(value, kind)
-        if where.pointer is None:
+        if where.pointer is None and where.lane is None:
             name = plain(left).attr[1] if plain(left).op == "name" else ""
             value = self.settled(value, name)
         self.put(where, value)

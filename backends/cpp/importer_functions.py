@@ -7,7 +7,6 @@ from typing import Any
 
 from opwright.backends.cpp.clang import CType, Node
 from opwright.backends.cpp.importer_calls import mask_of
-from opwright.backends.cpp.importer_expressions import Expressions
 from opwright.backends.cpp.importer_loops import further
 from opwright.backends.cpp.importer_polynomials import exact, tidy
 from opwright.backends.cpp.importer_structure import (
@@ -17,12 +16,13 @@ from opwright.backends.cpp.importer_structure import (
     straighten,
 )
 from opwright.backends.cpp.importer_values import C, Pointer
+from opwright.backends.cpp.importer_vectors import Vectors
 from opwright.ir.expr import ZERO, Expr, const
 
 DEPTH = 16  # calls inside calls
 
 
-class Functions(Expressions):
+class Functions(Vectors):
     """Reads calls of what the text defines."""
 
     @abstractmethod
@@ -42,6 +42,7 @@ class Functions(Expressions):
             self.put(a, y)
             self.put(b, x)
             return C(n.type, None)
+        name = name.removeprefix("__builtin_") if name[10:] in ("memcpy", "memset") else name
         if name in ("memset", "memcpy", "fill", "fill_n", "copy", "copy_n"):
             return self.bulk(name, n)
         return self.call(n)
@@ -113,6 +114,8 @@ class Functions(Expressions):
 
     def bulk(self, name: str, n: Node) -> C:
         """memset with zero, memcpy and those of <algorithm> as loops over elements."""
+        if name == "memcpy" and (done := self.copied(n)) is not None:
+            return done
         args = [self.expression(a) for a in n.args]
         copies = name in ("copy", "copy_n", "memcpy")
         to = args[2 if name in ("copy", "copy_n") else 0].what

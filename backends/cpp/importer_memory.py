@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from opwright.backends.cpp.clang import CType
-from opwright.backends.cpp.importer_arithmetic import Arithmetic
+from opwright.backends.cpp.importer_bits import Bits
 from opwright.backends.cpp.importer_polynomials import tidy, written
 from opwright.backends.cpp.importer_trips import Trip, most
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
@@ -46,13 +46,22 @@ class NoIndex(Exception):
         self.buffer, self.refusal = buffer, refusal
 
 
-class Memory(Arithmetic):
+class Memory(Bits):
     """Loads and stores; `known` is what the plan's facts say of strides and sizes."""
 
     def __init__(self, builder: Builder, file: str, known: Mapping[Expr, Expr]) -> None:
         super().__init__(builder, file)
         self.known = known
         self.trips: list[Trip] = []  # loops around what is being read
+        self.facts: frozenset[Expr] = frozenset()
+        self.of_vectors: set[str] = set()  # arrays of the text that hold vectors
+
+    def holds_vectors(self, p: Pointer) -> bool:
+        b = p.buffer
+        return b.name in self.of_vectors and len(p.lead) < len(b.shape) - 1
+
+    def elements(self, p: Pointer, t: CType) -> int:
+        return 1 if self.holds_vectors(p) else super().elements(p, t)
 
     # -- addresses
     def indices(self, p: Pointer) -> tuple[Expr, ...]:
@@ -193,13 +202,16 @@ class Memory(Arithmetic):
                 raise self.refuse(f"{name} is an array in a loop without an evident length")
             shape.append(count)
             at.append(trip.variable - trip.lo)
-        while t.kind == "array" and t.of is not None:
+        vectors = False
+        while t.kind in ("array", "vector") and t.of is not None:
+            vectors = t.kind == "vector"
             shape.append(const(t.count))
             t = t.of
         if t.kind not in ("int", "uint", "real", "bool"):
             raise self.refuse(f"an array of {t}")
         label = self.k.fresh(name)
         self.own |= {label} if self.dealing or self.reducing else set()
+        self.of_vectors |= {label} if vectors else set()
         b = self.k.buffer(Buffer(label, "program", dtype_of(t), tuple(shape)))
         return Pointer(b, tuple(at), ZERO)
 
@@ -210,6 +222,14 @@ class Memory(Arithmetic):
         zero: Any = {"real": 0.0, "int": 0, "bool": False}[b.dtype.kind]
         v = self.k.full(zero, b.dtype, *axes)
         self.k.store(b, *(a.lane for a in axes), v, mask=self.path)
+
+    def aligned_vector(self, p: Pointer, t: CType) -> None:
+        """An access through a pointer to vectors, of which the type says how it is aligned."""
+        of = t.of
+        if of is None or of.kind != "vector" or p.buffer.name in self.of_vectors:
+            return
+        if t.bits == 0 or t.bits > of.scalar.bits // 8:
+            self.aligned(p, of, self.facts)
 
     def grid(self, name: str, extent: Expr) -> Axis:
         return Axis(name.replace("__", "_"), int(extent.attr))

@@ -29,7 +29,7 @@ from opwright.backends.cpp.importer_structure import (
     without_break,
 )
 from opwright.backends.cpp.importer_trips import Trip, stays
-from opwright.backends.cpp.importer_values import WIDE, C, Place, Pointer, dtype_of
+from opwright.backends.cpp.importer_values import WIDE, C, Elements, Place, Pointer, dtype_of
 from opwright.backends.cpp.policy import FENCE
 from opwright.ir.dtypes import BOOL
 from opwright.ir.expr import FALSE, TRUE, ZERO, Expr, call, const, leaves
@@ -259,7 +259,10 @@ class Statements(ParallelLoops):
                 raise self.refuse("a parallel loop without a counter", s.line)
             reduces = bool(s.attr.reduced)
             (self.reducing_loop if reduces else self.parallel_loop)(counter, inner, s)
-        elif counter is None:
+        elif counter is None or (
+            self.over_lanes(counter.variable, inner)
+            and times_of(counter, self.natural).op == "const"
+        ):
             self.step_by_step(s, cond, steps, inner)
         else:
             rest = [x for x in steps if x is not counter.statement]
@@ -319,6 +322,8 @@ class Statements(ParallelLoops):
         inits, carried = [], []
         for v in rest:
             old = self.env[v]
+            if isinstance(old.what, Elements):
+                raise self.refuse("a vector of which a loop assigns the other elements", line)
             if old.what is None or isinstance(old.what, Pointer | Node):
                 if old.what is not None:
                     raise self.refuse("a pointer that a loop changes without a closed form", line)

@@ -34,6 +34,8 @@ def target(n: Node) -> int | None:
     n = plain(n)
     if n.op == "cast":
         return target(n.args[0])
+    if n.op == "index" and plain(n.args[0]).type.kind == "vector":  # an element of a variable
+        return target(n.args[0])
     return int(n.attr[0]) if n.op == "name" else None
 
 
@@ -48,6 +50,8 @@ def assigned(*roots: Node | None) -> set[int]:
             given: list[Node] = []
             if n.op == "call":
                 given = [n.args[i] for i in n.attr[3] if i < len(n.args)]
+            elif n.op == "unary" and n.attr == "&":
+                given = list(n.args)
             elif n.op == "invoke":
                 given = [n.args[i + 1] for i in n.attr if i + 1 < len(n.args)]
             elif n.op == "declare" and n.type.kind == "reference":

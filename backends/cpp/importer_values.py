@@ -44,10 +44,12 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What can be assigned: a variable, or an element in memory (of a type in memory)."""
+    """What can be assigned: a variable, an element of one, or an element in memory (of a type in
+    memory)."""
 
     variable: int = 0
     pointer: Pointer | None = None
+    lane: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,13 @@ class C:
     @property
     def known(self) -> bool:
         return self.what is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """A vector of which only some elements were assigned."""
+
+    known: tuple[tuple[int, C], ...]
 
 
 def dtype_of(t: CType) -> DType:
