@@ -26,6 +26,7 @@ from opwright.compiler.candidates import Candidate
 from opwright.compiler.functional import functional_numeric
 from opwright.compiler.importing import Static
 from opwright.compiler.kept_bounds import bound_records
+from opwright.compiler.shimmed import SHIMMED, NotRun, shimmed
 from opwright.compiler.toolbox import Toolbox, evaluation_tools
 from opwright.ir.binding import InputError
 from opwright.ir.dtypes import decode, encode
@@ -43,7 +44,7 @@ from opwright.search.results import Given, Job, Options
 from opwright.search.space import Schedule
 from opwright.verify.draw import holds
 from opwright.verify.inputs import Case, generate
-from opwright.verify.memory import Frame
+from opwright.verify.memory import GUARDED, Frame
 from opwright.verify.numeric import Bound, Observation, bounds, numeric
 from opwright.verify.sizes import Limits
 from opwright.verify.told import planted
@@ -65,14 +66,21 @@ RISING = (
     "ties",
 )  # what one block hands to the next differs in these
 APART = 8  # sizes of a text's own that are tested
+SECONDS = 30.0  # of all calls of a CUDA text
+MOST_THREADS = 1 << 26  # statements of threads in one call of it
 MOST_STEPS = 4000  # of statements that a case runs there, over all programs
 
 
-def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
-    """Records of G6 about a candidate that may be executed."""
+def execute(
+    c: Candidate, static: Static, op: Operator, isa: str, seed: int, permitted: bool = True
+) -> list[Record]:
+    """Records of G6 about a candidate; without `permitted` about what was read of it alone."""
     begin = time.perf_counter()
-    if not executes(c):
-        found = _understood(c, static, op, isa, seed)
+    ran = permitted and executes(c)
+    if not ran:
+        found = _understood(c, static, op, isa, seed, permitted)
+    elif c.plan.backend == "cuda":
+        found, ran = _in_shim(c, static, op, isa, seed)
     elif c.plan.backend == "cpp":
         found = _library(c, static, op, isa, seed)
     elif c.plan.backend == "triton":
@@ -83,7 +91,7 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
         why = f"this version does not run {c.plan.backend} candidates"
         found = [Record("G6.runs", "G6", "UNKNOWN", why)]
     spent = time.perf_counter() - begin
-    if executes(c):
+    if ran:
         how = isolation.describe()
         said = [(*r.assumptions, *(() if how in r.assumptions else (how,))) for r in found]
         found = [replace(r, assumptions=a) for r, a in zip(found, said, strict=True)]
@@ -93,8 +101,12 @@ def execute(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> 
 
 def executes(c: Candidate) -> bool:
     """Whether code of a candidate runs here; else only what was read of it is computed."""
-    text = c.plan.backend == "triton" and is_text(c.plan.source)
-    return not text and c.plan.backend != "cuda"
+    return not (c.plan.backend == "triton" and is_text(c.plan.source))
+
+
+def readable(c: Candidate) -> bool:
+    """Whether what was read of a candidate is computed where the candidate is not run."""
+    return c.plan.backend == "cuda" or not executes(c)
 
 
 def literals(c: Candidate) -> tuple[int, ...]:
@@ -354,12 +366,57 @@ def _interpreted(c: Candidate, static: Static, op: Operator, isa: str, seed: int
     return [_said(r, INTERPRETED) for r in records]
 
 
-def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
-    """Runs what was read of a text that nothing here executes: over the reals, so that it may be
-    wrong, but is never tested."""
+def _in_shim(
+    c: Candidate, static: Static, op: Operator, isa: str, seed: int
+) -> tuple[list[Record], bool]:
+    """A CUDA text on the CPU; what was read of it where that cannot be. Whether it ran."""
     program = program_of(c, static, op)
+    cases = _Cases.of(op, isa, seed, program, CASES, literals(c), c.source)
+    cases.cases = [x for x in cases.cases if _threads(static, x) <= MOST_THREADS]
+    options = Options(
+        require="TESTED", seed=seed, call_limit=CALL_LIMIT, guarded=not static.safe, cases=1
+    )
+    guarded = () if static.safe else GUARDED
+    try:
+        with shimmed(c, op, program, isa, options, static.safe, SECONDS, cases.cases) as run:
+            found = numeric(
+                op, cases.cases, run, cases.bound, "", cases.notes, everywhere=guarded
+            )
+            if run.unable:
+                raise NotRun(run.unable)
+            said = run.said
+    except NotRun as e:
+        return _understood(c, static, op, isa, seed, True, str(e)), False
+    records = [*found.records, *bound_records(c, op, found.error)]
+    tested = next((n for n, r in enumerate(records) if r.status == "TESTED"), None)
+    if tested is not None and said:
+        records[tested] = replace(records[tested], reason=records[tested].reason + said)
+    return [_said(r, SHIMMED) for r in records], True
+
+
+def _threads(static: Static, case: Case) -> float:
+    """About how many statements the threads of a call run in all its launches."""
+    block = max((math.prod(x.extra.get("block", (1,))) for x in static.bound.launches), default=1)
+    return _steps(static, case) * block
+
+
+def _understood(
+    c: Candidate,
+    static: Static,
+    op: Operator,
+    isa: str,
+    seed: int,
+    permitted: bool = True,
+    unable: str = "",
+) -> list[Record]:
+    """Runs what was read of a text that nothing here executes: over the reals, so that it may be
+    wrong, but is never tested. `unable` says why it is not executed."""
+    program = program_of(c, static, op)
+    nothing = f"nothing here executes {c.plan.source}" + (f" ({unable})" if unable else "")
+    if not permitted:
+        nothing = "not executed: safety is not PROVED (--require tested runs it)"
     if not program.kernels or guesses(program):
-        why = f"nothing here executes {c.plan.source}"
+        why = nothing
         return [Record("G6.runs", "G6", "UNKNOWN", f"{why}, nor all that was read of it")]
     cases = _Cases.of(op, isa, seed, program, SLOW_CASES, literals(c), c.source)
     cases.keep(program, seed, lambda x: _steps(static, x))
@@ -368,7 +425,7 @@ def _understood(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
     wrong = [_said(r, READ) for r in found.records if r.status == "REFUTED"]
     if wrong:
         return wrong
-    why = f"nothing here executes {c.plan.source}; what was read of it, run over the reals, agrees"
+    why = f"{nothing}; what was read of it, run over the reals, agrees"
     return [
         Record("G6.runs", "G6", "UNKNOWN", f"{why} with the reference on {len(cases.cases)} cases")
     ]

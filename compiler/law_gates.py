@@ -12,6 +12,7 @@ from opwright.compiler.candidates import Candidate
 from opwright.compiler.execution import (
     CALL_LIMIT,
     NEAR,
+    SECONDS,
     Arrays,
     executes,
     interpreted,
@@ -20,6 +21,7 @@ from opwright.compiler.execution import (
     program_of,
 )
 from opwright.compiler.importing import FAILURES, Static, own_subject
+from opwright.compiler.shimmed import SHIMMED, NotRun, shimmed
 from opwright.compiler.toolbox import evaluation_tools
 from opwright.ir.op import Operator
 from opwright.ir.record import Record
@@ -45,9 +47,12 @@ class _NotRun(Exception):
     """Nothing here runs it."""
 
 
-def law_records(c: Candidate, static: Static, op: Operator, isa: str, seed: int) -> list[Record]:
-    """G7 of a candidate that may be executed; of one that nothing here executes, what is wrong of
-    the program that was read of it."""
+def law_records(
+    c: Candidate, static: Static, op: Operator, isa: str, seed: int, permitted: bool = True
+) -> list[Record]:
+    """G7 of a candidate; of one that nothing here executes, or that is not `permitted` to run, what
+    is wrong of the program that was read of it."""
+    ran = permitted and executes(c)
     subject = own_subject(c)
     program = program_of(c, static, op)
     facts = [f for f in program.facts if not strided(f)]
@@ -55,14 +60,17 @@ def law_records(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
     limits = SMALL if c.plan.backend == "cpp" else TINY
     made = generate(op, seed + 5, COUNT, near, limits, facts, FAMILIES, False, beyond=near[:2])
     try:
-        with _runner(c, static, op, isa, seed, made.cases) as run:
-            found = law_gate(op, made.cases, run, subject)
-    except _NotRun as e:
+        if ran and c.plan.backend == "cuda":
+            found = _in_shim(c, static, op, isa, seed, made.cases)
+        else:
+            with _runner(c, static, op, isa, seed, made.cases, ran) as run:
+                found = law_gate(op, made.cases, run, subject)
+    except (_NotRun, NotRun) as e:
         return [Record("G7.runs", "G7", "UNKNOWN", str(e), subject)]
     except (*FAILURES, DriverError) as e:
         why = f"it could not be run ({type(e).__name__}: {str(e)[:200]})"
         return [Record("G7.runs", "G7", "UNKNOWN", why, subject)]
-    if executes(c):
+    if ran:
         how = isolation.describe()
         return [replace(r, assumptions=(*r.assumptions, how)) for r in found]
     return [_read_only(r) for r in found]
@@ -74,12 +82,31 @@ def _read_only(r: Record) -> Record:
     return replace(r, status=status, reason=f"{r.reason}; {READ}", assumptions=(READ,))
 
 
+def _in_shim(
+    c: Candidate, static: Static, op: Operator, isa: str, seed: int, cases: tuple[Case, ...]
+) -> list[Record]:
+    """The laws of a CUDA text on the CPU."""
+    program = program_of(c, static, op)
+    options = Options(require="TESTED", seed=seed, call_limit=CALL_LIMIT, cases=1)
+    with shimmed(c, op, program, isa, options, static.safe, SECONDS, cases) as run:
+        found = law_gate(op, cases, run, own_subject(c))
+        if run.unable:
+            raise NotRun(run.unable)
+    return [replace(r, assumptions=(*r.assumptions, SHIMMED)) for r in found]
+
+
 @contextmanager
 def _runner(
-    c: Candidate, static: Static, op: Operator, isa: str, seed: int, cases: tuple[Case, ...]
+    c: Candidate,
+    static: Static,
+    op: Operator,
+    isa: str,
+    seed: int,
+    cases: tuple[Case, ...],
+    ran: bool = True,
 ) -> Iterator[Run]:
     program = program_of(c, static, op)
-    if not executes(c):
+    if not ran:
         if not program.kernels or guesses(program):
             raise _NotRun(f"nothing here executes {c.plan.source}")
         yield interpreted(op, program)

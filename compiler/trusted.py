@@ -86,7 +86,7 @@ def assumptions(records: Iterable[Record]) -> list[str]:
 
 def compilers(backend: str) -> list[str]:
     """What compiles a backend's texts on this machine, with versions."""
-    if backend == "cpp":
+    if backend in ("cpp", "cuda"):
         from opwright.backends.cpp.build import BuildError, compiler, compiler_version
 
         try:

@@ -91,15 +91,21 @@ def host_isa() -> str:
 
 
 def build(
-    source: str, driver: str, out: Path, isa_name: str, limit: float = TIME_LIMIT
+    source: str,
+    driver: str,
+    out: Path,
+    isa_name: str,
+    limit: float = TIME_LIMIT,
+    more: Sequence[str] = (),
 ) -> BuildResult:
     """Compile and link kernel and driver text.
 
     `out` ending in .so is written as such; otherwise it is a cache folder, in which equal text,
-    flags and compiler find their library again. Raises BuildError with the compiler's first error.
+    flags and compiler find their library again; `more` flags come last. Raises BuildError with the
+    compiler's first error.
     """
     level = isa(isa_name)
-    command = [compiler(), *FLAGS, *level.flags]
+    command = [compiler(), *FLAGS, *level.flags, *more]
     if out.suffix == ".so":
         target = out
     else:

@@ -35,13 +35,17 @@ def driver_source(plan: Plan, op: Operator, work: str | None = None) -> str:
     `work` is an expression for the element operations of a call (default: elements of all inputs
     and outputs); small work runs without a parallel region. Raises DriverError.
     """
-    return _Driver(plan, op).text(work)
+    return Driver(plan, op).text(work)
 
 
-class _Driver:
+class Driver:
+    """The text of a plan's launches; other languages that run on a CPU override `launch`."""
+
+    backend = "cpp"
+
     def __init__(self, plan: Plan, op: Operator) -> None:
-        if plan.backend != "cpp":
-            raise DriverError(f"the plan's backend is {plan.backend}, not cpp")
+        if plan.backend != self.backend:
+            raise DriverError(f"the plan's backend is {plan.backend}, not {self.backend}")
         self.plan, self.op, self.names = plan, op, Names()
         self.known = plan_names(op)
         self.tensors: dict[str, Tensor] = {t.name: t for t in (*op.inputs, *op.outputs)}
@@ -97,7 +101,11 @@ class _Driver:
             'extern "C" __attribute__((visibility("default"))) i32 opwright_abi() { return 1; }'
         )
         lines = [f"  {x}" for x in body]
-        return "\n".join([shim, *tasks, head, *lines, "  return status;", "}", version, ""])
+        return "\n".join([shim, *tasks, head, *lines, f"  return {self.ending()};", "}", version, ""])
+
+    def ending(self) -> str:
+        """What `opwright_run` returns after the last launch."""
+        return "status"
 
     def arguments(self) -> list[str]:
         """Locals for every size, param, stride and pointer of the call."""

@@ -1,25 +1,20 @@
 """CUDA candidates under sanitizers, on a CPU: g++ builds the text against `shim.cpp`, in which the
-threads of a block are fibres. What it lacks (half precision, textures, clusters) does not build."""
+threads of a block are fibres. What it lacks (textures, clusters) does not build."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 from opwright.backends.cpp.build import TIME_LIMIT, BuildError, compiler, run_compiler
 from opwright.backends.cpp.sanitize import CHECKS, COMMON, Instrumented, text_of
-from opwright.backends.cuda.stub import PLAIN
+from opwright.backends.cuda.shim import device_text, shim_text
 from opwright.ir.launch import BoundLaunch, BoundPlan, Scalar
 from opwright.ir.tile import Buffer
 
 SHAPE = 7  # grid, block, and bytes of dynamic shared memory
-DYNAMIC = re.compile(
-    r"extern\s+__shared__\s+((?:__align__\(\d+\)\s*)?)([\w:\s]+?)\s*(\w+)\s*\[\s*\]\s*;"
-)
 
 
 def driver_text(bound: BoundPlan) -> str:
@@ -49,7 +44,7 @@ def driver_text(bound: BoundPlan) -> str:
         'extern "C" int32_t opwright_run(void *const *buffers, const int64_t *ints, '
         "const double *reals, int32_t) {"
     )
-    return f'#include "shim.cpp"\n#include "kernel.cu"\n{head}\n{body}\n  return 0;\n}}\n'
+    return f'#include "shim.cpp"\n#include "kernel.cu"\n{head}\n{body}\n  return shim::failed;\n}}\n'
 
 
 def scalars(launch: BoundLaunch) -> Sequence[Scalar]:
@@ -80,10 +75,8 @@ def logged(source: str, bound: BoundPlan) -> Iterator[Instrumented]:
 
 
 def _written(folder: Path, source: str, bound: BoundPlan) -> list[str]:
-    shim = resources.files("opwright.backends.cuda").joinpath("shim.cpp").read_text()
-    text = DYNAMIC.sub(r"\2 *\3 = (\2 *)shim::dynamic;", source)
-    files = {"shim.cpp": shim, "kernel.cu": text, "driver.cpp": driver_text(bound),
-             "main.cpp": text_of("main")}  # fmt: skip
-    for name, content in {**files, **PLAIN}.items():
+    files = {"shim.cpp": shim_text(), "kernel.cu": device_text(source),
+             "driver.cpp": driver_text(bound), "main.cpp": text_of("main")}  # fmt: skip
+    for name, content in files.items():
         (folder / name).write_text(content)
     return ["driver.cpp", "main.cpp"]

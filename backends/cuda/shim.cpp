@@ -1,6 +1,8 @@
 // CUDA's threads on a CPU: a fibre for each thread of a block, switched at barriers and exchanges; blocks one after the
-// other. With -fsanitize=thread for instrumentation, and this for its runtime, every access is held against those that
-// nothing has ordered before it. Deterministic.
+// other. Deterministic. It is built in three ways: under the compiler's sanitizers; with OPWRIGHT_LOG, where every access
+// is held against those that nothing has ordered before it (-fsanitize=thread for instrumentation, and this for its
+// runtime); with OPWRIGHT_RUN as a library for results, where shared memory begins as garbage and every other pair of
+// calls takes blocks and threads in the opposite order.
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,10 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined OPWRIGHT_RUN && defined __x86_64__
+#define OPWRIGHT_SWITCH 1
+#else
 #include <ucontext.h>
-#include <functional>
+#endif
+#ifdef OPWRIGHT_LOG
 #include <unordered_map>
-#include <vector>
+#endif
 
 #define __global__
 #define __device__
@@ -22,32 +28,51 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __maxnreg__(n)
+#define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __attribute__((aligned(n)))
+#define HELD __attribute__((section("opwright_state")))  // what lies elsewhere among zeros is the kernel's shared memory
 #define PLAIN __attribute__((no_sanitize_thread, noinline))
 
 struct opwright_place { unsigned x, y, z; };
-static opwright_place threadIdx, blockIdx, blockDim, gridDim;
+struct dim3 { unsigned x, y, z; };
+static opwright_place threadIdx HELD, blockIdx HELD, blockDim HELD, gridDim HELD;
 static const int warpSize = 32;
 
 namespace shim {
-enum { STACK = 192 << 10, THREADS = 1024 };
-struct fibre { ucontext_t context; bool done, waits; void *site; };
-struct warp { unsigned arrived; int generation, epoch; };
+enum { STACK = 256 << 10, PAGE = 64 << 10, THREADS = 1024 };
+enum { DIVERGED = 5, SHAPE = 6, NAN_MET = 7, PARTIAL = 8 };
+#ifdef OPWRIGHT_SWITCH
+typedef void *context_t;
+#else
+typedef ucontext_t context_t;
+#endif
+struct fibre { context_t context; char *stack; opwright_place at; bool begun, done, waits; void *site; int vote; };
+struct warp { unsigned arrived, alive; int generation, epoch; };
+#ifdef OPWRIGHT_LOG
 struct mark { int64_t block = -1; int thread = -1, barrier = 0, warp = 0; bool atomic = false; };
 struct marks { mark wrote, read, other; };
-static fibre fibres[THREADS];
-static warp warps[THREADS / 32];
-static char values[THREADS][16];
-static char *stacks;
-static ucontext_t scheduler;
-static std::function<void()> body;
-static int current = -1, threads, barriers, progress, reported;
-static int64_t block;
-static char *dynamic;
+static std::unordered_map<uintptr_t, marks> *seen HELD;
+#endif
+static fibre fibres[THREADS] HELD;
+static warp warps[THREADS / 32] HELD;
+static char values[2][THREADS][16] HELD;  // of two exchanges in turn: one meeting is enough
+static char *stacks HELD;
+static char *unused[THREADS] HELD;  // stacks that no fibre is on
+static context_t scheduler HELD;
+static void (*body)(const void *) HELD;
+static const void *held HELD;
+static int current HELD = -1, threads HELD, barriers HELD, progress HELD, reported HELD, idle HELD, failed HELD;
+static unsigned turn HELD;
+static bool met_nan HELD;
+static int64_t block HELD;
+static char *dynamic HELD;
 struct range { const char *base; int64_t bytes; const char *name; };
-static range ranges[64];
-static int known;
-static std::unordered_map<uintptr_t, marks> *seen;
+static range ranges[64] HELD;
+static int known HELD;
+
+#ifdef OPWRIGHT_LOG
 
 PLAIN static void say(const char *kind, const char *what, const mark &m, uintptr_t p) {
   if (reported++ >= 4) return;
@@ -98,60 +123,112 @@ PLAIN static void touch_all(const char *from, int64_t size, bool writes, bool at
     }
   }
 }
+#else
+static inline void touch(const void *, int64_t, bool, bool) {}
+#endif
 
-PLAIN static void yield() {
-  const int me = current;
-  swapcontext(&fibres[me].context, &scheduler);
-}
+#ifdef OPWRIGHT_SWITCH
+extern "C" void opwright_switch(void **from, void *to);
+asm(R"(
+  .text
+  .local opwright_switch
+  .type opwright_switch, @function
+opwright_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .size opwright_switch, .-opwright_switch
+)");
+PLAIN static void change(context_t &from, context_t &to) { opwright_switch(&from, to); }
+#else
+PLAIN static void change(context_t &from, context_t &to) { swapcontext(&from, &to); }
+#endif
 
-PLAIN static unsigned alive(int w) {
-  unsigned out = 0;
-  for (int l = 0; l < 32 && 32 * w + l < threads; l++) out |= fibres[32 * w + l].done ? 0u : 1u << l;
-  return out;
+PLAIN static void yield() { change(fibres[current].context, scheduler); }
+
+PLAIN static void diverged(int kind, const char *what) {
+  fprintf(stderr, "opwright: divergence: %s\n", what);
+#ifdef OPWRIGHT_RUN
+  failed = kind;
+#else
+  exit(kind);
+#endif
 }
 
 PLAIN static void meet(unsigned mask) {
   warp &w = warps[current / 32];
+  if ((mask & w.alive) != w.alive) diverged(PARTIAL, "a part of a warp exchanges, which is not run");
   const int g = w.generation;
   w.arrived |= 1u << current % 32;
   while (w.generation == g) {
-    const unsigned need = mask & alive(current / 32);
+    const unsigned need = mask & w.alive;
     if ((w.arrived & need) == need) { w.arrived &= ~need; w.generation++; w.epoch++; progress++; return; }
     yield();
   }
 }
 
 PLAIN static void trampoline() {
-  body();
+  body(held);
   fibres[current].done = true;
+  warps[current / 32].alive &= ~(1u << current % 32);
   progress++;
-  swapcontext(&fibres[current].context, &scheduler);
+  yield();
 }
 
-PLAIN static void one_block() {
+/* a fibre's first step: on a stack that is free, whose lowest part faults */
+PLAIN static void begin(fibre &f) {
+  f.begun = true;
+  f.stack = unused[--idle];
+#ifdef OPWRIGHT_SWITCH
+  void **top = (void **)(f.stack + STACK - (f.stack - stacks) / STACK % 60 * 1088);  // not all in one set of a cache
+  *--top = nullptr;
+  *--top = (void *)trampoline;
+  for (int n = 0; n < 6; n++) *--top = nullptr;
+  f.context = top;
+#else
+  getcontext(&f.context);
+  f.context.uc_stack.ss_sp = f.stack + PAGE;
+  f.context.uc_stack.ss_size = STACK - PAGE;
+  f.context.uc_link = &scheduler;
+  makecontext(&f.context, trampoline, 0);
+#endif
+}
+
+/* one step of a thread, to its next barrier or exchange */
+PLAIN static void step(int n) {
+  fibre &f = fibres[n];
+  if (f.done || f.waits) return;
+  if (!f.begun) begin(f);
+  current = n;
+  threadIdx = f.at;
+  change(scheduler, f.context);
+  current = -1;
+  if (f.done) unused[idle++] = f.stack;
+}
+
+PLAIN static void one_block(bool backwards) {
   barriers = 0;
-  for (auto &w : warps) w = {0, 0, 0};
-  for (int n = 0; n < threads; n++) {
-    fibre &f = fibres[n];
-    f.done = f.waits = false;
-    getcontext(&f.context);
-    f.context.uc_stack.ss_sp = stacks + (int64_t)STACK * n;
-    f.context.uc_stack.ss_size = STACK;
-    f.context.uc_link = &scheduler;
-    makecontext(&f.context, trampoline, 0);
-  }
-  for (;;) {
+  for (auto &w : warps) w = {0, 0, 0, 0};
+  for (int n = 0; n < threads; n++) warps[n / 32].alive |= 1u << n % 32;
+  idle = THREADS;
+  for (int n = 0; n < THREADS; n++) unused[n] = stacks + (int64_t)STACK * n;
+  for (int n = 0; n < threads; n++) fibres[n].begun = fibres[n].done = fibres[n].waits = false;
+  while (!failed) {
     const int before = progress;
     int done = 0, waiting = 0;
-    for (int n = 0; n < threads; n++) {
-      fibre &f = fibres[n];
-      if (!f.done && !f.waits) {
-        current = n;
-        threadIdx = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
-        swapcontext(&scheduler, &f.context);
-        current = -1;
-      }
-    }
+    for (int n = 0; n < threads; n++) step(backwards ? threads - 1 - n : n);
     void *site = nullptr;
     bool apart = false;
     for (int n = 0; n < threads; n++) {
@@ -161,16 +238,22 @@ PLAIN static void one_block() {
     }
     if (done == threads) return;
     if (waiting + done == threads) {
-      if (apart || done) { fprintf(stderr, "opwright: divergence: a barrier is reached by some threads of a block only\n"); exit(5); }
+      if (apart || done) return diverged(DIVERGED, "a barrier is reached by some threads of a block only");
       for (int n = 0; n < threads; n++) fibres[n].waits = false;
       barriers++;
       progress++;
     } else if (progress == before) {
-      fprintf(stderr, "opwright: divergence: threads wait for others that never come\n");
-      exit(5);
+      return diverged(DIVERGED, "threads wait for others that never come");
     }
   }
 }
+
+#ifdef OPWRIGHT_RUN
+extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
+PLAIN static void spoil(int value) { memset(__bss_start, value, _end - __bss_start); }
+#else
+static inline void spoil(int) {}
+#endif
 
 struct argument {
   int64_t i; double r; void *p;
@@ -181,22 +264,39 @@ struct argument {
   template <class T> T of(T *) const { return (T)i; }
 };
 
-PLAIN static void launch(const int64_t *shape, std::function<void()> f) {
-  if (!stacks) stacks = (char *)mmap(nullptr, (size_t)STACK * THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+PLAIN static void launch_all(const int64_t *shape) {
+  if (failed) return;
+  if (!stacks) {
+    stacks = (char *)mmap(nullptr, (size_t)STACK * THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (int n = 0; n < THREADS; n++) mprotect(stacks + (int64_t)STACK * n, PAGE, PROT_NONE);
+  }
+#ifdef OPWRIGHT_LOG
   if (!seen && known) seen = new std::unordered_map<uintptr_t, marks>();
   if (seen) seen->clear();
-  body = f;
+#endif
   gridDim = {(unsigned)shape[0], (unsigned)shape[1], (unsigned)shape[2]};
   blockDim = {(unsigned)shape[3], (unsigned)shape[4], (unsigned)shape[5]};
-  threads = blockDim.x * blockDim.y * blockDim.z;
-  if (threads > THREADS || threads < 1) exit(6);
+  const int64_t each = shape[3] * shape[4] * shape[5], blocks = shape[0] * shape[1] * shape[2];
+  if (each > THREADS || each < 1) { failed = SHAPE; return; }
+  threads = (int)each;
+  for (int n = 0; n < threads; n++) fibres[n].at = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
   dynamic = (char *)aligned_alloc(128, (shape[6] + 128) / 128 * 128);
-  for (block = 0; block < shape[0] * shape[1] * shape[2]; block++) {
-    memset(dynamic, 0xA5, shape[6]);
+  const bool backwards = turn / 2 % 2;
+  const int garbage = turn % 2 ? 0xA5 : 0xFF;
+  for (int64_t n = 0; n < blocks && !failed; n++) {
+    block = backwards ? blocks - 1 - n : n;
+    memset(dynamic, garbage, shape[6]);
+    spoil(garbage);
     blockIdx = {(unsigned)(block % shape[0]), (unsigned)(block / shape[0] % shape[1]), (unsigned)(block / shape[0] / shape[1])};
-    one_block();
+    one_block(backwards);
   }
   free(dynamic);
+}
+
+template <class F> static void launch(const int64_t *shape, const F &f) {
+  held = &f;
+  body = [](const void *g) { (*(const F *)g)(); };
+  launch_all(shape);
 }
 }  // namespace shim
 
@@ -206,6 +306,17 @@ PLAIN static void opwright_barrier(void *site) {
   shim::yield();
 }
 #define __syncthreads() opwright_barrier((void *)(intptr_t)__LINE__)
+PLAIN static int opwright_votes(int p, void *site) {
+  shim::fibres[shim::current].vote = p != 0;
+  opwright_barrier(site);
+  int out = 0;
+  for (int n = 0; n < shim::threads; n++) out += shim::fibres[n].vote;
+  opwright_barrier(site);
+  return out;
+}
+#define __syncthreads_count(p) opwright_votes((p) != 0, (void *)(intptr_t)__LINE__)
+#define __syncthreads_or(p) (opwright_votes((p) != 0, (void *)(intptr_t)__LINE__) != 0)
+#define __syncthreads_and(p) (opwright_votes((p) != 0, (void *)(intptr_t)__LINE__) == shim::threads)
 static inline void __syncwarp(unsigned m = 0xffffffffu) { shim::meet(m); }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
@@ -213,11 +324,11 @@ static inline void __threadfence_block() {}
 template <class T> PLAIN static T opwright_shuffle(unsigned mask, T v, int source) {
   static_assert(sizeof(T) <= 16, "");
   const int base = shim::current / 32 * 32;
-  memcpy(shim::values[shim::current], &v, sizeof v);
+  auto &values = shim::values[shim::warps[base / 32].generation & 1];
+  memcpy(values[shim::current], &v, sizeof v);
   shim::meet(mask);
   T out;
-  memcpy(&out, shim::values[base + (source & 31)], sizeof out);
-  shim::meet(mask);
+  memcpy(&out, values[base + (source & 31)], sizeof out);
   return out;
 }
 static inline int opwright_lane() { return shim::current % 32; }
@@ -228,67 +339,30 @@ template <class T> static T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 
 PLAIN static unsigned __ballot_sync(unsigned mask, int p) {
   unsigned out = 0;
   const int base = shim::current / 32 * 32;
-  memcpy(shim::values[shim::current], &p, sizeof p);
+  auto &values = shim::values[shim::warps[base / 32].generation & 1];
+  memcpy(values[shim::current], &p, sizeof p);
   shim::meet(mask);
-  for (int l = 0; l < 32; l++) { int q; memcpy(&q, shim::values[base + l], sizeof q); if ((mask >> l & 1) && base + l < shim::threads && q) out |= 1u << l; }
-  shim::meet(mask);
+  for (int l = 0; l < 32; l++) { int q; memcpy(&q, values[base + l], sizeof q); if ((mask >> l & 1) && base + l < shim::threads && q) out |= 1u << l; }
   return out;
 }
 static inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
 static inline int __all_sync(unsigned m, int p) { return (__ballot_sync(m, !p) & m) == 0; }
-static inline unsigned __activemask() { return shim::alive(shim::current / 32); }
+#define REDUCE(name, expression) \
+  template <class T> static T __reduce_##name##_sync(unsigned m, T v) { \
+    for (int d = 16; d; d /= 2) { const T o = v, u = __shfl_xor_sync(m, v, d); v = (T)(expression); } return v; }
+REDUCE(add, o + u) REDUCE(min, o < u ? o : u) REDUCE(max, o > u ? o : u)
+#undef REDUCE
+static inline unsigned __activemask() { return shim::warps[shim::current / 32].alive; }
 
 #define ATOMIC(name, expression) \
   template <class T, class U> PLAIN static T name(T *p, U u) { \
     shim::touch(p, sizeof(T), true, true); const T o = *p, v = (T)u; *p = (T)(expression); return o; }
 ATOMIC(atomicAdd, o + v) ATOMIC(atomicSub, o - v) ATOMIC(atomicMax, o > v ? o : v) ATOMIC(atomicMin, o < v ? o : v)
 ATOMIC(atomicExch, v) ATOMIC(atomicOr, o | v) ATOMIC(atomicAnd, o &v)
+#undef ATOMIC
 template <class T> PLAIN static T atomicCAS(T *p, T e, T v) { shim::touch(p, sizeof(T), true, true); const T o = *p; if (o == e) *p = v; return o; }
 
-template <class T> static T __ldg(const T *p) { return *p; }
-template <class T> static T __ldcs(const T *p) { return *p; }
-template <class T> static T __ldcg(const T *p) { return *p; }
-template <class T> static T __ldca(const T *p) { return *p; }
-template <class T> static void __stcs(T *p, T v) { *p = v; }
-template <class T> static void __stcg(T *p, T v) { *p = v; }
-template <class T> static void __stwt(T *p, T v) { *p = v; }
-template <class T> static void __stwb(T *p, T v) { *p = v; }
-template <class A, class B> static auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
-template <class A, class B> static auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
-static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
-static inline float rsqrt(float x) { return 1 / sqrtf(x); }
-static inline double rsqrt(double x) { return 1 / sqrt(x); }
-#define ONE(name, meaning) static inline float name(float x) { return meaning; }
-ONE(__frsqrt_rn, 1 / sqrtf(x))
-ONE(__fsqrt_rn, sqrtf(x)) ONE(__frcp_rn, 1 / x) ONE(__saturatef, x != x || x < 0 ? 0 : x > 1 ? 1 : x)
-#define __expf expf
-#define __exp10f(x) powf(10, x)
-#define __logf logf
-#define __log2f log2f
-#define __log10f log10f
-#define __sinf sinf
-#define __cosf cosf
-#define __tanf tanf
-#define __powf powf
-#define __fdividef(a, b) ((float)(a) / (float)(b))
-#define __fadd_rn(a, b) ((float)(a) + (float)(b))
-#define __fsub_rn(a, b) ((float)(a) - (float)(b))
-#define __fmul_rn(a, b) ((float)(a) * (float)(b))
-#define __fdiv_rn(a, b) ((float)(a) / (float)(b))
-#define __fmaf_rn fmaf
-#define __int2float_rn(a) ((float)(int)(a))
-#define __uint2float_rn(a) ((float)(unsigned)(a))
-#define __float2int_rn(a) ((int)rintf(a))
-#define __float2int_rz(a) ((int)(a))
-#define __popc __builtin_popcount
-#define __clz(x) ((x) ? __builtin_clz(x) : 32)
-#define __ffs __builtin_ffs
-#define VECTOR(name, T) \
-  struct name##1 { T x; }; struct name##2 { T x, y; }; struct name##3 { T x, y, z; }; struct __align__(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; }; \
-  static inline name##1 make_##name##1(T x) { return {x}; } static inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
-  static inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-VECTOR(char, signed char) VECTOR(uchar, unsigned char) VECTOR(short, short) VECTOR(ushort, unsigned short) VECTOR(int, int)
-VECTOR(uint, unsigned) VECTOR(longlong, long long) VECTOR(ulonglong, unsigned long long) VECTOR(float, float) VECTOR(double, double)
+#include "shim_numbers.h"
 
 #ifdef OPWRIGHT_LOG
 extern "C" {
