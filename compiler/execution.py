@@ -379,9 +379,7 @@ def _in_shim(
     guarded = () if static.safe else GUARDED
     try:
         with shimmed(c, op, program, isa, options, static.safe, SECONDS, cases.cases) as run:
-            found = numeric(
-                op, cases.cases, run, cases.bound, "", cases.notes, everywhere=guarded
-            )
+            found = numeric(op, cases.cases, run, cases.bound, "", cases.notes, everywhere=guarded)
             if run.unable:
                 raise NotRun(run.unable)
             said = run.said

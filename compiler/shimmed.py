@@ -1,5 +1,5 @@
-"""CUDA candidates executed on a CPU: the text built against the shim of `backends/cuda`, called in a
-worker as every library is, and what its results can and cannot say.
+"""CUDA candidates executed on a CPU: the text built against the shim of `backends/cuda`, called in
+a worker as every library is, and what its results can and cannot say.
 
 Inputs, references and verdicts stay in this process. What the shim cannot run says nothing of the
 candidate.
@@ -91,12 +91,14 @@ class Shim:
         if self.unable:
             return None
         if time.monotonic() - self.begin > self.seconds:
-            return self.leave(f"{self.seconds:g} s were over")
+            self.leave(f"{self.seconds:g} s were over")
+            return None
         self.make_room(case, layout)
         try:
             return self.calls(case, layout)
         except _Left as e:
-            return self.leave(str(e))
+            self.leave(str(e))
+            return None
         except NotRun as e:
             self.unable = f"{e} on {case}"
             return None

@@ -101,7 +101,9 @@ class Driver:
             'extern "C" __attribute__((visibility("default"))) i32 opwright_abi() { return 1; }'
         )
         lines = [f"  {x}" for x in body]
-        return "\n".join([shim, *tasks, head, *lines, f"  return {self.ending()};", "}", version, ""])
+        return "\n".join(
+            [shim, *tasks, head, *lines, f"  return {self.ending()};", "}", version, ""]
+        )
 
     def ending(self) -> str:
         """What `opwright_run` returns after the last launch."""

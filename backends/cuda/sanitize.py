@@ -44,7 +44,8 @@ def driver_text(bound: BoundPlan) -> str:
         'extern "C" int32_t opwright_run(void *const *buffers, const int64_t *ints, '
         "const double *reals, int32_t) {"
     )
-    return f'#include "shim.cpp"\n#include "kernel.cu"\n{head}\n{body}\n  return shim::failed;\n}}\n'
+    texts = '#include "shim.cpp"\n#include "kernel.cu"\n'
+    return f"{texts}{head}\n{body}\n  return shim::failed;\n}}\n"
 
 
 def scalars(launch: BoundLaunch) -> Sequence[Scalar]:

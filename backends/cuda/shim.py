@@ -27,9 +27,8 @@ NAN_MET = 7  # of a call that took an extreme of a number and NaN
 DYNAMIC = re.compile(
     r"extern\s+__shared__\s+((?:__align__\(\d+\)\s*)?)([\w:\s]+?)\s*(\w+)\s*\[\s*\]\s*;"
 )
-_DEVICE = re.compile(
-    r"^[ \t]*#[ \t]*include[ \t]*[<\"](?:%s)[>\"][^\n]*" % "|".join(map(re.escape, HEADERS)), re.M
-)
+_TOOLKIT = "|".join(map(re.escape, HEADERS))
+_DEVICE = re.compile(rf"^[ \t]*#[ \t]*include[ \t]*[<\"](?:{_TOOLKIT})[>\"][^\n]*", re.M)
 _ENTRY = """
 extern "C" __attribute__((visibility("hidden"))) void opwright_begin(void) {
   shim::failed = 0; shim::met_nan = false;
