@@ -379,7 +379,11 @@ def _in_shim(
     guarded = () if static.safe else GUARDED
     try:
         with shimmed(c, op, program, isa, options, static.safe, SECONDS, cases.cases) as run:
-            found = numeric(op, cases.cases, run, cases.bound, "", cases.notes, everywhere=guarded)
+
+            def call(case: Case, layout: str) -> Observation | None:
+                return run.unless_nan(run(case, layout), case, cases.bound)
+
+            found = numeric(op, cases.cases, call, cases.bound, "", cases.notes, everywhere=guarded)
             if run.unable:
                 raise NotRun(run.unable)
             said = run.said

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from opwright.backends.cpp.build import BuildError, build
 from opwright.backends.cpp.driver import DriverError
 from opwright.backends.cuda.shim import FLAGS, NAN_MET, STATUS, library_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.paths import cache_folder
+from opwright.ir.dtypes import decode
+from opwright.ir.expr import walk
 from opwright.ir.op import Operator
 from opwright.ir.tile import TileProgram
 from opwright.search.calls import Runner
@@ -25,13 +29,14 @@ from opwright.search.results import Built, Options
 from opwright.search.sandbox import Died, Shared, Worker
 from opwright.verify.inputs import Case
 from opwright.verify.memory import Frame, slots
-from opwright.verify.numeric import Observation
+from opwright.verify.numeric import Bound, Observation, wrong
 
 SHIMMED = (
     "executed on the CPU by a shim: rounding of device functions, real scheduling and performance "
     "not observed"
 )
 NAN = "an extreme of a number and NaN was taken, which a device and the spec take to be different"
+NAN_IN = "a comparison with NaN, which this spec does not speak of, made the results differ"
 RANGE = "a number became an integer that does not hold it, which a device does in a way of its own"
 
 
@@ -106,6 +111,20 @@ class Shim:
     def leave(self, why: str) -> None:
         self.left[why] = self.left.get(why, 0) + 1
 
+    def unless_nan(
+        self, found: Observation | None, case: Case, bound: Callable[[Case], Mapping[str, Bound]]
+    ) -> Observation | None:
+        """A run, unless it differs on inputs with NaN and the spec does not speak of NaN: how a
+        language compares with it is no defect of a kernel."""
+        op = self.calls.owner.op
+        if found is None or found.failure or _speaks_of_nan(op) or not _has_nan(op, case):
+            return found
+        limits = bound(case)
+        if any(wrong(t, found.outputs[t.name], limits[t.name])[0].any() for t in op.outputs):
+            self.leave(NAN_IN)
+            return None
+        return found
+
     def make_room(self, case: Case, layout: str) -> None:
         need = slots(self.calls.owner.op, case, layout)[1]
         if need > self.calls.shared.size:
@@ -117,6 +136,15 @@ class Shim:
     def said(self) -> str:
         """What was left out, as the end of a reason."""
         return "".join(f"; {n} calls left out: {why}" for why, n in self.left.items())
+
+
+def _speaks_of_nan(op: Operator) -> bool:
+    return any(x.op == "isnan" for t in op.tensors if t.body is not None for x in walk(t.body))
+
+
+def _has_nan(op: Operator, case: Case) -> bool:
+    real = [t for t in op.inputs if t.kind == "real"]
+    return any(bool(np.isnan(decode(case.inputs[t.name], t.dtype)).any()) for t in real)
 
 
 @contextmanager

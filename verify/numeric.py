@@ -267,9 +267,12 @@ def _judged(
         free = np.minimum(room, _chaos(op, t, case, exact, usual.allowed, scale, moves))
         allowed = np.where(known, np.minimum(usual.allowed + free, room), usual.allowed)
         basis = f"{usual.basis}, within the derived bound"
+    # a number that a text spells may lie where roundings decide whether there is a result at all
+    edge = ~known if case.family == "told" else np.zeros(exact.shape, bool)
     return replace(
         usual,
         allowed=allowed,
+        unclear=usual.unclear | edge,
         basis=basis,
         tolerance=tolerance,
         scale=scale if steady else None,
