@@ -11,7 +11,7 @@ from importlib import resources
 
 from opwright.backends.cpp.driver import Driver, DriverError
 from opwright.backends.cuda.shared import per_block
-from opwright.backends.cuda.stub import HEADERS
+from opwright.backends.cuda.stub import HEADERS, MATH_CONSTANTS
 from opwright.ir.op import Operator
 from opwright.ir.plan import Launch, Plan
 
@@ -44,7 +44,8 @@ def shim_text() -> str:
     """The shim with its functions of numbers in one text."""
     folder = resources.files("opwright.backends.cuda")
     core, numbers = (folder.joinpath(n).read_text() for n in ("shim.cpp", "shim_numbers.h"))
-    return core.replace('#include "shim_numbers.h"\n', numbers)
+    constants = MATH_CONSTANTS.removeprefix("#pragma once\n")
+    return core.replace('#include "shim_numbers.h"\n', numbers) + constants
 
 
 def device_text(source: str) -> str:
