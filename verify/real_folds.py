@@ -138,8 +138,14 @@ class Folds(Functions):
         return kept
 
     def _edge(self, e: Expr, upper: bool) -> Expr:
-        """The extreme value of a bound as index variables run; itself where it is not known."""
+        """A constant end of a bound as index variables run: what a condition says, or the extreme
+        value; itself where it is not known."""
         p = self.poly(e)
+        if e.kind == "int" and self.variables(e):
+            for known in self.path:  # that is >= 0 where this is asked
+                end = self.expression(self.add(p, known, 1 if upper else -1), "int")
+                if not self.variables(end):
+                    return end
         for _ in range(8):
             moving = [a for m in p for a, _ in m if a.op == "var" and a.attr in self.ranges]
             if not moving:

@@ -211,6 +211,12 @@ def _alike(algebra: Reals, cond: Expr, found: Expr, wanted: Expr, kind: str) -> 
         return True
     if kind == "real" and equal_reals(algebra, algebra.poly(here), algebra.poly(there)):
         return True
+    with algebra.under(holds):  # where an end of a range is bounded by the condition
+        here, there = algebra.normal(found), algebra.normal(wanted)
+        if here is there:
+            return True
+        if kind == "real" and equal_reals(algebra, algebra.poly(here), algebra.poly(there)):
+            return True
     one, two = (chosen(cond, e, zero) for e in (found, wanted))
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:

@@ -237,3 +237,30 @@ def test_sums_of_masked_loads(end: str, how: str, sign: str, status: str) -> Non
     op = parse_spec(spec).operator("told", {})
     text = HEAD.replace("  out y", "  axis c = 64\n  out y") % "" + SUMS % (end, how)
     assert statuses(parse_program(text), op) == {status}
+
+
+SCAN = """    t: f32 = full 0.0
+    for n in 0 .. N by 16 carry t_c = t -> t_r:
+      v: f32[c] = load x[p0, n + c] if n + c < N else 0.0
+      s: f32[c] = scan sum v over c
+      u: f32[c] = add s t_c
+      st_y: store y[p0, n + c] if n + c < N = %s
+      carry: f32 = reduce sum v over c
+      next_t: f32 = add %s carry
+      next next_t
+"""
+SCANNED = [  # what blocks before a block hold is added to every element of it
+    ("j <= n", "u", "t_c", "PROVED"),
+    ("j <= n", "s", "t_c", "UNKNOWN"),
+    ("j <= n", "u", "t", "UNKNOWN"),
+    ("j < n", "u", "t_c", "UNKNOWN"),
+    ("j <= n + 1", "u", "t_c", "UNKNOWN"),
+]
+
+
+@pytest.mark.parametrize(("guard", "stored", "carried", "status"), SCANNED)
+def test_scans_of_blocks(guard: str, stored: str, carried: str, status: str) -> None:
+    spec = SPEC.replace("y: f32[B]", "y: f32[B, N]")
+    op = parse_spec(spec % f"y[b, n] = sum[j: N | {guard}](x[b, j])").operator("told", {})
+    head = HEAD.replace("  out y: f32[B]", "  axis c = 16\n  order lane\n  out y: f32[B, N]") % ""
+    assert statuses(parse_program(head + SCAN % (stored, carried)), op) == {status}
