@@ -174,6 +174,8 @@ class Evaluator:
                 bounds = _between(ZERO, i, n)
                 if _computed(i) and not {*conjuncts(bounds)} <= {*conjuncts(inside)}:
                     inside = call("and", inside, bounds)
+            if found.role == "in":
+                inside = _own(inside, index)
             other = None if inside is TRUE else (False if e.kind == "bool" else 0)
             constant = fill is not None and fill.op == "const"
             if constant and fill is not None and mask is TRUE:
@@ -307,6 +309,16 @@ def _within(index: tuple[Expr, ...], axes: tuple[OpAxis, ...]) -> Expr:
     out = TRUE
     for i, a in zip(index, axes, strict=True):
         out = call("and", out, _between(a.lo, i, a.hi))
+    return out
+
+
+def _own(mask: Expr, index: Sequence[Expr]) -> Expr:
+    """A mask without what it says of lanes that make no difference to an index."""
+    moving = set(lanes(*index))
+    out = TRUE
+    for c in conjuncts(mask):
+        if not lanes(c) or moving & set(lanes(c)):
+            out = call("and", out, c)
     return out
 
 

@@ -24,6 +24,7 @@ from opwright.compiler.strategies import (
     lanes,
     scan,
     shares,
+    staged,
     streams,
     window,
 )
@@ -239,6 +240,10 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
             out.append(_composed(op, whole, parts, lanes_native, mode=1))
     if along is not None:
         out.append(_composed(op, normal, along, lanes_native))
+    if any(p.strategy == "lanes" and p.form.inner for p in parts):
+        slid = partition(whole, (("window", window.recognise_rowless), *_STRATEGIES))
+        if any(p.strategy == "window" and p.form.rows < 0 for p in slid):
+            out.append(_composed(op, whole, slid, lanes_native))
     flat = flatten(op)
     if flat is not None:
         flat_normal = normalize(flat)
@@ -337,15 +342,31 @@ def _walk_holes(native: int) -> tuple[Holes, Starts]:
 
 
 def _window_holes(form: window.Form, native: int) -> tuple[Holes, Starts]:
-    wide, narrow = ((8, 32), (14, 32), (16, 16), (4, 64)), ((4, 16), (6, 16), (8, 8))
-    holes: Holes = {"tile": wide if native >= 16 else narrow, "vec": _vectors(native)}
-    seen = [
-        tuple((p.attr, int(w.params[p.attr])) for p in form.scales if p.attr in w.params)
-        for w in form.group.normal.op.workloads
+    wide: tuple[Decision, ...] = ((6, 64), (14, 32), (8, 32), (4, 64), (8, 48), (16, 16), (28, 16))
+    narrow: tuple[Decision, ...] = ((4, 16), (6, 16), (8, 8), (4, 24))
+    if form.rows < 0:
+        wide, narrow = ((1, 64), (1, 128), (1, 32), (1, 16)), ((1, 32), (1, 64), (1, 16), (1, 8))
+    tiles = wide if native >= 16 else narrow
+    holes: Holes = {"tile": tiles, "vec": _vectors(native)}
+    op = form.group.normal.op
+    usual = {
+        p.name: p.default.attr
+        for p in op.params
+        if p.default is not None and p.default.op == "const"
+    }
+    every = [
+        tuple((p.attr, int(x[p.attr])) for p in form.scales if p.attr in x)
+        for w in op.workloads
+        for x in [{**usual, **w.sizes, **w.params}]
     ]
-    fixed: tuple[Decision, ...] = tuple(dict.fromkeys(x for x in seen if x))
-    holes |= {"fixed": (*fixed, ()), "threads": ("dynamic", "static")}
-    return holes, [{"fixed": ()}, *({"fixed": x} for x in fixed[1:]), {"tile": holes["tile"][1]}]
+    fixed: tuple[Decision, ...] = tuple(dict.fromkeys(x for x in every if x))
+    reads: tuple[Decision, ...] = ("staged", "direct") if form.rows >= 0 else ("staged",)
+    holes |= {"reads": reads, "fixed": (*fixed, ()), "threads": ("dynamic", "static")}
+    starts: Starts = [{"fixed": x, "tile": t} for x in fixed for t in tiles[:3]]
+    if form.rows >= 0:
+        starts += [{"reads": "direct", "tile": tiles[2]}]
+        starts += [{"reads": "direct", "fixed": (), "tile": tiles[2]}]
+    return holes, starts[1:]
 
 
 def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
@@ -504,7 +525,8 @@ def _lower(
         mr, nr = own["tile"]
         form, told = window.fixed(p.form, dict(own["fixed"]))
         tiles = window.WindowSchedule(mr, nr, own["vec"], own["threads"])
-        return window.lower(name, form, memory, tiles, memory.real), told
+        lower = staged.lower if own["reads"] == "staged" else window.lower
+        return lower(name, form, memory, tiles, memory.real), told
     if p.strategy == "walk":
         mr, nr = own["tile"]
         plan = walk_.WalkSchedule(

@@ -86,7 +86,7 @@ def sum_of(t: Tensor) -> Fold:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """A product as a factor that varies over the last axis and one that does not, the indices of
-    each, and the last axis (by position) that the other alone varies over."""
+    each, and the last axis (by position) that the other alone varies over, -1 if there is none."""
 
     left: Expr
     right: Expr
@@ -95,8 +95,9 @@ class Parts:
     rows: int
 
 
-def parts_of(group: Group, t: Tensor, f: Fold) -> Parts:
-    """The two factors of what is summed; Unsupported with the reason where there are none."""
+def parts_of(group: Group, t: Tensor, f: Fold, rowless: bool = False) -> Parts:
+    """The two factors of what is summed; Unsupported with the reason where there are none, or,
+    unless `rowless`, where the first varies over no axis of its own."""
     factors = factors_of(group.expand(f.term))
     if any(x.op == "fold" for e in factors for x in walk(e)):
         raise Unsupported(f"{t.name} holds a fold inside another")
@@ -110,9 +111,9 @@ def parts_of(group: Group, t: Tensor, f: Fold) -> Parts:
     inside = frozenset().union(*(free_vars(e) for e in right))
     outside = frozenset().union(*(free_vars(e) for e in left))
     rows = [n for n, a in enumerate(t.axes) if a.name in outside and a.name not in inside]
-    if not rows:
+    if not rows and not rowless:
         raise Unsupported(f"{t.name} has no index that only one factor varies over")
-    return Parts(product_of(left), product_of(right), outside, inside, rows[-1])
+    return Parts(product_of(left), product_of(right), outside, inside, rows[-1] if rows else -1)
 
 
 def factors_of(e: Expr) -> list[Expr]:
