@@ -80,6 +80,7 @@ class Algebra:
         self._keys: dict[Expr, str] = {}
         self._shapes: dict[Expr, str] = {}
         self._asking: set[Expr] = set()
+        self.real_bounds: dict[str, tuple[float, float]] = {}  # of all elements of an input
         self.permutations: dict[str, Expr] = {}  # integer tensors that permute 0..extent
         self.assumed: tuple[Expr, ...] = ()  # conditions of the branch at hand
         self.path: list[Poly] = []  # what they say: polynomials >= 0
@@ -143,6 +144,8 @@ class Algebra:
             binders |= dict(zip(f.binders, f.ranges, strict=True))
             e = f.term
         for part in conjuncts(e):
+            if part.op in ("le", "lt") and part.args[0].kind == "real":
+                self._real_clause(part, binders)
             if part.op not in ("le", "lt") or part.args[0].kind != "int":
                 continue
             for k, x in enumerate(part.args):
@@ -164,6 +167,26 @@ class Algebra:
                     high.append((index, other if part.op == "lt" else other + 1))
                 else:
                     low.append((index, other if part.op == "le" else other + 1))
+
+    def _real_clause(self, part: Expr, binders: Mapping[str, Range]) -> None:
+        """The same of a real input and a number."""
+        for k, x in enumerate(part.args):
+            other = part.args[1 - k]
+            if x.op != "read" or x.attr[0] not in self.tensors or not finite_number(other):
+                continue
+            name, index, _ = read_parts(x)
+            t = self.tensors[name]
+            whole = len(set(index)) == len(index) and all(
+                i.op == "var" and binders.get(i.attr) == (a.lo, a.hi)
+                for i, a in zip(index, t.axes, strict=True)
+            )
+            if whole and t.body is None:
+                low, high = self.real_bounds.get(name, (-math.inf, math.inf))
+                if k == 0:
+                    high = min(high, float(other.attr))
+                else:
+                    low = max(low, float(other.attr))
+                self.real_bounds[name] = low, high
 
     # -- keys and variables -----------------------------------------------------------------------
 

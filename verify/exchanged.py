@@ -403,18 +403,20 @@ class Exchanged:
         size = len(cells.known)
         if size * max((m.shape[1] for m in new.parts.values()), default=1) > ENTRIES:
             raise Apart
-        old = cells.form
-        kind = old.kind or new.kind
-        try:
-            old, new = (old.to(kind), new.to(kind)) if kind else (old, new)
-        except Apart:  # another use of the same memory: what is not written now is forgotten
-            kind, everywhere = new.kind, np.ones(size, bool)
-            old = Form(kind, {}, np.zeros(size), ~everywhere, everywhere)
-            cells.known[:] = False
         source = np.zeros(size, np.int64)
         hit = np.zeros(size, bool)
         for p, t in first.items():
             source[p], hit[p] = t, True
+        old, nothing = cells.form, np.ones(size, bool)
+        if old.kind and not new.kind and (hit | old.free).all():  # nothing of the old use is left
+            old = Form("", {}, np.zeros(size), ~nothing, nothing)
+        kind = old.kind or new.kind
+        try:
+            old, new = (old.to(kind), new.to(kind)) if kind else (old, new)
+        except Apart:  # another use of the same memory: what is not written now is forgotten
+            kind = new.kind
+            old = Form(kind, {}, np.zeros(size), ~nothing, nothing)
+            cells.known[:] = False
         fresh = new.rows(source)
         parts: dict[Value, Ints] = {}
         for v in dict.fromkeys((*old.parts, *fresh.parts)):
@@ -734,7 +736,7 @@ class Exchanged:
         size = int(np.prod(shape, dtype=np.int64))
         if not times:
             return np.zeros((self.count, size), np.int64)
-        grid = np.indices(shape).reshape(len(shape), -1)
+        grid = np.indices(shape).reshape(len(shape), size)
         on = np.ones((self.count, size), bool)
         mine = np.zeros(self.count, np.int64)
         their = np.zeros(size, np.int64)

@@ -4,6 +4,7 @@ extremes of few elements in one order."""
 from __future__ import annotations
 
 from contextlib import ExitStack
+from fractions import Fraction
 from hashlib import sha256
 
 from opwright.ir.dtypes import F64
@@ -20,13 +21,14 @@ from opwright.ir.expr import (
     read_parts,
     rebuild,
     substitute,
+    transform,
     var,
     walk,
 )
 from opwright.ir.expr import const as literal
 from opwright.ir.op import Tensor
 from opwright.ir.semantics import MONOIDS
-from opwright.verify.algebra import infinite
+from opwright.verify.algebra import finite_number, infinite
 from opwright.verify.carried import guarded
 from opwright.verify.reals import Reals
 
@@ -169,6 +171,31 @@ def _extreme(algebra: Reals, op: str, parts: list[Expr]) -> Expr:
     return read(name, tuple(var(n) for n in names), "real")
 
 
+def needless(algebra: Reals, e: Expr) -> Expr:
+    """The expression with extremes without numbers that another element is always beyond: where a
+    search for a maximum begins, and 0 among magnitudes."""
+
+    def rule(x: Expr) -> Expr | None:
+        if x.op not in ("max", "min") or x.kind != "real":
+            return None
+        parts = _operands(x.op, x)
+        known = [algebra.normal(p) for p in parts if p.op == "fold" and Fold(p).kind == x.op]
+        folds = [Fold(p) for p in known if p.op == "fold" and Fold(p).kind == x.op]
+        kept = [
+            p for p in parts
+            if not finite_number(p)
+            or not any(algebra.extreme_beyond(f, Fraction(p.attr)) for f in folds)
+        ]  # fmt: skip
+        if len(kept) == len(parts):
+            return None
+        out = kept[0]
+        for p in kept[1:]:
+            out = call(x.op, out, p)
+        return out
+
+    return transform(e, rule)
+
+
 def long(e: Expr) -> bool:
     """Whether an extreme of several numbers is in a value."""
     return any(
@@ -199,4 +226,4 @@ def _operands(op: str, e: Expr) -> list[Expr]:
     return [x for a in e.args for x in _operands(op, a)] if e.op == op else [e]
 
 
-__all__ = ["begins_infinite", "finite", "given", "long", "pinned", "written_out"]
+__all__ = ["begins_infinite", "finite", "given", "long", "needless", "pinned", "written_out"]

@@ -41,6 +41,7 @@ from opwright.ir.tile import (
     Value,
     expressions,
 )
+from opwright.verify.algebra import infinite
 from opwright.verify.contribution import contribution
 from opwright.verify.exchanged import UNKNOWN, gathered
 from opwright.verify.lift_loops import Loops
@@ -53,6 +54,7 @@ from opwright.verify.lift_memory import (
     decided,
     unflattened,
 )
+from opwright.verify.masked import masked_extreme
 from opwright.verify.nests import JOINED, Index
 
 COMPARED = ("eq", "ne", "lt", "le")
@@ -167,6 +169,8 @@ class Lift(Loops):
         if v.op == "select":
             best = None if args[1].kind == "bool" else self.places.chosen(*args)
             return chosen(*args) if best is None else best
+        if v.op in ("add", "sub") and (found := self.shifted(v.op, *args)) is not None:
+            return found
         monoid = next((m.name for m in MONOIDS.values() if m.row == v.op), None)
         parts = [] if monoid is None else [x for a in args for x in self.join.parts(monoid, a)]
         if monoid is not None and len(parts) <= JOINED and sum(a.op == "fold" for a in parts) > 1:
@@ -182,11 +186,33 @@ class Lift(Loops):
         self.algebra.tensors[name] = Tensor(name, v.dtype, ())
         return read(name, tuple(index), v.dtype.kind)
 
+    def shifted(self, op: str, a: Expr, b: Expr) -> Expr | None:
+        """A number and a choice that is infinite on one side as the choice of both."""
+        for n, (x, other) in enumerate(((a, b), (b, a))):
+            if x.op != "select" or x.kind != "real" or not any(map(infinite, x.args[1:])):
+                continue
+            if any(y.op == "state" for y in walk(other)) or not self.algebra.finite(other):
+                continue
+            if any(y.op in ("max", "min") for y in walk(other)):
+                continue
+            sides = []
+            for y in x.args[1:]:
+                if infinite(y):
+                    sides.append(const(-y.attr) if n and op == "sub" else y)
+                else:
+                    sides.append(call(op, y, other) if not n else call(op, other, y))
+            return call("select", x.args[0], *sides)
+        return None
+
     def reduced(self, monoid: str, axis: Axis, e: Expr) -> Expr:
         self.lane(axis)
         lanes = Index(self.lanes[axis], const(axis.extent))
         if monoid == "min" and (place := self.places.least(lanes, e)) is not None:
             return place
+        left = masked_extreme(monoid, e)
+        if left is not None:  # there are lanes, so that 0 is one of the terms or no harm
+            parts = [const(0.0), self.reduced(monoid, axis, left)]
+            return self.join.combined(monoid, parts, e.kind)
         return self.join.over(monoid, lanes, e)
 
     def scanned(self, v: Value, e: Expr) -> Expr:

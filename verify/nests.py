@@ -13,6 +13,7 @@ from itertools import count
 
 from opwright.ir.expr import (
     FALSE,
+    ONE,
     TRUE,
     ZERO,
     Expr,
@@ -90,6 +91,8 @@ class Joiner:
         return self._one(kind, index, e)
 
     def _one(self, kind: str, index: Index, e: Expr) -> Expr:
+        if e.op == "const" and kind in ("max", "min") and self._at_least(index.count, ONE):
+            return e
         inner = self.inner(kind, e)
         if inner is not None and inner.kind == kind and len(inner.indices) < JOINED:
             return self.fold(Nest(kind, (index, *inner.indices), inner.term))

@@ -369,6 +369,13 @@ class Folds(Functions):
             while value.op == "select" and (value.args[2] is empty) and f.kind in ("max", "min"):
                 condition = self._both([condition, value.args[0]])
                 value = self.assuming(value.args[1], condition, True)
+            if place and value.op == "select" and value.args[2] is empty:
+                # elements that are not left out are numbers, and there is one
+                allowed = self._both([condition, value.args[0]])
+                inner = self.assuming(value.args[1], allowed, True)
+                some = reduction("max", (name,), (span,), value, allowed)
+                if self.finite(inner) and not piecewise(inner) and self._nonempty(Fold(some)):
+                    value, condition = inner, allowed
             condition = self._both(self._needed(conjuncts(condition)))
             if not place:
                 straight = self._unpermuted([value, condition], name, count)

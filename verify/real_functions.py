@@ -6,6 +6,7 @@ stands for the value of an empty maximum only.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from opwright.ir.expr import (
@@ -37,6 +38,8 @@ EVEN = {"cos", "cosh"}
 # values at minus and plus infinity, where a function has them
 LIMITS = {"exp": (0.0, None), "exp2": (0.0, None), "tanh": (-1.0, 1.0), "erf": (-1.0, 1.0),
           "sigmoid": (0.0, 1.0), "expm1": (-1.0, None)}  # fmt: skip
+SINGLES = {"f32", "f16", "bf16"}
+LARGEST = (2 - 2**-23) * 2.0**127  # number in single precision
 POSITIVE = {"exp", "exp2", "cosh", "sqrt", "abs"}
 
 
@@ -211,6 +214,74 @@ class Functions(Algebra):
         above = self.indicator(self._positive(difference), "real")
         step = self.multiply(above, difference)
         return self.add(b, step) if op == "max" else self.add(a, step, -1)
+
+    def extreme_beyond(self, f: Fold, c: Fraction) -> bool:
+        """Whether a maximum is of something and at least c; a minimum at most c."""
+        if f.kind not in ("max", "min") or len(f.binders) != 1 or not self._nonempty(f):
+            return False
+        sign = 1 if f.kind == "max" else -1
+        name, old = f.binders[0], self.ranges.get(f.binders[0])
+        self.ranges[name] = f.ranges[0]
+        try:
+            p = scaled(self.add(self.poly(f.term), {(): c} if c else {}, -1), Fraction(sign))
+            return self.at_least_zero_by_cases(p) or self._least_real(p) >= 0
+        finally:
+            if old is None:
+                self.ranges.pop(name, None)
+            else:
+                self.ranges[name] = old
+
+    def _least_real(self, p: Poly) -> Fraction | float:
+        """What a sum of inputs with bounds is at least; minus infinity where that is not known."""
+        total: Fraction | float = Fraction(0)
+        for m, c in p.items():
+            low: Fraction | float = -math.inf
+            if not m:
+                low = c
+            elif c > 0 and all(n % 2 == 0 or self._not_negative(a) for a, n in m):
+                low = Fraction(0)
+            elif len(m) == 1 and m[0][1] == 1 and m[0][0].op == "read":
+                low, high = self._real_range(m[0][0].attr[0])
+                end = low if c > 0 else high
+                low = c * Fraction(end) if math.isfinite(end) else -math.inf
+            if not isinstance(low, Fraction):
+                return -math.inf
+            total += low
+        return total
+
+    def _real_range(self, name: str) -> tuple[float, float]:
+        """Between which numbers all elements of an input are: as required, or as finite numbers
+        of its type."""
+        low, high = self.real_bounds.get(name, (-math.inf, math.inf))
+        t = self.tensors.get(name)
+        if t is not None and t.body is None and name.isidentifier() and t.dtype.name in SINGLES:
+            low, high = max(low, -LARGEST), min(high, LARGEST)
+        return low, high
+
+    def at_least_zero_by_cases(self, p: Poly) -> bool:
+        """The same where one comparison with 0 in it holds and where it fails."""
+        if self.at_least_zero(p):
+            return True
+        for a in {a for m in p for a, _ in m if self.is_indicator(a)}:
+            c = a.args[0]
+            if c.op != "lt" or c.args[0].kind != "real" or c.args[0].attr != 0:
+                continue
+            says = self.poly(c.args[1])  # 0 < says where it holds, says <= 0 where it fails
+            for value, sign in ((1, 1), (0, -1)):
+                rest: Poly = {}
+                for m, k in p.items():
+                    if value or all(x is not a for x, _ in m):
+                        left = tuple((x, n) for x, n in m if x is not a)
+                        rest = self.add(rest, {left: k})
+                times = [rest[m] / k for m, k in says.items() if m in rest]
+                shares = [t for t in times if t * sign > 0]
+                if not self.at_least_zero(rest) and not any(
+                    self.at_least_zero(self.add(rest, scaled(says, -t))) for t in shares
+                ):
+                    break
+            else:
+                return True
+        return False
 
     def _power(self, a: Poly, b: Poly) -> Poly | None:
         if any(b_mono for b_mono in b):

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from opwright.ir.expr import ZERO, Expr, free_vars, substitute, var
@@ -70,9 +69,9 @@ def _at_least(algebra: Reals, a: Expr, b: Expr) -> bool:
     one, two = _quotient(algebra, a), _quotient(algebra, b)
     if one is None or two is None or algebra.add(one[2], two[2], -1):
         return algebra.nonnegative(algebra.poly(a - b))
-    return algebra.nonnegative(algebra.add(one[0], two[0], -1)) and algebra.nonnegative(
-        scaled(algebra.add(one[1], two[1], -1), Fraction(1))
-    )
+    # c + B // S is (B + S c) // S
+    tops = [algebra.add(top, algebra.multiply(step, more)) for more, top, step in (one, two)]
+    return algebra.nonnegative(algebra.add(tops[0], tops[1], -1))
 
 
 def natural(algebra: Reals, e: Expr) -> bool:

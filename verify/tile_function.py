@@ -41,10 +41,19 @@ from opwright.ir.tile import Buffer, TileProgram, expressions
 from opwright.verify.carried import NotCarried, guarded
 from opwright.verify.contribution import Contribution
 from opwright.verify.functional import FINITE, LITERALS, fixed_values, with_values
-from opwright.verify.given import begins_infinite, finite, given, long, pinned, written_out
+from opwright.verify.given import (
+    begins_infinite,
+    finite,
+    given,
+    long,
+    needless,
+    pinned,
+    written_out,
+)
 from opwright.verify.interleaved import beside, multiples
 from opwright.verify.lift import Lift, Unknown, Written, chosen, unflattened
 from opwright.verify.reals import Reals, TooLarge, equal_reals
+from opwright.verify.restated import restated
 
 FLAGS = 3  # truth values among the params that are looked at case by case
 SECONDS = 6.0  # of the process's time for one case
@@ -137,6 +146,9 @@ def _differs(lift: Lift, t: Tensor, literals: Mapping[float, Expr]) -> str:
         assert isinstance(w, Written)
         index = unflattened(t, buffer, w.index)
         why = _tried(partial(_store_differs, lift, t, index, w.value, w.cond, literals))
+        if why and w is not written[-1]:  # what is stored later may be all that is left
+            whole = _tried(lambda: _element_differs(lift, t, buffer, literals))
+            return f"{w.name}: {why}" if whole else ""
         if why:
             return f"{w.name}: {why}"
     return ""
@@ -190,6 +202,7 @@ def _store_differs(
     value = beside(algebra, value, lift.join.fresh)
     value = lift.places.named(value)
     with algebra.under(algebra.normal(cond)):
+        value = needless(algebra, value)
         empty = _may_be_empty(algebra, value)
     if empty is not None:
         return f"{show(empty)} may be of nothing, and what is done with it then is not looked into"
@@ -221,7 +234,13 @@ def _alike(algebra: Reals, cond: Expr, found: Expr, wanted: Expr, kind: str) -> 
     left, right = algebra.normal(one), algebra.normal(two)
     if left is right:
         return True
-    return kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right))
+    if kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right)):
+        return True
+    with algebra.under(holds):
+        left, right = (restated(algebra, e) for e in (found, wanted))
+        if left is right:
+            return True
+        return kind == "real" and equal_reals(algebra, algebra.poly(left), algebra.poly(right))
 
 
 def _may_be_empty(algebra: Reals, e: Expr) -> Expr | None:
