@@ -26,6 +26,7 @@ from opwright.compiler.strategies import (
     shares,
     staged,
     streams,
+    turn,
     window,
 )
 from opwright.compiler.strategies import walk as walk_
@@ -45,7 +46,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | window | walk | lanes | scan | scalar
+    strategy: str  # contraction | window | turn | walk | lanes | scan | scalar
     form: Any = None
 
     @property
@@ -244,6 +245,9 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         slid = partition(whole, (("window", window.recognise_rowless), *_STRATEGIES))
         if any(p.strategy == "window" and p.form.rows < 0 for p in slid):
             out.append(_composed(op, whole, slid, lanes_native))
+    turned = partition(whole, (("turn", turn.recognise), *_STRATEGIES))
+    if any(p.strategy == "turn" for p in turned):
+        out.append(_composed(op, whole, turned, lanes_native))
     flat = flatten(op)
     if flat is not None:
         flat_normal = normalize(flat)
@@ -295,6 +299,8 @@ def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
         return _contraction_holes(native)
     if p.strategy == "window":
         return _window_holes(p.form, native)
+    if p.strategy == "turn":
+        return _turn_holes(native)
     if p.strategy == "walk":
         return _walk_holes(native)
     if p.strategy == "scan":
@@ -367,6 +373,16 @@ def _window_holes(form: window.Form, native: int) -> tuple[Holes, Starts]:
         starts += [{"reads": "direct", "tile": tiles[2]}]
         starts += [{"reads": "direct", "fixed": (), "tile": tiles[2]}]
     return holes, starts[1:]
+
+
+def _turn_holes(native: int) -> tuple[Holes, Starts]:
+    holes: Holes = {
+        "block": ((64, 64), (32, 64), (128, 32), (32, 32), (64, 16), (16, 64)),
+        "vec": _vectors(native),
+        "stream": (False, True),
+        "threads": ("static", "dynamic"),
+    }
+    return holes, [{"stream": True}, {"block": (128, 32)}, {"block": (32, 32), "stream": True}]
 
 
 def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
@@ -533,6 +549,11 @@ def _lower(
             own["width"], own["up"], mr, nr, own["vec"], own["pin"], own["unroll"], own["threads"]
         )
         return walk_.lower(name, p.form, memory, plan, memory.real), []
+    if p.strategy == "turn":
+        up, along = own["block"]
+        turning = turn.TurnSchedule(up, along, own["vec"], own["stream"], own["threads"])
+        facts = _line_facts(p.group.members) if turning.stream else []
+        return [turn.lower(name, p.form, memory, turning, memory.real)], facts
     if p.strategy == "scan":
         running = scan.ScanSchedule(**{"mode" if k == "lanes" else k: v for k, v in own.items()})
         if running.stream and p.form.result.role != "output":
