@@ -80,6 +80,8 @@ class DevicePolicy(PolicyReader):
         for t in self.tokens:
             if re.fullmatch(r"(cuda|cu|nvrtc)[A-Z]\w*", t.text):
                 self.fault(t.line, f"{t.text}: host code")
+            if t.text.startswith("opwright"):
+                self.fault(t.line, f"{t.text}: a name of what runs it here")
             if t.text == "main":
                 self.fault(t.line, "main: host code")
 

@@ -30,22 +30,24 @@ def driver_text(bound: BoundPlan) -> str:
         ints += SHAPE
         for a in x.args:
             if isinstance(a, Buffer):
-                values.append(f"shim::argument{{0, 0, buffers[{order[a.name]}]}}")
+                values.append(f"opwright_shim::argument{{0, 0, buffers[{order[a.name]}]}}")
             elif a.dtype.kind == "real":
-                values.append(f"shim::argument{{0, reals[{reals}], nullptr}}")
+                values.append(f"opwright_shim::argument{{0, reals[{reals}], nullptr}}")
                 reals += 1
             else:
-                values.append(f"shim::argument{{ints[{ints}], (double)ints[{ints}], nullptr}}")
+                values.append(
+                    f"opwright_shim::argument{{ints[{ints}], (double)ints[{ints}], nullptr}}"
+                )
                 ints += 1
         call = f"{x.kernel}({', '.join(values)})"
-        lines.append(f"  shim::launch(ints + {shape}, [&] {{ {call}; }});")
+        lines.append(f"  opwright_shim::launch(ints + {shape}, [&] {{ {call}; }});")
     body = "\n".join(lines)
     head = (
         'extern "C" int32_t opwright_run(void *const *buffers, const int64_t *ints, '
         "const double *reals, int32_t) {"
     )
     texts = '#include "shim.cpp"\n#include "kernel.cu"\n'
-    return f"{texts}{head}\n{body}\n  return shim::failed;\n}}\n"
+    return f"{texts}{head}\n{body}\n  return opwright_shim::failed;\n}}\n"
 
 
 def scalars(launch: BoundLaunch) -> Sequence[Scalar]:

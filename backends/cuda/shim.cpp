@@ -40,7 +40,7 @@ struct dim3 { unsigned x, y, z; };
 static opwright_place threadIdx HELD, blockIdx HELD, blockDim HELD, gridDim HELD;
 static const int warpSize = 32;
 
-namespace shim {
+namespace opwright_shim {
 enum { STACK = 256 << 10, PAGE = 64 << 10, THREADS = 1024 };
 enum { DIVERGED = 5, SHAPE = 6, NAN_MET = 7, PARTIAL = 8 };
 #ifdef OPWRIGHT_SWITCH
@@ -298,51 +298,51 @@ template <class F> static void launch(const int64_t *shape, const F &f) {
   body = [](const void *g) { (*(const F *)g)(); };
   launch_all(shape);
 }
-}  // namespace shim
+}  // namespace opwright_shim
 
 PLAIN static void opwright_barrier(void *site) {
-  shim::fibre &f = shim::fibres[shim::current];
-  f.waits = true; f.site = site; shim::progress++;
-  shim::yield();
+  opwright_shim::fibre &f = opwright_shim::fibres[opwright_shim::current];
+  f.waits = true; f.site = site; opwright_shim::progress++;
+  opwright_shim::yield();
 }
 #define __syncthreads() opwright_barrier((void *)(intptr_t)__LINE__)
 PLAIN static int opwright_votes(int p, void *site) {
-  shim::fibres[shim::current].vote = p != 0;
+  opwright_shim::fibres[opwright_shim::current].vote = p != 0;
   opwright_barrier(site);
   int out = 0;
-  for (int n = 0; n < shim::threads; n++) out += shim::fibres[n].vote;
+  for (int n = 0; n < opwright_shim::threads; n++) out += opwright_shim::fibres[n].vote;
   opwright_barrier(site);
   return out;
 }
 #define __syncthreads_count(p) opwright_votes((p) != 0, (void *)(intptr_t)__LINE__)
 #define __syncthreads_or(p) (opwright_votes((p) != 0, (void *)(intptr_t)__LINE__) != 0)
-#define __syncthreads_and(p) (opwright_votes((p) != 0, (void *)(intptr_t)__LINE__) == shim::threads)
-static inline void __syncwarp(unsigned m = 0xffffffffu) { shim::meet(m); }
+#define __syncthreads_and(p) (opwright_votes((p) != 0, (void *)(intptr_t)__LINE__) == opwright_shim::threads)
+static inline void __syncwarp(unsigned m = 0xffffffffu) { opwright_shim::meet(m); }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
 template <class T> PLAIN static T opwright_shuffle(unsigned mask, T v, int source) {
   static_assert(sizeof(T) <= 16, "");
-  const int base = shim::current / 32 * 32;
-  auto &values = shim::values[shim::warps[base / 32].generation & 1];
-  memcpy(values[shim::current], &v, sizeof v);
-  shim::meet(mask);
+  const int base = opwright_shim::current / 32 * 32;
+  auto &values = opwright_shim::values[opwright_shim::warps[base / 32].generation & 1];
+  memcpy(values[opwright_shim::current], &v, sizeof v);
+  opwright_shim::meet(mask);
   T out;
   memcpy(&out, values[base + (source & 31)], sizeof out);
   return out;
 }
-static inline int opwright_lane() { return shim::current % 32; }
+static inline int opwright_lane() { return opwright_shim::current % 32; }
 template <class T> static T __shfl_sync(unsigned m, T v, int s, int w = 32) { return opwright_shuffle(m, v, opwright_lane() / w * w + (s & (w - 1))); }
 template <class T> static T __shfl_xor_sync(unsigned m, T v, int d, int w = 32) { const int s = opwright_lane() ^ d; return opwright_shuffle(m, v, s / w == opwright_lane() / w ? s : opwright_lane()); }
 template <class T> static T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32) { const int s = opwright_lane() + (int)d; return opwright_shuffle(m, v, s / w == opwright_lane() / w ? s : opwright_lane()); }
 template <class T> static T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 32) { const int s = opwright_lane() - (int)d; return opwright_shuffle(m, v, s >= opwright_lane() / w * w ? s : opwright_lane()); }
 PLAIN static unsigned __ballot_sync(unsigned mask, int p) {
   unsigned out = 0;
-  const int base = shim::current / 32 * 32;
-  auto &values = shim::values[shim::warps[base / 32].generation & 1];
-  memcpy(values[shim::current], &p, sizeof p);
-  shim::meet(mask);
-  for (int l = 0; l < 32; l++) { int q; memcpy(&q, values[base + l], sizeof q); if ((mask >> l & 1) && base + l < shim::threads && q) out |= 1u << l; }
+  const int base = opwright_shim::current / 32 * 32;
+  auto &values = opwright_shim::values[opwright_shim::warps[base / 32].generation & 1];
+  memcpy(values[opwright_shim::current], &p, sizeof p);
+  opwright_shim::meet(mask);
+  for (int l = 0; l < 32; l++) { int q; memcpy(&q, values[base + l], sizeof q); if ((mask >> l & 1) && base + l < opwright_shim::threads && q) out |= 1u << l; }
   return out;
 }
 static inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
@@ -352,32 +352,34 @@ static inline int __all_sync(unsigned m, int p) { return (__ballot_sync(m, !p) &
     for (int d = 16; d; d /= 2) { const T o = v, u = __shfl_xor_sync(m, v, d); v = (T)(expression); } return v; }
 REDUCE(add, o + u) REDUCE(min, o < u ? o : u) REDUCE(max, o > u ? o : u)
 #undef REDUCE
-static inline unsigned __activemask() { return shim::warps[shim::current / 32].alive; }
+static inline unsigned __activemask() { return opwright_shim::warps[opwright_shim::current / 32].alive; }
 
 #define ATOMIC(name, expression) \
   template <class T, class U> PLAIN static T name(T *p, U u) { \
-    shim::touch(p, sizeof(T), true, true); const T o = *p, v = (T)u; *p = (T)(expression); return o; }
+    opwright_shim::touch(p, sizeof(T), true, true); const T o = *p, v = (T)u; *p = (T)(expression); return o; }
 ATOMIC(atomicAdd, o + v) ATOMIC(atomicSub, o - v) ATOMIC(atomicMax, o > v ? o : v) ATOMIC(atomicMin, o < v ? o : v)
 ATOMIC(atomicExch, v) ATOMIC(atomicOr, o | v) ATOMIC(atomicAnd, o &v)
 #undef ATOMIC
-template <class T> PLAIN static T atomicCAS(T *p, T e, T v) { shim::touch(p, sizeof(T), true, true); const T o = *p; if (o == e) *p = v; return o; }
+template <class T> PLAIN static T atomicCAS(T *p, T e, T v) { opwright_shim::touch(p, sizeof(T), true, true); const T o = *p; if (o == e) *p = v; return o; }
 
 #include "shim_numbers.h"
 
 #ifdef OPWRIGHT_LOG
 extern "C" {
-PLAIN void opwright_watch(const void *p, int64_t bytes, const char *name) { if (shim::known < 64) shim::ranges[shim::known++] = {(const char *)p, bytes, name}; }
+PLAIN void opwright_watch(const void *p, int64_t bytes, const char *name) { if (opwright_shim::known < 64) opwright_shim::ranges[opwright_shim::known++] = {(const char *)p, bytes, name}; }
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit(void *) {}
 #define ACCESS(n) \
-  PLAIN void __tsan_read##n(void *p) { shim::touch(p, n, false, false); } PLAIN void __tsan_write##n(void *p) { shim::touch(p, n, true, false); } \
-  PLAIN void __tsan_unaligned_read##n(void *p) { shim::touch(p, n, false, false); } PLAIN void __tsan_unaligned_write##n(void *p) { shim::touch(p, n, true, false); } \
-  PLAIN void __tsan_volatile_read##n(void *p) { shim::touch(p, n, false, false); } PLAIN void __tsan_volatile_write##n(void *p) { shim::touch(p, n, true, false); }
+  PLAIN void __tsan_read##n(void *p) { opwright_shim::touch(p, n, false, false); } PLAIN void __tsan_write##n(void *p) { opwright_shim::touch(p, n, true, false); } \
+  PLAIN void __tsan_unaligned_read##n(void *p) { opwright_shim::touch(p, n, false, false); } PLAIN void __tsan_unaligned_write##n(void *p) { opwright_shim::touch(p, n, true, false); } \
+  PLAIN void __tsan_volatile_read##n(void *p) { opwright_shim::touch(p, n, false, false); } PLAIN void __tsan_volatile_write##n(void *p) { opwright_shim::touch(p, n, true, false); }
 ACCESS(1) ACCESS(2) ACCESS(4) ACCESS(8) ACCESS(16)
-PLAIN void __tsan_read_range(void *p, long n) { shim::touch(p, n, false, false); }
-PLAIN void __tsan_write_range(void *p, long n) { shim::touch(p, n, true, false); }
+PLAIN void __tsan_read_range(void *p, long n) { opwright_shim::touch(p, n, false, false); }
+PLAIN void __tsan_write_range(void *p, long n) { opwright_shim::touch(p, n, true, false); }
 void __tsan_vptr_update(void *, void *) {}
 void __tsan_vptr_read(void *) {}
 }
 #endif
+#undef HELD
+#undef PLAIN

@@ -31,11 +31,12 @@ _TOOLKIT = "|".join(map(re.escape, HEADERS))
 _DEVICE = re.compile(rf"^[ \t]*#[ \t]*include[ \t]*[<\"](?:{_TOOLKIT})[>\"][^\n]*", re.M)
 _ENTRY = """
 extern "C" __attribute__((visibility("hidden"))) void opwright_begin(void) {
-  shim::failed = 0; shim::met_nan = false;
+  opwright_shim::failed = 0; opwright_shim::met_nan = false;
 }
 extern "C" __attribute__((visibility("hidden"))) int opwright_end(void) {
-  shim::turn++;
-  return shim::failed ? shim::failed : shim::met_nan ? shim::NAN_MET : 0;
+  using namespace opwright_shim;
+  turn++;
+  return failed ? failed : met_nan ? NAN_MET : 0;
 }
 """
 
@@ -52,7 +53,7 @@ def device_text(source: str) -> str:
     """A candidate's text as the shim takes it, line by line: no headers of a toolkit, dynamic
     shared memory where the shim has it."""
     text = _DEVICE.sub("", per_block(source))
-    return DYNAMIC.sub(r"\2 *\3 = (\2 *)shim::dynamic;", text)
+    return DYNAMIC.sub(r"\2 *\3 = (\2 *)opwright_shim::dynamic;", text)
 
 
 def library_text(source: str, plan: Plan, op: Operator) -> tuple[str, str]:
@@ -101,15 +102,15 @@ class _Driver(Driver):
             values[bank].append(f"(void *){value}" if bank == "pointers" else value)
             passed.append(
                 {
-                    "pointers": f"shim::argument{{0, 0, {at}}}",
-                    "ints": f"shim::argument{{{at}, (double){at}, nullptr}}",
-                    "reals": f"shim::argument{{0, {at}, nullptr}}",
+                    "pointers": f"opwright_shim::argument{{0, 0, {at}}}",
+                    "ints": f"opwright_shim::argument{{{at}, (double){at}, nullptr}}",
+                    "reals": f"opwright_shim::argument{{0, {at}, nullptr}}",
                 }[bank]
             )
         given = "const int64_t *shape, void *const *pointers, const int64_t *ints, "
         self.entries.append(
             f'extern "C" __attribute__((visibility("hidden"))) void opwright_launch_{n}({given}'
-            f"const double *reals) {{ shim::launch(shape, [&] {{ "
+            f"const double *reals) {{ opwright_shim::launch(shape, [&] {{ "
             f"{launch.kernel}({', '.join(passed)}); }}); }}\n"
         )
         grid = [self.number(g, f"{where}, grid") for g in launch.grid]

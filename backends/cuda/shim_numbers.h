@@ -15,16 +15,16 @@ template <class T> static void __stwt(T *p, T v) { *p = v; }
 template <class T> static void __stwb(T *p, T v) { *p = v; }
 
 // extremes of a number and NaN are the number here and on a device, and NaN in a spec: which cases met one is told
-namespace shim {
+namespace opwright_shim {
 PLAIN static void meet_nan() { met_nan = true; }
 static inline bool met(bool a, bool b) { if (a != b) meet_nan(); return b; }
 template <class T> static T larger(T a, T b) { return met(a != a, b != b) ? a : b > a || a != a ? b : a; }
 template <class T> static T smaller(T a, T b) { return met(a != a, b != b) ? a : b < a || a != a ? b : a; }
 }
-template <class A, class B> static auto min(A a, B b) -> decltype(a + b) { typedef decltype(a + b) T; return shim::smaller<T>(a, b); }
-template <class A, class B> static auto max(A a, B b) -> decltype(a + b) { typedef decltype(a + b) T; return shim::larger<T>(a, b); }
-#define fmaxf(a, b) shim::larger<float>(a, b)
-#define fminf(a, b) shim::smaller<float>(a, b)
+template <class A, class B> static auto min(A a, B b) -> decltype(a + b) { typedef decltype(a + b) T; return opwright_shim::smaller<T>(a, b); }
+template <class A, class B> static auto max(A a, B b) -> decltype(a + b) { typedef decltype(a + b) T; return opwright_shim::larger<T>(a, b); }
+#define fmaxf(a, b) opwright_shim::larger<float>(a, b)
+#define fminf(a, b) opwright_shim::smaller<float>(a, b)
 #define fmax(a, b) max(a, b)
 #define fmin(a, b) min(a, b)
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
@@ -118,7 +118,7 @@ BOTH_(+) BOTH_(-) BOTH_(*) BOTH_(/)
   static inline pair __halves2##both(T x, T y) { return {x, y}; } static inline pair make_##both(T x, T y) { return {x, y}; } \
   static inline T __hadd(T a, T b) { return (T)((float)a + (float)b); } static inline T __hsub(T a, T b) { return (T)((float)a - (float)b); } \
   static inline T __hmul(T a, T b) { return (T)((float)a * (float)b); } static inline T __hdiv(T a, T b) { return (T)((float)a / (float)b); } \
-  static inline T __hmax(T a, T b) { return (T)shim::larger<float>((float)a, (float)b); } static inline T __hmin(T a, T b) { return (T)shim::smaller<float>((float)a, (float)b); } \
+  static inline T __hmax(T a, T b) { return (T)opwright_shim::larger<float>((float)a, (float)b); } static inline T __hmin(T a, T b) { return (T)opwright_shim::smaller<float>((float)a, (float)b); } \
   static inline T __hfma(T a, T b, T c) { return (T)fmaf((float)a, (float)b, (float)c); } static inline T __hneg(T a) { return (T)-(float)a; } \
   static inline pair __hadd2(pair a, pair b) { return {__hadd(a.x, b.x), __hadd(a.y, b.y)}; } static inline pair __hsub2(pair a, pair b) { return {__hsub(a.x, b.x), __hsub(a.y, b.y)}; } \
   static inline pair __hmul2(pair a, pair b) { return {__hmul(a.x, b.x), __hmul(a.y, b.y)}; } static inline pair __hdiv2(pair a, pair b) { return {__hdiv(a.x, b.x), __hdiv(a.y, b.y)}; } \

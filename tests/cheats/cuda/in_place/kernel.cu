@@ -1,0 +1,7 @@
+extern "C" __global__ void affine(const float *x, float *y, long long B, long long N, long long sx,
+                                  long long sy) {
+  const long long row = blockIdx.x;
+  float *own = const_cast<float *>(x);
+  for (long long i = threadIdx.x; i < N; i += blockDim.x) own[row * sx + i] = 2.0f * own[row * sx + i] + 1.0f;
+  for (long long i = threadIdx.x; i < N; i += blockDim.x) y[row * sy + i] = own[row * sx + i];
+}

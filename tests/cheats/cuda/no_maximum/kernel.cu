@@ -1,0 +1,14 @@
+extern "C" __global__ void soft(const float *x, float *y, long long B, long long N, long long sx,
+                                  long long sy) {
+  const long long row = blockIdx.x;
+  float s = 0.0f;
+  for (long long i = threadIdx.x; i < N; i += blockDim.x) s += __expf(x[row * sx + i]);
+  __shared__ float part[256];
+  part[threadIdx.x] = s;
+  __syncthreads();
+  for (int o = 128; o > 0; o /= 2) {
+    if (threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
+    __syncthreads();
+  }
+  for (long long i = threadIdx.x; i < N; i += blockDim.x) y[row * sy + i] = __expf(x[row * sx + i]) / part[0];
+}
