@@ -218,11 +218,13 @@ class Loops(Statements):
         steady = self.lane_free(t)
         for _ in range(8):
             self.builder._stack.append([])
+            places = {k: list(x) for k, x in self.offsets.items()}, dict(self.failed)
             made, again = self.attempt(t, cells, (cond, body), n, steady)
             stmts = self.builder._stack.pop()
             if not again:
                 self.builder._stack[-1] += stmts
                 return made
+            self.offsets, self.failed = places  # of a reading that is taken back
         raise self.refuse("a loop whose state does not settle", n.line)
 
     def trips(self, cond: Node, step: Node, body: Node, n: Node) -> Trips:
