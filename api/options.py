@@ -68,6 +68,7 @@ class Backend(StrEnum):
 
     cpp = "cpp"
     triton = "triton"
+    cuda = "cuda"
     jax = "jax"
 
 

@@ -32,7 +32,7 @@ class View:
     target: str = ""
 
 
-COMPILED = ("ttir", "ptx", "resources")  # stages that only Triton has
+COMPILED = ("ttir", "ptx", "resources")  # stages that texts for GPUs have, the first Triton's
 
 
 def show(view: View) -> int:
@@ -75,7 +75,8 @@ def text_of(view: View) -> str:
     op = stored_form(op)
     if stage == "bounds":
         return bounds_of(op)
-    if stage in COMPILED and view.backend != "triton":
+    allowed = {"triton": COMPILED, "cuda": COMPILED[1:]}.get(view.backend, ())
+    if stage in COMPILED and stage not in allowed:
         raise Problem(
             f"{view.backend} texts have no stage {stage}", "add --backend triton, or --stage source"
         )
@@ -90,6 +91,8 @@ def text_of(view: View) -> str:
         return show_program(program)
     if view.backend == "triton":
         return block_text(op, program, view)
+    if view.backend == "cuda":
+        return device_text(op, program, view)
     from opwright.backends.cpp.build import host_isa
     from opwright.compiler.candidates import printed
 
@@ -174,11 +177,38 @@ def block_text(op: Operator, program: TileProgram, view: View) -> str:
     return "\n".join(resource_table(compiled))
 
 
+def device_text(op: Operator, program: TileProgram, view: View) -> str:
+    """The CUDA C++ of a program, its plan, or what nvcc makes of it."""
+    from opwright.backends.cpp.build import BuildError
+    from opwright.backends.cpp.scalar import PrintError
+    from opwright.backends.cuda.build import assembly, compile_for
+    from opwright.compiler.cuda_blocks import printed
+
+    where = targets(view)
+    try:
+        found = printed(program, op, where[0])
+        if view.stage == "source":
+            return found.source
+        if view.stage == "plan":
+            return plan_text(found)
+        if view.stage == "ptx":
+            return assembly(found.source, where[0])
+        compiled = {t: compile_for(found.source, t).resources for t in where}
+    except PrintError as error:
+        raise Problem(f"no CUDA source: {error}", "try another --schedule") from None
+    except BuildError as error:
+        raise Problem(str(error), "try another --schedule or --target", NO) from None
+    from opwright.compiling import resource_table
+
+    return "\n".join(resource_table(compiled))
+
+
 def targets(view: View) -> tuple[str, ...]:
     """The architectures that are asked for."""
-    from opwright.compiler.blocks import targets_of
+    from opwright.compiler import blocks, cuda_blocks
 
-    return targets_of(view.target)
+    known = cuda_blocks.TARGETS if view.backend == "cuda" else blocks.TARGETS
+    return blocks.targets_of(view.target, known)
 
 
 def gradient_of(op: Operator) -> str:
@@ -195,7 +225,7 @@ def gradient_of(op: Operator) -> str:
 
 def known_spaces(op: Operator, view: View) -> list[Space]:
     """The spaces of a backend; the first preferred schedule of the first one is candidate 0."""
-    if view.backend == "triton":
+    if view.backend in ("triton", "cuda"):
         from opwright.compiler import block_spaces
 
         return block_spaces.spaces(op, targets(view)[0])

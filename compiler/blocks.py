@@ -11,11 +11,12 @@ import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
+from opwright.backends.cpp import scalar
+from opwright.backends.triton import text
 from opwright.backends.triton.plan import make_plan, print_for
-from opwright.backends.triton.text import PrintError
 from opwright.compiler.architectures import Shipped, shipped, taken
 from opwright.compiler.backend import (
     CompileError,
@@ -57,19 +58,73 @@ NO_GPU = (
     "interpreter on the CPU, and times for {targets} are modelled"
 )
 UNCOMPILED = "through the compilers of {targets}: {why}"
+UNPRINTED = (text.PrintError, scalar.PrintError)
 Resources = dict[str, dict[str, dict[str, Any]]]  # target -> kernel -> registers, spills, shared
 
 
-def targets_of(target: str) -> tuple[str, ...]:
+def targets_of(target: str, known: tuple[str, ...] = TARGETS) -> tuple[str, ...]:
     """The architectures of `--target`: one, several with commas, or all."""
     if target in ("", "all"):
-        return TARGETS
+        return known
     named = tuple(dict.fromkeys(part.strip() for part in target.split(",")))
-    unknown = [n for n in named if n not in TARGETS]
+    unknown = [n for n in named if n not in known]
     if unknown:
-        cure = f"targets: {', '.join(sorted(TARGETS))}, several with commas, or all"
-        raise CompileError(f"target {unknown[0]}: the Triton backend compiles for GPUs", cure)
+        cure = f"targets: {', '.join(sorted(known))}, several with commas, or all"
+        what = "the Triton backend" if known is TARGETS else "this backend"
+        raise CompileError(f"target {unknown[0]}: {what} compiles for GPUs", cure)
     return named
+
+
+class Language(Protocol):
+    """What block programs are written in: how they are printed, compiled, and named."""
+
+    name: str
+    unrun: str  # what of it was not run, with {compiled} and {targets}
+
+    def prepare(self) -> None:
+        """CompileError when a tool that this needs is missing."""
+        ...
+
+    def identity(self) -> str: ...
+
+    def printed(self, program: TileProgram, op: Operator, target: str) -> Candidate:
+        """PrintError, PlanError."""
+        ...
+
+    def compiled(
+        self, c: Candidate, op: Operator, targets: Sequence[str]
+    ) -> tuple[Resources, dict[str, str]]:
+        """(resources by target and kernel, why a target has none)."""
+        ...
+
+    def binaries(self, c: Candidate, targets: Sequence[str]) -> Mapping[str, bytes]:
+        """What ships beside the source, by architecture."""
+        ...
+
+
+class Triton:
+    """Triton's own language: its compiler is there where the package runs."""
+
+    name = "triton"
+    unrun = NO_GPU
+
+    def prepare(self) -> None:
+        if importlib.util.find_spec("triton") is None:
+            raise CompileError("Triton is not installed", "pip install triton (Linux only)")
+
+    def identity(self) -> str:
+        return f"triton {importlib.metadata.version('triton')}"
+
+    def printed(self, program: TileProgram, op: Operator, target: str) -> Candidate:
+        return printed(program, op, target)
+
+    def compiled(
+        self, c: Candidate, op: Operator, targets: Sequence[str]
+    ) -> tuple[Resources, dict[str, str]]:
+        return compiled(c, op, targets)
+
+    def binaries(self, c: Candidate, targets: Sequence[str]) -> Mapping[str, bytes]:
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +132,33 @@ class Blocks:
     """Compiles for a few architectures of GPUs; the first one is what candidates are ranked for."""
 
     targets: tuple[str, ...]
+    language: Language = field(default_factory=Triton)
 
     @property
     def name(self) -> str:
-        return "triton"
+        return self.language.name
 
     def prepare(self) -> None:
-        if importlib.util.find_spec("triton") is None:
-            raise CompileError("Triton is not installed", "pip install triton (Linux only)")
+        self.language.prepare()
 
     def machine(self) -> Mapping[str, Any]:
         parts = ", ".join(f"{t} as {DEVICES[t].part}" for t in self.targets)
         return {"modelled for": parts, "executed on": "no GPU"}
 
     def identity(self, op: Operator) -> str:
-        return f"triton {importlib.metadata.version('triton')}"
+        return self.language.identity()
+
+    @property
+    def place(self) -> str:
+        """Where an archive keeps what was tried."""
+        own = () if self.language.name == "triton" else (self.language.name,)
+        return "-".join((*own, *self.targets))
 
     def compile(self, op: Operator, effort: Effort) -> Found:
         """Search by the model, then compile and judge what ships for every target."""
         choices = [*spaces(op, self.targets[0]), *effort.more]
-        path = archive_path(cache_folder() / "archive", op.name, op.types, "-".join(self.targets))
-        judge = _Evaluator(op, self.targets, effort, self.identity(op))
+        path = archive_path(cache_folder() / "archive", op.name, op.types, self.place)
+        judge = _Evaluator(op, self.targets, effort, self.identity(op), self.language)
         with Archive(path) as archive:
             result = search(
                 choices,
@@ -124,7 +185,8 @@ class Blocks:
             if t in own:
                 found[t] = {k: dict(v) for k, v in own[t].items()}
         targets = ", ".join(self.targets)
-        unrun = [NO_GPU.format(targets=targets, compiled=f"compiled for {targets}, " * bool(found))]
+        said = self.language.unrun
+        unrun = [said.format(targets=targets, compiled=f"compiled for {targets}, " * bool(found))]
         lacking = ", ".join(t for t in self.targets if t not in found)
         if lacking:
             why = "no resources were reported; the last variant is what they take"
@@ -146,7 +208,7 @@ class Blocks:
 
     def _variant(self, s: Shipped, op: Operator) -> PackagedVariant:
         c = s.choice
-        own = _text(c, op, self.targets[0])
+        own = _text(c, op, self.targets[0], self.language)
         origin = {"proposer": c.candidate.origin, "schedule": c.schedule.text}
         if c.given is not None:
             origin |= {"text": c.given.digest, **own.plan.origin}
@@ -160,14 +222,15 @@ class Blocks:
             records=c.candidate.records,
             targets=s.targets,
             proofs=packed(own, op),
+            binaries=self.language.binaries(own, s.targets),
         )
 
 
-def _text(c: Choice | Job, op: Operator, target: str) -> Candidate:
+def _text(c: Choice | Job, op: Operator, target: str, language: Language) -> Candidate:
     """The text of a candidate: the one that was given, else what the printer makes."""
     if c.given is not None:
         return Candidate(c.given.emitted.plan, c.given.emitted.source)
-    return printed(c.program, op, target)
+    return language.printed(c.program, op, target)
 
 
 def _static(job: Job, c: Candidate, op: Operator) -> Static:
@@ -208,9 +271,15 @@ class _Evaluator(Known):
     measured = False
 
     def __init__(
-        self, op: Operator, targets: tuple[str, ...], effort: Effort, identity: str
+        self,
+        op: Operator,
+        targets: tuple[str, ...],
+        effort: Effort,
+        identity: str,
+        language: Language,
     ) -> None:
         self.targets, self.effort, self.identity = targets, effort, identity
+        self.language = language
         super().__init__(op, effort.seed, CASES, ANYTHING, ANYTHING)
 
     @property
@@ -227,17 +296,17 @@ class _Evaluator(Known):
     def emitted(self, job: Job) -> Emitted | None:
         """The text of a candidate and its plan, None for one that cannot be printed."""
         try:
-            c = _text(job, self.op, self.targets[0])
-        except (PrintError, PlanError):
+            c = _text(job, self.op, self.targets[0], self.language)
+        except (*UNPRINTED, PlanError):
             return None
         return Emitted(c.source, "", c.plan)
 
     def _judge(self, job: Job, incumbent: Incumbent | None) -> Evaluation:
         op = self.op
         try:
-            c = _text(job, op, self.targets[0])
+            c = _text(job, op, self.targets[0], self.language)
             static = _static(job, c, op)
-        except (PrintError, PlanError) as e:
+        except (*UNPRINTED, PlanError) as e:
             return Evaluation("unbuilt", str(e).splitlines()[0][:300])
         records = static.records
         bad = next((r for r in records if r.status == "REFUTED"), None)
@@ -256,7 +325,7 @@ class _Evaluator(Known):
                 "unproved", f"not read, so nothing is modelled: {why}", c.digest, records
             )
         begin = time.perf_counter()
-        found, refused = compiled(c, op, self.targets)
+        found, refused = self.language.compiled(c, op, self.targets)
         seconds = time.perf_counter() - begin
         if self.targets[0] in refused:
             return Evaluation("unbuilt", refused[self.targets[0]], c.digest, records)

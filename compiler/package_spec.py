@@ -25,7 +25,8 @@ class PackagedVariant:
     *reals, int32_t threads)`. `facts` are guards beyond those of the plan; `sources` are the texts
     by level where they differ from `source`. A package without native code has no libraries;
     `targets` are then what the source was compiled for. `proofs` is the packed record of the proofs
-    of the source, where there is one.
+    of the source, where there is one. `binaries` are what a driver loads, by architecture ("ptx"
+    for those that have none).
     """
 
     name: str
@@ -38,6 +39,7 @@ class PackagedVariant:
     sources: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     proofs: bytes = b""
+    binaries: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def guards(self) -> tuple[str, ...]:

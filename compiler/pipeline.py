@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
     from opwright.compiler.guiding import Guide, Guiding
 
-BACKENDS = ("cpp", "triton", "jax")
+BACKENDS = ("cpp", "triton", "cuda", "jax")
 BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
 
@@ -243,6 +243,10 @@ def backend_of(name: str, target: str = "") -> Backend:
         from opwright.compiler.blocks import Blocks, targets_of
 
         return Blocks(targets_of(target))
+    if name == "cuda":
+        from opwright.compiler.cuda_blocks import cuda_backend
+
+        return cuda_backend(target)
     raise CompileError(f"there is no backend {name}", f"backends: {', '.join(BACKENDS)}")
 
 

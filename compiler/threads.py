@@ -1,8 +1,8 @@
 """Block programs for devices whose grids have limits: what more programs than fit would do, each
 program does in rounds.
 
-A grid along its first dimension may be a product of sizes, which no width of a counter holds. Such a
-kernel is launched with at most `ROUND` programs, and every one of them takes the tiles that are a
+A grid along its first dimension may be a product of sizes, which no width of a counter holds. Such
+a kernel is launched with at most `ROUND` programs, and every one of them takes the tiles that are a
 multiple of `ROUND` further, too. Nothing else of the program changes.
 """
 
@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from opwright.ir.expr import Expr, call, const, leaves, pid, substitute, var, walk
+from opwright.ir.expr import Expr, call, const, leaf, leaves, pid, substitute, var, walk
 from opwright.ir.tile import (
     Atomic,
+    Check,
     Def,
     For,
     If,
@@ -68,8 +69,6 @@ class _Moved:
     def expr(self, e: Expr) -> Expr:
         for x in leaves(e, "value"):
             if x not in self.leaves and x.attr in self.values:
-                from opwright.ir.expr import leaf
-
                 self.leaves[x] = leaf("value", self.values[x.attr], x.kind)
         return substitute(e, self.leaves)
 
@@ -106,6 +105,6 @@ class _Moved:
             return For(s.variable, lo, hi, s.step, inits, params, body, yields, results)
         if isinstance(s, If):
             return If(self.expr(s.cond), self.block(s.then), self.block(s.other))
-        if hasattr(s, "cond"):
+        if isinstance(s, Check):
             return replace(s, cond=self.expr(s.cond))
         return replace(s, mask=self.expr(s.mask))

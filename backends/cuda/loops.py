@@ -515,7 +515,7 @@ class Loops(Statements):
         y = self.value(new, c.param.dtype)
         if mask is TRUE or y is c.param:
             return y
-        return self.builder.ew("select", self.builder.index(mask), y, c.param)
+        return self.picked(self.builder.index(mask), y, c.param)
 
     def finish(
         self,

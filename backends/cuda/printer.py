@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from opwright.backends.cpp.scalar import Names, PrintError
+from opwright.backends.cpp.scalar import Names, PrintError, is_natural
+from opwright.backends.cpp.scalar import symbol as c_symbol
 from opwright.backends.cuda.layout import WARP, At, Digits, Layout, layout_of
 from opwright.backends.cuda.text import (
     COMBINE,
@@ -23,8 +24,8 @@ from opwright.backends.cuda.text import (
     row,
     type_name,
 )
-from opwright.ir.dtypes import BOOL, F32, F64, I64, DType
-from opwright.ir.expr import TRUE, ZERO, Expr, const, leaves, pid, show, substitute, var
+from opwright.ir.dtypes import BOOL, F64, I64, DType
+from opwright.ir.expr import TRUE, Expr, const, leaves, pid, show, substitute, var
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
     Atomic,
@@ -91,9 +92,7 @@ def threads_of(kernel: Kernel, placement: Placement) -> int:
 
 def symbol(kernel: str) -> str:
     """The name of a kernel: its own, unless C++ or its library has that word."""
-    from opwright.backends.cpp.scalar import symbol as own
-
-    return own(kernel)
+    return c_symbol(kernel)
 
 
 class _Printer:
@@ -117,9 +116,9 @@ class _Printer:
         self.looped: dict[Axis, str] = {}  # axes whose registers a loop goes through
         self.pool: dict[tuple[str, int], str] = {}
         self.uses = _counts(kernel)
+        self.nearby = _same_block(kernel.body)
         self.shared = shared(kernel) if kernel.order == "statement" else {}
-        self.ints = Expressions(self.leaf, lambda e: e in self.natural or e.op == "var" and
-                                str(e.attr).startswith("\0"))  # fmt: skip
+        self.ints = Expressions(self.leaf, self.never_negative)
         self.at: At = {}
 
     # -- the kernel -----------------------------------------------------------------------------
@@ -137,7 +136,8 @@ class _Printer:
             name = self.names.give(b.name, b.name)
             kind = type_name(b.dtype)
             arguments.append(
-                f"{kind} *__restrict__ {name}" if b.name in written
+                f"{kind} *__restrict__ {name}"
+                if b.name in written
                 else f"const {kind} *__restrict__ {name}"
             )
         for e in scalar_arguments(self.kernel, self.placement):
@@ -283,9 +283,7 @@ class _Printer:
                 d = self.layout.digits[a]
                 if d.registers <= _FEW:
                     continue
-                outside = any(
-                    a in v.axes and v not in own for s in run for v in _reads(s)
-                )
+                outside = any(a in v.axes and v not in own for s in run for v in _reads(s))
                 escapes = any(a in v.axes and self.uses[v] > _within(v, run) for v in own)
                 if not outside and not escapes:
                     inner.append(a)
@@ -332,22 +330,12 @@ class _Printer:
         for at in self.coordinates(v.axes):
             text = self.load(v, at) if v.op == "load" else self.rhs(v, at)
             if v.op == "full" or (v.op != "load" and self.uses[v] == 1 and len(text) < 60
-                                  and self.written_in_place(v)):  # fmt: skip
+                                  and v in self.nearby):  # fmt: skip
                 self.texts[self.key(v, at)] = text
                 continue
             name = self.name(v, at)
             self.line(f"const {type_name(v.dtype)} {name} = {text};")
             self.texts[self.key(v, at)] = name
-
-    def written_in_place(self, v: Value) -> bool:
-        """Whether a value may be computed where it is used: no loop runs in between."""
-        return v in self.nearby
-
-    @property
-    def nearby(self) -> set[Value]:
-        if not hasattr(self, "_nearby"):
-            self._nearby = _same_block(self.kernel.body)
-        return self._nearby
 
     def rhs(self, v: Value, at: At) -> str:
         if v.op == "full":
@@ -385,13 +373,14 @@ class _Printer:
         if what.mask is TRUE:
             return cell
         other = 0 if what.other is None else what.other
+        if v.dtype is BOOL:
+            mask = self.ix(what.mask, at)
+            return f"(!{mask} || {cell})" if other else f"({mask} && {cell})"
         return f"{self.ix(what.mask, at)} ? {cell} : {literal(other, v.dtype)}"
 
     def guard(self, mask: Expr, axes: tuple[Axis, ...], at: At) -> str:
         """When a thread does what several of them could do: the first of them, under the mask."""
-        parts = [
-            f"{self.names.give(d.name, d.name)} == 0" for d in self.layout.replicas(axes)
-        ]
+        parts = [f"{self.names.give(d.name, d.name)} == 0" for d in self.layout.replicas(axes)]
         if mask is not TRUE:
             parts.append(_bare(self.ix(mask, at)) if not parts else self.ix(mask, at))
         return f"if ({' && '.join(parts)}) " if parts else ""
@@ -454,7 +443,7 @@ class _Printer:
                 self.texts[self.key(r, at)] = name
         lo, hi = self.uniform(s.lo, "the loop bound"), self.uniform(s.hi, "the loop bound")
         v = self.names.give(s.variable, s.variable)
-        if s.lo is ZERO or self.is_natural(s.lo):
+        if is_natural(s.lo, self.never_negative):
             self.natural.add(var(s.variable))
         step = f"++{v}" if s.step == 1 else f"{v} += {s.step}"
         self.line(f"for (int64_t {v} = {_bare(lo)}; {v} < {hi}; {step}) {{")
@@ -464,10 +453,9 @@ class _Printer:
         self.depth -= 1
         self.line("}")
 
-    def is_natural(self, e: Expr) -> bool:
-        from opwright.backends.cpp.scalar import is_natural
-
-        return is_natural(e, lambda x: x in self.natural)
+    def never_negative(self, e: Expr) -> bool:
+        """Of a leaf: counters from 0, and what numbers threads and registers."""
+        return e in self.natural or (e.op == "var" and str(e.attr).startswith("\0"))
 
     def carry(self, s: For) -> None:
         """The next state; where one of it is made of another one's last value, all at once."""
@@ -478,9 +466,7 @@ class _Printer:
                 if target != text:
                     moves.append((target, _bare(text), p.dtype))
         targets = {m[0] for m in moves}
-        late = any(
-            targets & (set(re.findall(r"\w+", text)) - {t}) for t, text, _ in moves
-        )
+        late = any(targets & (set(re.findall(r"\w+", text)) - {t}) for t, text, _ in moves)
         if late:
             fresh = []
             for n, (target, text, d) in enumerate(moves):
@@ -555,11 +541,15 @@ class _Printer:
             for k in range(far):
                 terms = [str(offset + k * stride)] if offset + k * stride else []
                 if span < slots:
-                    terms.append(f"{own} / {span} * {span}" if not whole else
-                                 f"threadIdx.x / {WARP * span} * {span}")
+                    terms.append(
+                        f"{own} / {span} * {span}"
+                        if not whole
+                        else f"threadIdx.x / {WARP * span} * {span}"
+                    )
                 if stride > 1:
-                    terms.append(f"{own} % {stride}" if not whole else
-                                 f"threadIdx.x / 32 % {stride}")
+                    terms.append(
+                        f"{own} % {stride}" if not whole else f"threadIdx.x / 32 % {stride}"
+                    )
                 parts.append(f"{share}[{' + '.join(terms) or '0'}]")
             self.line(f"{name} = {_bare(self.tree(monoid, parts, kind))};")
 
@@ -663,4 +653,4 @@ def _same_block(body: Iterable[Stmt]) -> set[Value]:
     return found
 
 
-__all__ = ["PrintError", "F32", "known_leaves", "print_program", "symbol", "threads_of"]
+__all__ = ["PrintError", "known_leaves", "print_program", "symbol", "threads_of"]

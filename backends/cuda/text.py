@@ -204,8 +204,5 @@ class Expressions:
             return f"({type_name(d)}){self.leaf(e)}"
         if e.op in ("cast", "round"):
             return self.real(e.args[0], d)
-        args = [
-            self.real(x, d) if x.kind == "real" else self.text(x) for x in e.args
-        ]
+        args = [self.real(x, d) if x.kind == "real" else self.text(x) for x in e.args]
         return row(e.op, args, d, d)
-

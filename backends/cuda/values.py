@@ -308,8 +308,16 @@ class Values:
             raise self.refuse(f"a choice of {t}")
         to = dtype_of(t)
         x, y = self.value(a, to), self.value(b, to)
-        out = self.builder.ew("select", self.builder.index(cond), x, y)
+        out = self.picked(self.builder.index(cond), x, y)
         return out if to.kind == "real" else self.leaf(out)
+
+    def picked(self, c: Value, x: Value, y: Value) -> Value:
+        """x where c holds, else y; truth values, too."""
+        b = self.builder
+        if x.dtype.kind != "bool":
+            return b.ew("select", c, x, y)
+        one, other = (b.index(call("select", self.leaf(v), 1, 0)) for v in (x, y))
+        return b.index(call("ne", self.leaf(b.ew("select", c, one, other)), 0))
 
     def choose_parts(self, cond: Expr, a: Sym, b: Sym, t: CType) -> Sym:
         whole = a if isinstance(a, Vector | Cells) else b
@@ -333,6 +341,8 @@ class Values:
         if mask is TRUE or v.op == "full":
             return v
         some: float | int | bool = {"real": 0.0, "int": 0, "bool": False}[v.dtype.kind]
+        if v.dtype.kind == "bool":
+            return self.builder.ew("and", self.builder.index(mask), v)
         return self.builder.ew("select", self.builder.index(mask), v, some)
 
     def combined(self, row: str, a: Value, b: Value) -> Value:
@@ -367,7 +377,8 @@ class Values:
         b = self.builder
         if v.op == "full":
             return b.full(v.attr, v.dtype, *dict.fromkeys((*v.axes, *missing)))
-        return b.ew("select", b.full(True, BOOL, *missing), v, v)
+        here = b.full(True, BOOL, *missing)
+        return b.ew("and", here, v) if v.dtype.kind == "bool" else b.ew("select", here, v, v)
 
 
 def ctype_of(d: DType) -> CType:
