@@ -302,8 +302,10 @@ class Values:
             return self.choose_parts(cond, a, b, t)
         if isinstance(a, Expr) and isinstance(b, Expr) and a.kind == b.kind == "bool":
             return call("or", call("and", cond, a), call("and", ~cond, b))
+        loaded = any(leaves(x, "value") for x in (a, b) if isinstance(x, Expr))
         if isinstance(a, Expr) and isinstance(b, Expr) and a.kind == b.kind == "int":
-            return call("select", cond, a, b)
+            if not loaded:  # an expression would hold what is undefined on the side not taken
+                return call("select", cond, a, b)
         if t.kind not in ("real", "int", "uint", "bool"):
             raise self.refuse(f"a choice of {t}")
         to = dtype_of(t)
