@@ -727,8 +727,9 @@ class Algebra:
         negative = [m for m, c in p.items() if c < 0 and m]
         for known in (*self.path, *self.facts):
             shares = {p[m] / known[m] for m in negative if known.get(m, 0) < 0}
-            if known in self.path:  # what is as large as what the path says
-                shares |= {c / known[m] for m, c in p.items() if m and known.get(m, 0) * c > 0}
+            said = known in self.path  # what is as large as what the path says, or of a param
+            shares |= {c / known[m] for m, c in p.items() if known.get(m, 0) * c > 0
+                       and m and (said or any(a.op == "param" for a, _ in m))}  # fmt: skip
             for share in sorted(shares | ({Fraction(1)} if shares else set())):
                 if self.nonnegative(self.add(p, scaled(known, -share)), depth - 1):
                     return True

@@ -166,6 +166,10 @@ class Lift(Loops):
             return self.unknown(v)
         if v.op in ("opaque", "param", "result"):
             raise Unlifted(f"{v.name} is not known ({v.op})")
+        if v.op == "exp":
+            return self.anchors.opened(call("exp", *args))
+        if v.op == "mul" and (product := self.anchors.moved(*args)) is not None:
+            return product
         if v.op == "select":
             best = None if args[1].kind == "bool" else self.places.chosen(*args)
             return chosen(*args) if best is None else best

@@ -34,6 +34,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.tile import Atomic, Buffer, For, Stmt, Store, statements
+from opwright.verify.anchors import Anchors, asks_if_empty
 from opwright.verify.carried import (
     NotCarried,
     combined,
@@ -75,6 +76,11 @@ class Loops(Memory):
     def places(self) -> Places:
         """Places of extremes that loops keep."""
         return Places(self.join)
+
+    @cached_property
+    def anchors(self) -> Anchors:
+        """Sums that are kept at extremes."""
+        return Anchors(self.join)
 
     def block(self, body: Iterable[Stmt]) -> None:
         """The statements of a body, in order."""
@@ -384,6 +390,8 @@ class Loops(Memory):
         name = own.attr.partition(".")[0]
         if init.op != "const" or init.attr != 0:
             raise Unlifted(f"{name} reads other states and does not begin at 0")
+        mask, y, steps = kept_back(own, settled(y), {a: settled(k[0]) for a, k in known.items()})
+        known = {a: (steps[a], *k[1:]) for a, k in known.items()}
         after = {a: leaf("state", f"{a.attr}!", a.kind) for a in known}
         moved = {settled(self.join.tidy(step)): after[a] for a, (step, _, _) in known.items()}
         by_condition, y = masked(moved), self.join.tidy(y)
@@ -411,12 +419,48 @@ class Loops(Memory):
                 raise Unlifted(f"{name}: an empty sum may become something else")
             kind, block = combined(self.join.tidy(step), a)
             first = self.join.tidy(substitute(block, {var(index.name): ZERO}))
-            if algebra.finite(guarded(first)):
+            if mask is TRUE and algebra.finite(guarded(first)):
                 continue  # from the first iteration on the anchor is a number
             if not guards(kind, block) <= guards("sum", d):
                 raise Unlifted(f"{name} takes elements that its anchor may have left out")
+            if not all(asked_before(e, after[a]) for e in (c, d)):
+                raise Unlifted(f"{name}: its anchor may be infinite, and is not asked if it is")
         ends = {after[a]: end for a, (_, _, end) in known.items()}
-        return self.join.over("sum", index, substitute(d, ends))
+        d = d if mask is TRUE else call("select", mask, d, const(0.0))
+        with algebra.binding(index.name, (ZERO, index.count)):
+            d = self.anchors.opened(substitute(d, ends))
+        return self.join.over("sum", index, d)
+
+
+def kept_back(
+    own: Expr, y: Expr, steps: Mapping[Expr, Expr]
+) -> tuple[Expr, Expr, dict[Expr, Expr]]:
+    """A condition without which an iteration keeps a state and all others that it reads, and what
+    becomes of them where it holds: an iteration that keeps everything is none."""
+    out, made = TRUE, dict(steps)
+    while y.op == "select" and y.args[2] is own:
+        c, one, _ = y.args
+        read = set(walk(y)) & set(steps)
+        if any(x.op == "state" for x in walk(c)):
+            break
+        moved = {a: made[a] for a in read if made[a] is not a}
+        if not all(s.op == "select" and s.args[0] is c and s.args[2] is a
+                   for a, s in moved.items()):  # fmt: skip
+            break
+        out, y = out & c, settled(one, None)
+        made |= {a: s.args[1] for a, s in moved.items()}
+    return out, y, made
+
+
+def asked_before(e: Expr, anchor: Expr) -> bool:
+    """Whether an anchor is used only where it is not infinite."""
+
+    def rule(x: Expr) -> Expr | None:
+        if x.op == "select" and x.args[2] is anchor and asks_if_empty(x.args[0]) is anchor:
+            return x.args[1]
+        return None
+
+    return anchor not in set(walk(transform(e, rule)))
 
 
 def _reads(e: Expr, names: set[str]) -> bool:

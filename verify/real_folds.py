@@ -366,9 +366,11 @@ class Folds(Functions):
             condition = self.normal(guard)
             value = self.assuming(self.normal(term), condition, True)
             empty = neutral(ARG_FOLDS.get(f.kind, f.kind), term.kind)
-            while value.op == "select" and (value.args[2] is empty) and f.kind in ("max", "min"):
-                condition = self._both([condition, value.args[0]])
-                value = self.assuming(value.args[1], condition, True)
+            while value.op == "select" and empty in value.args[1:] and f.kind in ("max", "min"):
+                some, yes, no = value.args
+                some = some if no is empty else self._negated(some)
+                condition = self._both([condition, some])
+                value = self.assuming(yes if no is empty else no, condition, True)
             if place and value.op == "select" and value.args[2] is empty:
                 # elements that are not left out are numbers, and there is one
                 allowed = self._both([condition, value.args[0]])

@@ -200,7 +200,7 @@ def _store_differs(
     value, wanted, cond = (substitute(e, pins) for e in (value, wanted, cond))
     value = given(algebra, lift.join.tidy(value), cond)
     value = beside(algebra, value, lift.join.fresh)
-    value = lift.places.named(value)
+    value = lift.anchors.asked(lift.places.named(value))
     with algebra.under(algebra.normal(cond)):
         value = needless(algebra, value)
         empty = _may_be_empty(algebra, value)
