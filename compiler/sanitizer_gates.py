@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from opwright.backends import isolation
@@ -17,6 +18,7 @@ from opwright.backends.cpp import sanitize
 from opwright.backends.cpp.build import BuildError
 from opwright.backends.cpp.driver import DriverError
 from opwright.backends.cpp.sanitize import Finding, Instrumented, Invocation, Part
+from opwright.backends.cuda import device_check
 from opwright.backends.cuda import sanitize as in_shim
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.execution import NEAR, literals, program_of
@@ -45,8 +47,11 @@ CHECKED = {
     "races": "nothing unordered in a launch touches what something writes",
 }
 KINDS = {"address": "address", "undefined": "undefined", "race": "races"}
+DEVICE = {t: f"device.{t}" for t in device_check.TOOLS}
+CHECKED |= {n: f"compute-sanitizer's {t} finds nothing" for t, n in DEVICE.items()}
+KINDS |= DEVICE
 
-Built = AbstractContextManager[Instrumented]
+Built = AbstractContextManager[Instrumented] | AbstractContextManager[device_check.Checker]
 
 
 def sanitizer_records(
@@ -93,11 +98,38 @@ def _cuda(c: Candidate, static: Static, op: Operator, seed: int) -> list[Record]
         )
         if not any(r.status == "REFUTED" for r in out):
             out += _checked(("races",), lambda: in_shim.logged(*texts), cases, call, subject)
+        on_device = [] if device_check.missing() else _on_device(c, bound, cases, call, subject)
     except (*FAILURES, DriverError) as e:
         why = f"not run on a CPU ({type(e).__name__}: {str(e)[:200]})"
         return [Record("G8.runs", "G8", "UNKNOWN", why, subject)]
-    said = (SHIM, isolation.describe())
-    return [replace(r, assumptions=(*r.assumptions, *said)) for r in out]
+    how = isolation.describe()
+    out = [replace(r, assumptions=(*r.assumptions, SHIM, how)) for r in out]
+    return [*out, *(replace(r, assumptions=(*r.assumptions, how)) for r in on_device)]
+
+
+def _on_device(
+    c: Candidate,
+    bound: BoundPlan,
+    cases: Sequence[tuple[Case, Frame]],
+    call: Callable[[Frame], Invocation],
+    subject: str,
+) -> list[Record]:
+    """compute-sanitizer's tools on the same calls, on the GPU of this machine."""
+    out: list[Record] = []
+    try:
+        with device_check.built(c.source, bound, c.plan.target) as program:
+            for tool, name in DEVICE.items():
+                checker = device_check.Checker(program.path, tool)
+                held = partial(_held, checker)
+                out += _checked((name,), held, cases, call, subject)
+    except BuildError as e:
+        why = f"not built for the device: {str(e)[:300]}"
+        return [Record("G8.device", "G8", "UNKNOWN", why, subject)]
+    return out
+
+
+def _held(checker: device_check.Checker) -> Built:
+    return nullcontext(checker)
 
 
 def _launched(bound: BoundPlan, frame: Frame) -> Invocation:
