@@ -146,12 +146,14 @@ def report(state: State, chosen: Sequence[Subject], spent: str) -> list[str]:
     had = {r.subject for r in rows}
     never = [s.text for s in chosen if s.text not in had and s.text not in state.left]
     refused = sum(bool(r.refused) and not r.wrong for r in rows)
-    fates = Counter(state.fates.values())
+    fates = Counter(x.partition(":")[0] for x in state.fates.values())
+    out += [f"failed    {n}: {x}"[:300] for n, x in state.fates.items() if x.startswith("failed")]
     times = [r.seconds for r in rows]
     out.append(
         f"{len(rows)} mutants of {len(had)} of {len(chosen)} texts; no mutant of {len(never)}; "
         f"{len(state.left)} left out; {fates['broken']} more do not parse, {fates['late']} take "
-        f"too long; {refused} are refused and nothing shows them wrong"
+        f"too long, {fates['failed']} could not be judged; "
+        f"{refused} are refused and nothing shows them wrong"
     )
     if times:
         middle, high = median(times), sorted(times)[len(times) * 95 // 100]
@@ -194,13 +196,16 @@ def told(f: Fate | None) -> int:
 
 
 def anew(chosen: Sequence[Subject], state: State) -> None:
-    """Forget what survived, what is said to be unsound and what cannot be judged."""
+    """Forget what survived, what is said to be unsound and what could not be judged."""
     mine = {s.text for s in chosen}
     for r in list(state.rows.values()):
         if (r.survived or r.unsound) and r.subject in mine:
             del state.rows[key(r.subject, r.fault)]
     for text in mine & state.left.keys():
         del state.left[text]
+    for name, x in list(state.fates.items()):
+        if x.startswith("failed") and name.rpartition(" ")[0] in mine:
+            del state.fates[name]
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:

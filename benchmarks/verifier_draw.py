@@ -272,6 +272,9 @@ class Run:
                     return False
                 self.state.fates[name] = "late"
                 continue
+            except Exception as e:  # a mistake of the judge's, which says nothing about gates
+                self.state.fates[name] = f"failed: {type(e).__name__}: {str(e)[:200]}"
+                continue
             if fate is None:
                 self.state.fates[name] = "broken"
                 continue

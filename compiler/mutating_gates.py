@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
+from opwright.backends.triton.frontend import to_ttir_many
+from opwright.backends.triton.ttir import is_text
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.functional import Readings, array_gates
 from opwright.compiler.importing import FAILURES, Static, policy, read_back, static_gates
@@ -189,6 +191,18 @@ class Judge:
         program = static.program or self.read(c)
         return c, Static(static.records, program, static.bound)
 
+    def compiles(self, text: str) -> bool:
+        """Whether the language's own front end takes a text, as far as that is known."""
+        c = self.candidate
+        if self.level != "source" or c.plan.backend != "triton" or is_text(c.plan.source):
+            return True
+        bound = bind_plan(c.plan, self.op)
+        try:
+            to_ttir_many(text, c.plan.source, bound.launches, c.plan.target)
+        except ImportRefusal:
+            return False
+        return True
+
     def read(self, c: Candidate) -> TileProgram | None:
         if c.plan.backend == "jax":
             return None
@@ -238,6 +252,8 @@ class Judge:
         if any(re.search(NO_TEXT, r.reason) for r in records if r.kind == "G1"):
             return None
         if static is None and self.level == "plan":
+            return None
+        if static is not None and static.program is None and not self.compiles(m.text):
             return None
         same = self.same(static)
         effect, reason = self.effect(static)

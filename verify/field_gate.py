@@ -28,7 +28,16 @@ from opwright.ir.op import Operator, Tensor
 from opwright.ir.readings import Fields
 from opwright.ir.record import Record
 from opwright.ir.reference import reference
-from opwright.ir.tile import Buffer, For, If, Kernel, Stmt, TileProgram
+from opwright.ir.tile import (
+    Buffer,
+    For,
+    If,
+    Kernel,
+    Stmt,
+    TileProgram,
+    expressions,
+    statements,
+)
 from opwright.ir.tileops import guesses
 from opwright.verify.draw import Array, draw_inputs, holds
 from opwright.verify.inputs import Case
@@ -43,6 +52,7 @@ STEPS = 4_000  # statements of one run
 SECONDS = 1.0  # of this thread's own time, after which only the first few runs are made
 LEAST = 4  # runs, whatever they take
 FAMILIES = ("normal", "uniform", "normal", "ties")
+CUTS = ("lt", "le", "eq", "ne", "floordiv", "mod")
 ORDERS = ("ascending", "descending", "negative", "peaks", "large")
 # what floats do with very large finite numbers, a field does not: what was found has no meaning
 HIDDEN = ("missing", "unwritten", "poison")
@@ -85,6 +95,11 @@ def field_gate(
     records = gate.records(why) if why else gate.judge(near or NEAR, seed)
     spent = (time.perf_counter() - begin) / max(len(records), 1)
     return [replace(r, seconds=spent) for r in records]
+
+
+def calls(program: TileProgram, op: Operator, near: Sequence[int], seed: int) -> Iterator[Case]:
+    """The calls that the gate makes of a program, cheap ones first."""
+    return _Gate(program, op, "", "").cases(near or NEAR, seed)
 
 
 class _Gate:
@@ -137,10 +152,13 @@ class _Gate:
         blocks = sorted(near, reverse=True)
         few = Sampler(self.op, rng, (), LIMITS, facts)
         wide = Sampler(self.op, rng, near, WIDE, facts)
-        first = [few.draw(dict.fromkeys(self.op.sizes, 1), 1), *few.many(3)[1:2]]
+        first = [few.draw(dict.fromkeys(self.op.sizes, n), 1) for n in (1, 3)]
+        first += few.many(3)[1:2]
         walked = [(s, self.past(wide, s, blocks)) for s in self.op.sizes]
         again = {s for s, x in walked if x is not None and self.repeats(*x)}
-        far = [x for s, x in walked if s in again] or [x for _, x in walked]
+        cut = decided(self.program) - again
+        far = [x for s, x in walked if s in again] + [x for s, x in walked if s in cut]
+        far = far or [x for _, x in walked]
         whole = [self.sized(wide, s, [n - d for n in blocks]) for d in (0, -1, 1)
                  for s in self.op.sizes]  # fmt: skip
         made = [self.case(x, n, seed) for n, x in enumerate((*first, *far, *whole))]
@@ -159,8 +177,8 @@ class _Gate:
         yield from (c for c in made[len(first) + len(far) :][len(large) :] if c is not None)
 
     def past(self, sampler: Sampler, size: str, blocks: Sequence[int]) -> Drawn | None:
-        """Sizes with one past two blocks, as large a block as is cheap."""
-        for n in blocks:
+        """Sizes with one past two blocks, as large a block as is cheap; at least past one."""
+        for n in (*blocks, 1):
             far = (2 * n + n // 2 + 1, 3 * n - 1, 2 * n + n // 2, 3 * n)
             found = self.sized(sampler, size, far)
             if found is not None:
@@ -498,6 +516,18 @@ def _repeats(body: Iterable[Stmt], env: Mapping[Any, Any]) -> bool:
             if count > 2 or _repeats(s.body, {**env, s.variable: lo}):
                 return True
     return False
+
+
+def decided(program: TileProgram) -> set[str]:
+    """Sizes that loops, conditions and quotients of a program speak of: what it cuts into parts."""
+    out: set[str] = set()
+    for k in program.kernels:
+        parts = [g for g in k.grid if g.op != "size"]
+        for e in expressions(k.body):
+            parts += [x for x in walk(e) if x.op in CUTS]
+        parts += [e for s in statements(k.body) if isinstance(s, For) for e in (s.lo, s.hi)]
+        out |= {x.attr for e in parts for x in leaves(e, "size")}
+    return out
 
 
 def _last(k: Kernel, env: Mapping[Any, Any]) -> dict[Any, Any]:

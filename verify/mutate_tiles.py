@@ -390,7 +390,7 @@ def _accesses(text: str, scope: _Scope, way: str) -> Iterator[tuple[str, str]]:
             yield "fill", access(inner, mask, "")
             for new in _numbers(other, "f32" if re.search(r"[.einf]", other) else "i64"):
                 yield "fill", access(inner, mask, new)
-    elif way == "store":
+    elif way == "store" and parts:
         for size in scope.sizes:
             yield "mask", access(inner, f"{parts[-1]} < {size} - 1", "")
 
