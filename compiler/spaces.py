@@ -313,21 +313,24 @@ def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
 def _contraction_holes(native: int) -> tuple[Holes, Starts]:
     tiles: tuple[Decision, ...]
     if native >= 16:
-        tiles = ((14, 32), (12, 32), (8, 48), (6, 64), (28, 16), (6, 32), (6, 16))
+        tiles = ((14, 32), (12, 32), (8, 48), (8, 32), (6, 64), (28, 16), (6, 32), (6, 16))
     else:
         tiles = ((6, 16), (4, 24), (12, 8), (4, 16))
     holes: Holes = {
         "tile": tiles,
         "vec": (native,) if native == 8 else (native, 8),
-        "kc": (256, 384, 512, 128),
+        "kc": (256, 384, 512, 1024, 128),
         "row_tiles": (16, 8, 32, 4),
         "panels": (32, 16, 8, 64),
         "pin": (False, True),
         "deep": (True, False),
         "unroll": (2, 1, 4),
         "threads": ("dynamic", "static"),
+        "lies": ("neither", "both", "right", "left"),
     }
-    return holes, [{"kc": 384}, {"tile": tiles[1]}, {"row_tiles": 8}, {"tile": tiles[2]}]
+    starts: Starts = [{"kc": 512}, {"tile": tiles[3], "lies": "both"}, {"tile": tiles[2]}]
+    starts += [{"tile": tiles[3], "lies": "right"}, {"kc": 384}, {"tile": tiles[1]}]
+    return holes, [*starts, {"row_tiles": 8}]
 
 
 def _walk_holes(native: int) -> tuple[Holes, Starts]:
@@ -535,6 +538,7 @@ def _lower(
             own["deep"],
             own["unroll"],
             own["threads"],
+            own["lies"],
         )
         return contraction.lower(name, p.form, memory, schedule, memory.real), []
     if p.strategy == "window":

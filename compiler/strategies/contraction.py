@@ -151,7 +151,8 @@ def check_epilogue(group: Group, t: Tensor, rest: Sequence[Tensor]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TileSchedule:
-    """Register tile `mr` x `nr` of `vec`-wide vectors; blocks of kc, mc, nc; hints."""
+    """Register tile `mr` x `nr` of `vec`-wide vectors; blocks of kc, mc, nc; hints. `lies`: which
+    factors are read where they lie instead of being packed, neither | left | right | both."""
 
     mr: int = 6
     nr: int = 16
@@ -163,15 +164,19 @@ class TileSchedule:
     deep: bool = True
     unroll: int = 2
     threads: str = "dynamic"
+    lies: str = "neither"
 
 
 def lower(
     name: str, form: Form, memory: Memory, s: TileSchedule, real: DType
 ) -> list[tuple[Kernel, Placement]]:
-    """Two launches: pack the column factor into panels; then blocks of register tiles."""
+    """Pack the column factor into panels, unless it is read where it lies; then blocks of register
+    tiles."""
     if s.nr % s.vec or s.mc % s.mr or s.nc % s.nr:
         raise Unsupported("blocks are not multiples of the register tile")
     emitter = _Emitter(name, form, memory, s, real)
+    if s.lies in ("right", "both"):
+        return [emitter.multiply()]
     return [emitter.pack(), emitter.multiply()]
 
 
@@ -272,9 +277,10 @@ class _Emitter(Emitter):
         def one(at: dict[int, Expr]) -> None:
             def k_block(k0: Expr) -> None:
                 depth = minimum(s.kc, self.k - k0)
-                self.b.loop(
-                    "ip", ZERO, i_count, 1, (), lambda ip: self.copy(at, top, ip, k0, depth)
-                )
+                if s.lies not in ("left", "both"):
+                    self.b.loop(
+                        "ip", ZERO, i_count, 1, (), lambda ip: self.copy(at, top, ip, k0, depth)
+                    )
 
                 def column(jp: Expr) -> None:
                     self.b.loop(
@@ -328,12 +334,66 @@ class _Emitter(Emitter):
         depth: Expr,
     ) -> None:
         """One register tile over one block of the depth; the last block runs the epilogue."""
-        s, b, i, j = self.s, self.b, self.i, self.j
+        s, i, j = self.s, self.i, self.j
+        row, col = top + ip * s.mr, (left + jp) * s.nr
+        whole = call("le", row + s.mr, self.m) & call("le", col + s.nr, self.n)
+        in_rows, in_columns = call("lt", row + i.lane, self.m), call("lt", col + j.lane, self.n)
+
+        def run(inside: bool) -> None:
+            rows, columns = (TRUE, TRUE) if inside else (in_rows, in_columns)
+            acc = self.summed(at, row, col, (ip, jp), k0, depth, rows, columns)
+
+            def finish() -> None:
+                if inside:
+                    self.write(at, row, col, acc, TRUE)
+                    return
+                self.b.branch(
+                    whole,
+                    lambda: self.write(at, row, col, acc, TRUE),
+                    lambda: self.write(at, row, col, acc, in_rows & in_columns),
+                )
+
+            self.b.branch(
+                call("le", self.k, k0 + s.kc),
+                finish,
+                lambda: self.b.store(self.part, jp, ip, i.lane, j.lane, acc),
+            )
+
+        if s.lies == "neither":
+            run(False)
+        else:
+            self.b.branch(whole, lambda: run(True), lambda: run(False))
+
+    def summed(
+        self,
+        at: Mapping[int, Expr],
+        row: Expr,
+        col: Expr,
+        where: tuple[Expr, Expr],
+        k0: Expr,
+        depth: Expr,
+        rows: Expr,
+        columns: Expr,
+    ) -> Value:
+        """The sum up to the end of a block of the depth."""
+        s, b, f, i, j = self.s, self.b, self.f, self.i, self.j
         lead = [at[n] for n in self.shared]
+        ip, jp = where
+        panel = pid(1) * (s.nc // s.nr) + jp
 
         def step(k: Expr, acc: Value) -> list[Value]:
-            x = b.load(self.pa, ip, k, i.lane, name="a")
-            y = b.load(self.packed, *lead, k0 // s.kc, left + jp, k, j.lane, name="panel")
+            self.e.enter()
+            if s.lies in ("left", "both"):
+                x = self.factor(f.left, {**at, f.rows: row + i.lane}, k0 + k, rows)
+                x = self.spread(x, i)
+            else:
+                x = b.load(self.pa, ip, k, i.lane, name="a")
+            if s.lies in ("right", "both"):
+                y = self.factor(f.right, {**at, f.columns: col + j.lane}, k0 + k, columns)
+                y = self.spread(y, j)
+            else:
+                y = b.load(self.packed, *lead, k0 // s.kc, panel, k, j.lane, name="panel")
+            self.e.leave()
             return [b.ew("fma", x, y, acc)]
 
         start = b.full(0.0, self.real, i, j, name="acc")
@@ -341,23 +401,7 @@ class _Emitter(Emitter):
         before = b.load(
             self.part, jp, ip, i.lane, j.lane, mask=call("lt", 0, k0), other=0.0, name="part"
         )
-        acc = b.ew("add", acc, before)
-        row, col = top + ip * s.mr, (left + jp) * s.nr
-
-        def finish() -> None:
-            whole = call("le", row + s.mr, self.m) & call("le", col + s.nr, self.n)
-            inside = call("lt", row + i.lane, self.m) & call("lt", col + j.lane, self.n)
-            b.branch(
-                whole,
-                lambda: self.write(at, row, col, acc, TRUE),
-                lambda: self.write(at, row, col, acc, inside),
-            )
-
-        b.branch(
-            call("le", self.k, k0 + s.kc),
-            finish,
-            lambda: b.store(self.part, jp, ip, i.lane, j.lane, acc),
-        )
+        return b.ew("add", acc, before)
 
     def write(self, at: Mapping[int, Expr], row: Expr, col: Expr, acc: Value, mask: Expr) -> None:
         """Store the result, or what its pointwise readers make of it."""
