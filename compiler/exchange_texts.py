@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from opwright.backends.cpp.policy import CALLS, HEADERS, PRAGMAS
+from opwright.backends.cpp import clang_headers
+from opwright.backends.cpp.clang_pragmas import ACCEPTED as PRAGMAS
+from opwright.backends.cpp.importer_calls import BUILTINS, FUNCTIONS
+from opwright.backends.cpp.importer_prelude import WORDS
+from opwright.backends.cpp.policy import HEADERS as PERMITTED
 from opwright.backends.triton.targets import TARGETS
 from opwright.compiler.devices import DEVICES
 from opwright.search.loads import host
 
+HEADERS = sorted(PERMITTED & set(clang_headers.HEADERS))  # what may be included, and is read
 JUDGED = (
     "Results are judged against the spec in float64 within its tolerances, on boundary sizes and "
     "special values, in memory with guards; accesses are proved to be in bounds for all sizes that "
@@ -39,8 +44,30 @@ CPP = (
     ELEMENT,
     f"{WRITTEN} Scratch of scope plan lives across launches, of "
     "scope program it belongs to one program at a time; both hold garbage at first.",
-    "No state, no allocation, no threads, no input or output, no calls but those allowed.",
+    "No state, no allocation, no input or output, no calls but those allowed, no classes, "
+    "structs, switch, goto, recursion or function pointers; no intrinsics and no assembler. A "
+    "number is read by its bits with __builtin_bit_cast or memcpy of all its bytes, never through"
+    " a pointer of another type. Loops count in closed form.",
+    "Alignment that is not stated as a fact, aligned(x, 64), is not assumed: a dereferenced "
+    "pointer to vectors has to be aligned, v_load, memcpy and types with aligned(4) need not.",
     f"{JUDGED} Plain loops with affine indices are what the prover understands best.",
+)
+VOCABULARY = (
+    "A vocabulary is at hand, which the machine puts before a text that uses it and whose texts "
+    "the best candidates so far are printed in (they are shown without its definitions; copy, "
+    "define or overload none of it, and define no templates beside it):",
+    "- i8 ... u64; GNU vectors f32x16, f64x8, i32x16, ... (type x lanes, of 16 to 64 bytes) with "
+    "+ - * /, comparisons (vectors of i32 or i64, -1 where true), m ? a : b, v[i], {a, b, ...}",
+    "- v_load<V>(p), v_store(p, v), v_load_masked<V>(p, m, other), v_store_masked(p, m, v), "
+    "v_prefix<M>(n): the first n lanes; v_stream(p, v): past the caches, aligned to its size",
+    "- v_splat<V>(s), v_iota<V>(), v_convert<V>(v): values; v_bits<V>(v): bits",
+    "- v_sum, v_prod, v_highest, v_lowest, v_any, v_all of one vector give a number; v_run_sum, "
+    "_prod, _max, _min and v_run_sum_back, ... give prefixes within a vector",
+    "- v_max(a, b), v_min(a, b): nan where one is; v_abs, v_floor, v_ceil, v_trunc, v_rint, "
+    "v_root, v_rsqrt, v_exp, v_exp2, v_expm1, v_log, v_log2, v_log1p, v_sin, v_cos, v_tan, "
+    "v_sinh, v_cosh, v_tanh, v_asin, v_acos, v_atan, v_erf, v_sigmoid, v_pow of numbers and "
+    "vectors",
+    "- i_min, i_max, i_div, i_mod of i64 (floor)",
 )
 TRITON = (
     "A candidate is a launch plan (candidate.json) and one Triton source. Launching and allocation "
@@ -90,10 +117,19 @@ LANGUAGES = {
         "cpp",
         "C++",
         CPP,
-        {"headers": sorted(HEADERS), "pragmas": list(PRAGMAS), "calls": sorted(CALLS)},
-        f"Headers: {', '.join(f'<{h}>' for h in sorted(HEADERS))}. Pragmas: {', '.join(PRAGMAS)}. "
-        "Functions of <math.h> and their std:: forms, intrinsics and\n`__builtin_` functions may "
-        "be called, and what the source itself defines.",
+        {
+            "headers": HEADERS,
+            "pragmas": list(PRAGMAS),
+            "calls": sorted(FUNCTIONS),
+            "builtins": sorted(BUILTINS),
+            "vocabulary": sorted(WORDS),
+        },
+        f"Headers, no others: {', '.join(f'<{h}>' for h in HEADERS)}. "
+        f"Pragmas: {', '.join(PRAGMAS)}. "
+        f"Functions, also with f, in std:: and as __builtin_: {', '.join(sorted(FUNCTIONS))}; "
+        f"memcpy, memset; std::min, max, clamp, swap, fill, fill_n, copy, copy_n; "
+        f"{', '.join(sorted(BUILTINS))}; numeric_limits; and what the source defines.\n"
+        + "\n".join(VOCABULARY),
         "measured on this machine",
     ),
     "triton": Language(

@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from opwright.backends.cpp.importer_prelude import without_vocabulary
 from opwright.backends.cpp.inspection import vectorised
+from opwright.backends.cpp.policy import breaches
 from opwright.compiler.backend import CompileError, Effort
 from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, medium_of
 from opwright.compiler.forms import Limits, forms_of
@@ -95,19 +97,31 @@ class Workshop:
         else:
             own = self.medium.own(space.instantiate(schedule))
             plan, source = own.plan, own.source
+        if self.medium.backend == "cpp":  # the machine puts the vocabulary before it again
+            source = without_vocabulary(source, level_of(self.medium.targets))
         return launch_text(plan.to_json()), source
 
     def diagnose(self, c: Tried) -> tuple[str, str]:
         return self.limits.diagnose(c)
 
+    def faults(self, c: Tried) -> list[str]:
+        if self.medium.backend != "cpp" or not c.schedule.startswith(f"{NAME}("):
+            return []
+        source = self.drafts.text_of(parse(c.schedule))[1]
+        return [f"{SOURCES['cpp']}:{line}: {what}" for line, what in breaches(source)]
+
     def profile(self, c: Tried) -> None:
         loops = None
         if self.medium.backend == "cpp":
             source = self.drafts.text_of(parse(c.schedule))[1]
-            level = self.medium.targets[0].removeprefix("cpu(").removesuffix(")")
-            loops = len(vectorised(source, level))
+            loops = len(vectorised(source, level_of(self.medium.targets)))
         modelled = self.medium.backend in ("triton", "cuda")
         self.keeper.profile(profile(c, self.limits, modelled, loops))
+
+
+def level_of(targets: tuple[str, ...]) -> str:
+    """The instruction set of a target of C++."""
+    return targets[0].removeprefix("cpu(").removesuffix(")")
 
 
 def launch_text(plan: dict[str, Any]) -> str:
@@ -337,13 +351,56 @@ def context_of(
         forms_of(op),
         EXAMPLES[backend],
         language.timed,
+        accuracy_of(op, backend),
+        LAUNCHING.get(backend, ""),
+        unit_of(op),
     )
 
 
+def unit_of(op: Operator) -> str:
+    """What a score is in units of."""
+    terms = [(m, w) for m, w in op.objective.terms if w > 0]
+    if not terms or [m for m, _ in terms] == ["latency"]:
+        return "of the first candidate's time"
+    said = " + ".join(f"{w:g} {m}" for m, w in terms)
+    return f"of the first candidate's objective ({said}), not of its time"
+
+
+def accuracy_of(op: Operator, backend: str) -> tuple[str, ...]:
+    """What results are held to, as the tests apply it."""
+    written = {t: n for t, n in op.tolerance.items() if any(o.dtype.name == t for o in op.outputs)}
+    lines = [
+        "An element passes where |found - exact| is within every one of these limits; exact is the "
+        "operator in float64 on the same inputs."
+    ]
+    for name, numbers in written.items():
+        terms = {
+            "abs": "{:g}", "rel": "{:g} |exact|", "ulp": "{:g} units in the last place of exact",
+        }  # fmt: skip
+        said = " + ".join(terms[k].format(v) for k, v in numbers.items() if k in terms)
+        lines.append(f"As written in the spec for {name}: {said} (a sum, not the larger one).")
+    lines.append(
+        "Derived from the spec: what its operations lose when each is rounded once, in the "
+        "precision that the spec has, at this element's inputs, in any order of summation. It "
+        "grows with the number of terms, so that small sizes, which are tested too, leave little: "
+        "a few units in the last place. Functions may be off by a few units in the last place as "
+        "well; cheaper ones, with a relative error of 1e-6, fail on rows of two or three elements."
+    )
+    lines.append(
+        "Typical errors, root mean square over a test, have to stay below a statistical limit "
+        "(roundings as if independent, by their square root)."
+    )
+    return tuple(lines) if backend in ("cpp", "jax") else tuple(lines[:-1])
+
+
 EXAMPLES = {
-    "cpp": '{"facts": ["stride(x, 1) == 1", "stride(y, 0) == 1"],\n'
-    ' "launches": [{"kernel": "rows", "grid": ["cdiv(B, {{ROWS}})"], '
-    '"args": ["x", "y", "B", "N", "stride(x, 0)"]}]}',
+    "cpp": '{"facts": ["stride(x, 1) == 1", "stride(y, 0) == N", "stride(y, 1) == 1", '
+    '"aligned(y, 64)", "N % 16 == 0"],\n'
+    ' "scratch": {"part": {"dtype": "f32", "shape": ["B", "cdiv(N, 4096)"], "scope": "plan"}},\n'
+    ' "launches": [{"kernel": "parts", "grid": ["B", "cdiv(N, 4096)"], '
+    '"args": ["x", "part", "N", "stride(x, 0)"], "schedule": "dynamic"},\n'
+    '  {"kernel": "rows", "grid": ["cdiv(B, {{ROWS}})"], '
+    '"args": ["x", "part", "y", "B", "N", "stride(x, 0)"]}]}',
     "triton": '{"facts": ["stride(x, 1) == 1", "N <= 131072"],\n'
     ' "launches": [{"kernel": "rows", "grid": ["B"], '
     '"args": ["x", "y", "i32(N)", "stride(x, 0)"],\n'
@@ -352,4 +409,10 @@ EXAMPLES = {
     ' "launches": [{"kernel": "rows", "grid": ["B"], "block": [256], '
     '"args": ["x", "y", "N", "stride(x, 0)"]}]}',
     "jax": '{"launches": [{"kernel": "rows", "args": ["x"]}]}',
+}
+LAUNCHING = {
+    "cpp": "Take what is needed alone: no fact that nothing stands on, no scratch where none is. "
+    "scope program: the array belongs to one program at a time. schedule: how programs are dealt "
+    "to threads, static (default) or dynamic. Arguments reach the kernel in this order, then pid0, "
+    "pid1, pid2.",
 }

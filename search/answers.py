@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from opwright.backends.cpp.importer_prelude import completed
 from opwright.ir.plan import Plan, PlanError, from_json
 
 PARTS = ("PLAN", "LAUNCH", "CODE", "HOLES", "PREDICTED")
-MOST_LINES, LONGEST_LINE = 5, 200
+MOST_LINES, LONGEST_LINE = 5, 320
 MOST_HOLES, MOST_VALUES = 6, 8
 TAGS = {
     "cpp": ("cpp", "c++", "cc", "cxx", "c"),
@@ -67,6 +68,14 @@ class Answer:
         return {name: values[0] for name, values in self.holes.items()}
 
 
+def shortened(text: str, most: int) -> str:
+    """A line of at most so many characters, cut between words."""
+    if len(text) <= most:
+        return text
+    kept = text[: most - 4]
+    return (kept.rpartition(" ")[0] or kept) + " ..."
+
+
 def words(text: str, most: int = MOST_LINES) -> tuple[str, ...]:
     """A few short lines of a stranger's text, without marks that structure a prompt."""
     out = []
@@ -75,7 +84,7 @@ def words(text: str, most: int = MOST_LINES) -> tuple[str, ...]:
         plain = re.sub(r"[^\x20-\x7e\u00a0-\u024f\u0370-\u03ff\u2190-\u22ff]", " ", plain)
         plain = " ".join(plain.split())
         if plain:
-            out.append(plain[:LONGEST_LINE])
+            out.append(shortened(plain, LONGEST_LINE))
     return tuple(out[:most])
 
 
@@ -232,7 +241,11 @@ def candidate(
         found = from_json({**data, "abi": 1, **plan})
     except (TypeError, AttributeError, KeyError) as e:
         raise PlanError(f"LAUNCH does not have the form of a plan: {e}") from None
-    return replace(found, origin={}), filled(answer.code, values)
+    code = filled(answer.code, values)
+    if found.backend == "cpp":
+        name, target = found.op.partition("@")[0], found.target
+        code = completed(code, name, target.removeprefix("cpu(").removesuffix(")"))
+    return replace(found, origin={}), code
 
 
 def numbered(text: str, most: int = 8) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ results and recorded answers alone, so that a run that was killed goes on where 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from opwright.search import prompts
 from opwright.search.accounts import Caller, Reply
-from opwright.search.answers import AnswerError, alike, numbered, parse, signature
+from opwright.search.answers import AnswerError, alike, numbered, parse, shortened, signature
 from opwright.search.archive import Candidate
 from opwright.search.artefacts import Keeper
 from opwright.search.drafts import ATTEMPTS, NAME, Attempt, Drafts, Node
@@ -40,6 +41,9 @@ AT_FLOOR = 1.05  # of what is possible: nothing is left to gain
 PARADIGMS = 3
 GIVEN_UP = 5  # windows of stagnation after which the model is not asked any more
 UNREAD = 12  # answers in a row of which nothing could be read, after which it is not either
+SHOWN = ("G0", "G1", "G2", "G3", "G4", "G6")  # gates of which a repair is told all that is wrong
+FAULTS = 8  # messages in one repair
+EXCERPTS = 4  # lines of the text in one repair
 PAGES = 20  # requests in one call of `propose`, at most
 
 
@@ -64,6 +68,10 @@ class Workshop(Protocol):
 
     def diagnose(self, c: Candidate) -> tuple[str, str]:
         """The class of its bottleneck (moves.BOTTLENECKS) and a sentence with numbers."""
+        ...
+
+    def faults(self, c: Candidate) -> list[str]:
+        """All that is wrong with a text before it is read, where more than one thing is."""
         ...
 
     def profile(self, c: Candidate) -> None:
@@ -347,7 +355,7 @@ class Guided:
         last = node.last
         assert last is not None
         kind = last.kind or last.status
-        error = prompts.unexpected(last.problem or self._error(last))
+        error = last.problem or self._error(last)
         good = None
         if len(node.attempts) == ATTEMPTS - 1 and last.kind not in ("truncated", "malformed"):
             c = self._by_number.get(node.parent if node.parent is not None else -1)
@@ -357,14 +365,37 @@ class Guided:
         return prompts.again(last.request, last.text, text, logical)
 
     def _error(self, attempt: Attempt) -> str:
-        """The first error, with its counterexample where safety has one."""
+        """What is wrong, all that the machine found of it: reasons, counterexamples, and the lines
+        of the text that are meant."""
         lines = [attempt.reason]
         c = self._by_number.get(attempt.candidate) if attempt.candidate is not None else None
-        for r in c.records if c is not None else ():
-            if r.status == "REFUTED" and r.counterexample and r.kind in ("G2", "G3"):
-                lines.append(f"counterexample: {dict(r.counterexample)}")
-                break
-        return "\n".join(lines)[:2000]
+        if c is not None:
+            lines += [x for x in self.workshop.faults(c) if x not in attempt.reason]
+            worst = "REFUTED" if any(r.status == "REFUTED" for r in c.records) else "UNKNOWN"
+            for r in c.records:
+                told = r.reason in "\n".join(lines)
+                if r.status != worst or r.kind not in SHOWN or r.id.endswith(".import"):
+                    continue
+                if not told:
+                    lines.append(f"{r.id} is {r.status}: {r.reason}")
+                if r.counterexample and r.status == "REFUTED":
+                    lines.append(f"counterexample: {dict(r.counterexample)}")
+        return "\n".join([*lines[:FAULTS], *self._excerpts(lines[:FAULTS], attempt)])[:4000]
+
+    def _excerpts(self, said: Sequence[str], attempt: Attempt) -> list[str]:
+        """The lines of a text that messages name by their numbers."""
+        node = next(n for n in self.drafts.nodes if attempt in n.attempts)
+        try:
+            _, source = self.drafts.text_of(node.schedule(attempt))
+        except ValueError:
+            return []
+        text = source.splitlines()
+        numbers = [int(n) for n in re.findall(r"kernel\.\w+:(\d+)", "\n".join(said))]
+        out = []
+        for n in list(dict.fromkeys(numbers))[:EXCERPTS]:
+            if 0 < n <= len(text):
+                out.append(f"line {n}: {shortened(text[n - 1].strip(), 200)}")
+        return out
 
     def _new(self, view: View, share: float, count: int, rng: Random) -> list[tuple[Node, Request]]:
         """Requests for new ideas."""
@@ -613,4 +644,4 @@ def _signature(a: Attempt) -> str:
 
 
 def _short(text: str) -> str:
-    return " ".join(text.split())[:160]
+    return shortened(" ".join(text.split()), 240)

@@ -20,6 +20,7 @@ from opwright.backends.cpp.importer_rewrite import finished
 from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
 from opwright.backends.cpp.reading import parse
+from opwright.backends.cpp.vocabulary import names
 from opwright.ir.delinearize import flat_view, is_dense, stated_values
 from opwright.ir.dtypes import integer_range
 from opwright.ir.expr import ONE, ZERO, Expr, call, const, pid, substitute
@@ -51,6 +52,9 @@ def import_program(
     ours = trusted(source)
     text, stub = ours if ours is not None else (source, "")
     unit = parse(text, file, stub)
+    own = sorted({f.name for f in unit.functions.values()} & names()) if ours else []
+    if own:
+        raise ImportRefusal(f"{own[0]} is a name of the vocabulary; define it under another", file)
     known = stated_values(bound.facts)
     buffers = dict(bound.buffers)
     for name, b in buffers.items():

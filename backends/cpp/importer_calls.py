@@ -35,12 +35,20 @@ _VECTOR_ROWS = frozenset(
 _VECTOR_NAMES = {"v_root": "sqrt", "v_abs": "abs", "v_positive": "abs", "v_pow": "pow"}
 _VECTOR_ROUND = {"v_floor": "floor", "v_ceil": "ceil", "v_trunc": "trunc", "v_rint": "nearest"}
 _IGNORED = frozenset(["__builtin_prefetch", "__builtin_ia32_sfence"])
+# what an author may call: functions of reals (also as __builtin_), and what else the compiler has
+FUNCTIONS = frozenset(
+    {*_ROWS, *_RENAMED, *_ROUNDED, *_OPAQUE, "isnan", "isinf", "isfinite", "lrint", "llrint", "abs"}
+)
+BUILTINS = (
+    "__builtin_convertvector", "__builtin_shufflevector", "__builtin_bit_cast",
+    "__builtin_prefetch", "__builtin_expect", "__builtin_inff", "__builtin_inf", "__builtin_nanf",
+)  # fmt: skip
 
 
 def plain_name(name: str) -> str:
     """A function of the C library without builtin prefix and type suffix."""
     base = name.removeprefix("__builtin_")
-    known = _ROWS | set(_RENAMED) | set(_ROUNDED) | _OPAQUE | {"lrint"}
+    known = _ROWS | set(_RENAMED) | set(_ROUNDED) | _OPAQUE | {"lrint", "llrint"}
     if base not in known and base[:-1] in known and base[-1] in "fl":
         return base[:-1]
     return base
@@ -143,6 +151,8 @@ class Calls(Memory, ABC):
         if name in ("v_load", "v_load_masked", "v_store", "v_stream", "v_store_masked"):
             return self.memory_call(name, n)
         args = [self.expression(a) for a in n.args]
+        if name == "v_bits":
+            return self.reinterpret(args[0], t)
         if name == "v_splat":
             whole = self.is_mask(args[0]) and not t.scalar.is_integer
             inner = CType("int", t.scalar.bits) if whole else t.scalar

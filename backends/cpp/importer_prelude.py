@@ -1,18 +1,21 @@
 """The printer's vocabulary in a text that comes back: recognised byte for byte, then trusted.
 
-What stands before the first kernel is taken for ours only if it is nothing but snippets of
-`vocabulary.py` and the vector types they need; then names have the meaning that
-`importer_calls.py` gives them, and the text is parsed against declarations instead.
+What a text begins with is taken for ours where it is nothing but snippets of `vocabulary.py` and
+the vector types they need, and what follows cannot change them; then names have the meaning that
+`importer_calls.py` gives them, and the text is parsed against declarations instead. `completed`
+puts the vocabulary before a text that only uses it.
 """
 
 from __future__ import annotations
 
 import re
 
-from opwright.backends.cpp.vocabulary import ISAS, VECTOR, snippets, typedef
+from opwright.backends.cpp.vocabulary import ISAS, VECTOR, names, prelude, snippets, typedef
 
 _FIRST = re.compile(r"// [^\n]*, ([\w-]+)\n")
 _KERNEL = 'extern "C" void '
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
+_TYPES = re.compile(r"\b(?:template|struct|class|union|namespace|operator|using|concept|friend)\b")
 
 _STUB = """
 typedef signed char i8; typedef short i16; typedef int i32; typedef long i64;
@@ -32,6 +35,7 @@ template <class V> V v_iota();
 template <class M> M v_prefix(i64 n);
 template <class To, class V> To v_convert(V x);
 template <class V> V v_meant(V x);
+template <class To, class V> To v_bits(V x);
 template <class V> V v_load(const void *p);
 template <class V> void v_store(void *p, V v);
 template <class V> void v_stream(void *p, V v);
@@ -61,6 +65,12 @@ template <class V> typename v_half_bits<V>::type v_to_f16(V x);
 i64 i_min(i64, i64); i64 i_max(i64, i64); i64 i_div(i64, i64); i64 i_mod(i64, i64);
 double r_min(double, double); double r_max(double, double);
 """
+# what an author may use of it
+WORDS = """v_load v_store v_load_masked v_store_masked v_prefix v_stream v_splat v_iota v_convert
+v_bits v_sum v_prod v_highest v_lowest v_any v_all v_run_sum v_run_prod v_run_max v_run_min
+v_run_sum_back v_run_prod_back v_run_max_back v_run_min_back v_max v_min v_abs v_floor v_ceil
+v_trunc v_rint v_root v_rsqrt v_exp v_exp2 v_expm1 v_log v_log2 v_log1p v_sin v_cos v_tan v_sinh
+v_cosh v_tanh v_asin v_acos v_atan v_erf v_sigmoid v_pow i_min i_max i_div i_mod""".split()
 _UNARY = """exp exp2 expm1 log log2 log1p sqrt root rsqrt sin cos tan sinh cosh tanh asin acos atan
 erf sigmoid abs positive floor ceil trunc rint""".split()
 _RUNS = [f"{kind}{back}" for kind in ("sum", "prod", "max", "min") for back in ("", "_back")]
@@ -77,32 +87,70 @@ def printed_for(source: str) -> str | None:
 def trusted(source: str) -> tuple[str, str] | None:
     """(the kernels, lines kept; declarations of the vocabulary) if the text begins with ours."""
     first = _FIRST.match(source)
-    at = source.find(_KERNEL)
-    if first is None or first[1] not in ISAS or at < 0 or "v_" not in source:
+    if first is None or first[1] not in ISAS or "v_" not in source:
         return None
-    if not _is_ours(source[first.end() : at], first[1]):
-        return None
+    at = _end_of_ours(source, first.end(), first[1])
     body = source[at:]
+    if at == first.end() or _KERNEL not in body or _changes_ours(body):
+        return None
     types = sorted({m[0] for m in VECTOR.finditer(body)})
     halves = [t for t in types if re.fullmatch(r"f32x\d+", t)]
     return "\n" * source[:at].count("\n") + body, _declarations(types, halves)
 
 
-def _is_ours(head: str, level: str) -> bool:
-    """Whether a text is a sequence of the vocabulary's snippets and vector types."""
+def completed(source: str, title: str, level: str) -> str:
+    """A text that uses the vocabulary, with the vocabulary before it: what it copied of it, or
+    gave types by the same names, is left out. Other texts stay what they are."""
+    if level not in ISAS or trusted(source) is not None:
+        return source
+    kept = without_vocabulary(source, level)
+    defined = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*\([^;{}]*\)\s*\{", kept))
+    used = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*[<(]", _COMMENT.sub(" ", kept)))
+    if not used & names() or defined & names():
+        return source
+    return f"// {title}, {level}\n{prelude(kept, level)}\n{kept}"
+
+
+def without_vocabulary(source: str, level: str) -> str:
+    """A text without what it holds of the vocabulary, which is put before it again."""
+    first = _FIRST.match(source)
+    kept = source[first.end() :] if first is not None and first[1] in ISAS else source
+    at = kept.find(_KERNEL)
+    head, rest = kept[: max(at, 0)], kept[max(at, 0) :]
+    found = sorted(snippets(level), key=len, reverse=True)
+    for text in found:
+        head = head.replace(text, "")
+    lines = head.split("\n")
+    for name in {m[0] for m in VECTOR.finditer(head)}:
+        lines = [x for x in lines if x.strip() != typedef(name).strip()]
+    head = "\n".join(lines).strip("\n")
+    return (head + "\n" if head else "") + rest
+
+
+def _end_of_ours(source: str, at: int, level: str) -> int:
+    """Where a text ends to be the vocabulary's snippets and vector types."""
     texts = sorted(snippets(level), key=len, reverse=True)
-    left = head.removesuffix("\n")
-    while left:
-        line = left.split("\n", 1)[0] + "\n"
+    while True:
+        end = source.find("\n", at) + 1
+        line = source[at:end]
         m = VECTOR.search(line)
         if m and line == typedef(m[0]):
-            left = left[len(line) :]
+            at = end
             continue
-        found = next((t for t in texts if left.startswith(t)), None)
+        found = next((t for t in texts if source.startswith(t, at)), None)
         if found is None:
-            return False
-        left = left[len(found) :]
-    return True
+            return at
+        at += len(found)
+
+
+def _changes_ours(body: str) -> bool:
+    """Whether what follows the vocabulary may change what its names mean: specialised templates,
+    types and operators of its own, macros in the place of names."""
+    plain = _COMMENT.sub(" ", body)
+    if _TYPES.search(plain):
+        return True
+    macros = set(re.findall(r"^\s*#\s*(?:define|undef)\s+(\w+)", plain, re.MULTILINE))
+    return not macros.isdisjoint(names() - {"INL"})
 
 
 def _declarations(types: list[str], halves: list[str]) -> str:

@@ -154,7 +154,7 @@ class PolicyReader:
         self.bodies: dict[str, set[str]] = {}  # words of each macro's definitions
         self.conditions = Conditions()
         ours = trusted(source)  # the printer's own vocabulary is not read but known
-        self.own = 0 if ours is None else source.count("\n") - ours[0].count("\n")
+        self.own = 0 if ours is None else len(ours[0]) - len(ours[0].lstrip("\n"))
         self.tokens = list(self.read(source))
         self.known = self.introduced()
 

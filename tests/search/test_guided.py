@@ -97,6 +97,9 @@ class Workshop:
     def diagnose(self, c: Candidate) -> tuple[str, str]:
         return "instructions", "it is slow"
 
+    def faults(self, c: Candidate) -> list[str]:
+        return []
+
     def profile(self, c: Candidate) -> None:
         pass
 
