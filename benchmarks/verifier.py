@@ -9,7 +9,8 @@ same in every run with one seed; `--each` mutants of every kernel in the end.
 
     --minutes M      stop after M minutes             --resume FILE   keep what was judged, go on
     --each N         mutants of a kernel (24)         --seed N        another draw
-    --only WORD      kernels with this word           --again         judge anew what survived
+    --only WORD      kernels with this word           --again         judge anew what survived,
+                                                      and what nothing decides
     --fault NAME     this one fault, with what every gate says
     --sample N       of every N-th all gates are asked, of the next one a solver that knows nothing
     --report         print what FILE has and stop     --json FILE     the table and the survivors
@@ -196,10 +197,11 @@ def told(f: Fate | None) -> int:
 
 
 def anew(chosen: Sequence[Subject], state: State) -> None:
-    """Forget what survived, what is said to be unsound and what could not be judged."""
+    """Forget what survived, what is said to be unsound, what nothing decides, what failed."""
     mine = {s.text for s in chosen}
     for r in list(state.rows.values()):
-        if (r.survived or r.unsound) and r.subject in mine:
+        open_ = r.survived or r.unsound or not (r.wrong or r.refused or r.equivalent)
+        if open_ and r.subject in mine:
             del state.rows[key(r.subject, r.fault)]
     for text in mine & state.left.keys():
         del state.left[text]

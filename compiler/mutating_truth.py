@@ -92,6 +92,8 @@ class Truth:
             except (ExprError, *FAILURES) as e:
                 return UNREAD, f"cannot be run: {type(e).__name__}"
             for t in self.op.outputs:
+                if t.name not in found and t.updates is not None:  # what was there stays
+                    found[t.name] = np.asarray(arrays[t.updates])
                 if t.name not in found:
                     return TRAPS, f"{t.name} is never written"
                 if not near(t.kind, found[t.name], wanted[t.name]):
