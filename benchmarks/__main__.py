@@ -30,7 +30,7 @@ from opwright.search.loads import host
 
 HERE = Path(__file__).resolve().parent
 SPECS, RESULTS = HERE.parent / "specs", HERE / "results"
-FRAMEWORKS = ("torch", "torch.compile", "jax")
+FRAMEWORKS = ("torch", "torch.compile", "jax", "onnxruntime")
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:

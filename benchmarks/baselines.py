@@ -1,7 +1,9 @@
-"""What people would write instead: torch eager, torch.compile and jax.jit for the shipped specs.
+"""What people would write instead: torch eager, torch.compile, jax.jit and ONNX Runtime for the
+shipped specs.
 
-The one place besides the specs where operators have names. A baseline that cannot run is a reason,
-never an error: the framework is missing, has no such type, or takes too long to compile.
+With `onnx_models.py` the one place besides the specs where operators have names. A baseline that
+cannot run is a reason, never an error: the framework is missing, has no such type, or takes too
+long to compile.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.benchmarks.onnx_models import onnx_calls
 from opwright.ir.op import Operator
 
 Call = Callable[[], object]
@@ -386,7 +389,7 @@ def baselines(
     inputs: Mapping[str, NDArray[Any]],
     *,
     threads: int = 0,
-    only: tuple[str, ...] = ("torch", "torch.compile", "jax"),
+    only: tuple[str, ...] = ("torch", "torch.compile", "jax", "onnxruntime"),
     limit: float = COMPILE_LIMIT,
 ) -> dict[tuple[str, str], Call | str]:
     """Calls by (implementation, mode) on stored inputs, warmed up, or the reason why there is none.
@@ -405,4 +408,6 @@ def baselines(
             out = {k: v for k, v in out.items() if k[0] != "torch"}
     if "jax" in only:
         out |= _jax_calls(b, op, params, inputs, limit)
+    if "onnxruntime" in only:
+        out |= onnx_calls(op, sizes, params, inputs, count)
     return out

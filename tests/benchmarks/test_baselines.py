@@ -10,12 +10,15 @@ import pytest
 from support.shipped import NAMES, SPECS
 
 from opwright.benchmarks.baselines import BASELINES, baselines, to_torch
+from opwright.benchmarks.onnx_models import MODELS
 from opwright.compiler.elaborate import elaborate
 from opwright.grammar.parser import parse
 from opwright.ir.op import Operator
 from opwright.ir.reference import reference
 from opwright.verify.draw import decoded, draw_inputs
 from opwright.verify.sizes import Limits, default_workload
+
+FRAMES = ("torch", "jax", "onnxruntime")
 
 
 def _operator(name: str) -> Operator:
@@ -26,6 +29,7 @@ def _operator(name: str) -> Operator:
 
 def test_baselines_are_of_shipped_operators() -> None:
     assert set(BASELINES) <= set(NAMES)
+    assert set(MODELS) <= set(BASELINES)
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
@@ -35,7 +39,7 @@ def test_baselines_agree_with_the_reference(name: str) -> None:
     load = default_workload(op, Limits(1 << 12, 1 << 18))
     inputs = draw_inputs(op, load.sizes, load.params, "normal", 0)
     exact = reference(op, decoded(op, inputs), load.params, load.sizes)
-    found = baselines(op, load.sizes, load.params, inputs, threads=1, only=("torch", "jax"))
+    found = baselines(op, load.sizes, load.params, inputs, threads=1, only=FRAMES)
     assert ("torch", "fresh") in found
     ran = 0
     for (implementation, mode), call in found.items():
