@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opwright.verify.cases import Kept, Refuted
 
 MOST = 4  # cases that one command keeps
+TOO_LARGE = "not kept: a call with {} elements is too large for a case"
 FAILED = 2  # of the failing calls of generated tests: most show one and the same
 
 
@@ -47,8 +49,8 @@ def keep_replays(spec: Path, op: Operator, verdict: Verdict, wanted: bool, said:
     """Keep a call at the sizes of every other refutation that was replayed."""
     from opwright.ir.binding import InputError
     from opwright.ir.expr import ExprError
-    from opwright.verify.cases import CaseError, Kept, call_of, keep
-    from opwright.verify.sizes import all_params
+    from opwright.verify.cases import ELEMENTS, CaseError, Kept, call_of, keep
+    from opwright.verify.sizes import all_params, shape_of
 
     for record in verdict.records if wanted else ():
         found = record.counterexample
@@ -59,6 +61,10 @@ def keep_replays(spec: Path, op: Operator, verdict: Verdict, wanted: bool, said:
             continue
         try:
             params = all_params(op, sizes, found.get("params") or {})
+            count = sum(prod(shape_of(t, sizes, params)) for t in op.inputs)
+            if count > ELEMENTS:  # wraps take sizes that no machine has room for
+                said.append(TOO_LARGE.format(count))
+                continue
             drawn = Kept(op.name, dict(sizes), {"family": "normal", "seed": 1}, params=params)
             call = call_of(op, drawn)
         except (CaseError, InputError, ExprError, ArithmeticError, TypeError, MemoryError):
@@ -73,7 +79,7 @@ def _keep(spec: Path, case: Kept) -> list[str]:
     from opwright.verify.cases import ELEMENTS, add_case, places
 
     if case.elements > ELEMENTS:
-        return [f"not kept: a call with {case.elements} elements is too large for a case"]
+        return [TOO_LARGE.format(case.elements)]
     for path in places(spec, case.op):
         try:
             fresh = add_case(path, case)
