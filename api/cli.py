@@ -213,10 +213,18 @@ def compile_(
     executor: Annotated[
         Executing, typer.Option(help="Where candidates are judged: here, or on a Ray cluster.")
     ] = Executing.local,
+    learn_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Archives of operators of the same form: what was good there comes first.",
+            show_default=False,
+            metavar="ARCHIVE",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Search, prove, measure, and emit an installable package."""
-    from opwright.compiling import Request, compile_command
+    from opwright.compiling import Request, compile_command, learned
     from opwright.spec_files import parse_types
 
     chosen = parse_types(types or [])
@@ -226,6 +234,10 @@ def compile_(
             "--proposer exchange (or dialogue) and --exchange DIR go together",
             "name the folder through which requests and answers go: --proposer exchange "
             "--exchange DIR",
+        )
+    if learn_from and proposer is not Proposing.builtin:
+        raise outcome.Problem(
+            "--learn-from informs the built-in proposer", "leave --proposer or --learn-from out"
         )
     guide = None
     if proposer not in (Proposing.builtin, Proposing.exchange):
@@ -263,6 +275,7 @@ def compile_(
         backward=backward,
         executor=executor.value,
         guide=guide,
+        learned=learned(learn_from or []),
     )
     return compile_command(request, as_json)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from opwright import mcp_client
 from opwright.options import BaseUrl, Effort, Json, MaxCost, Model, Wait
 from opwright.outcome import guarded
 
@@ -98,24 +99,11 @@ def report(
     return write_report(archive, run_number, out, as_json)
 
 
-@app.command()
-@guarded
-def mcp(
-    root: Annotated[
-        Path, typer.Option(help="The folder whose specs may be named.", metavar="DIR")
-    ] = Path("."),
-    sessions: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
-) -> int:
-    """Serve a coding agent over standard input and output (Model Context Protocol)."""
-    from opwright.mcp_server import serve
-
-    return serve(root, sessions)
-
-
 search_app = typer.Typer(
     help="Look into what a search tried.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(search_app, name="search")
+app.add_typer(mcp_client.app, name="mcp")
 Archived = Annotated[
     Path | None,
     typer.Argument(help="An archive file; the newest one if absent.", show_default=False),

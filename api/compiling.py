@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opwright.compiler.pipeline import CompileResult
     from opwright.compiler.timing import Row
     from opwright.ir.record import Record, Verdict
+    from opwright.search.propose import Proposer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Request:
     backward: bool = False
     executor: str = "local"
     guide: Guide | None = None
+    learned: Sequence[Sequence[tuple[str, float]]] = ()  # (schedule, score) of other ledgers
 
     def to_json(self, op: str) -> dict[str, Any]:
         """The request as the ledger keeps it, with the text of the spec; paths are absolute."""
@@ -94,6 +96,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 command=request.to_json(name),
                 executor=request.executor,
                 guide=request.guide,
+                proposer=informed(request.learned),
             )
     except DiagnosticError as error:
         if as_json:
@@ -107,6 +110,21 @@ def compile_command(request: Request, as_json: bool) -> int:
     else:
         print("\n".join(page(name, result)))
     return INTERRUPTED if result.stopped else HOLDS
+
+
+def learned(archives: Sequence[Path]) -> Sequence[Sequence[tuple[str, float]]]:
+    """What the last runs of other operators' archives measured."""
+    from opwright.search.informed import seen_in
+
+    return [[(r.schedule, r.score) for r in seen_in(path)] for path in archives]
+
+
+def informed(ledgers: Sequence[Sequence[tuple[str, float]]]) -> Proposer | None:
+    """The proposer that knows other operators' ledgers; None where there are none."""
+    from opwright.search.informed import Informed, Seen
+
+    known = tuple(tuple(Seen(str(t), float(s)) for t, s in rows) for rows in ledgers)
+    return Informed(known) if known else None
 
 
 def baselines(against: Sequence[str]) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 import opwright
+from opwright.mcp_client import required
 from opwright.mcp_sessions import (
     LONGEST_WAIT,
     SUBMISSION,
@@ -78,8 +79,8 @@ async def waited(
         await anyio.sleep(0.2)
 
 
-def server(sessions: Sessions) -> MCPServer:
-    """The server with its tools."""
+def server(sessions: Sessions, lasting: bool = False) -> MCPServer:
+    """The server with its tools. Sessions end with the client, or with a `lasting` server."""
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
@@ -88,7 +89,8 @@ def server(sessions: Sessions) -> MCPServer:
         try:
             yield
         finally:
-            sessions.close()
+            if not lasting:
+                sessions.close()
 
     app: MCPServer[None] = MCPServer(
         "opwright",
@@ -334,21 +336,56 @@ def server(sessions: Sessions) -> MCPServer:
     return app
 
 
-def serve(root: Path, most: int) -> int:
-    """Serve over standard input and output until the client leaves."""
-    import importlib.util
-
+def serve(root: Path, most: int, socket: Path | None = None) -> int:
+    """Serve over standard input and output until the client leaves; or to all who come to a
+    socket, which this user alone can open, until the process is ended."""
     from opwright.backends.isolation import unsafe_permitted
 
-    if importlib.util.find_spec("mcp") is None:
-        raise Problem("the MCP SDK is not installed", "pip install opwright[mcp]")
+    required()
     if not root.is_dir():
         raise Problem(f"{root} is no folder", "name the folder that holds your specs with --root")
     sessions = Sessions(Specs(root.resolve()), most, unsafe_permitted())
     try:
-        server(sessions).run("stdio")
+        if socket is None:
+            server(sessions).run("stdio")
+        else:
+            _listen(server(sessions, lasting=True), socket)
     except KeyboardInterrupt:
         pass
     finally:
         sessions.close()
     return HOLDS
+
+
+def _listen(app: MCPServer, path: Path) -> None:
+    """Serve at a Unix socket."""
+    import contextlib
+    import os
+    import socket
+
+    import uvicorn
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as known:
+        with contextlib.suppress(OSError):
+            known.connect(str(path))
+            raise Problem(f"a server listens at {path} already", "use it, or end it first")
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as own:
+        before = os.umask(0o177)
+        try:
+            own.bind(str(path))
+        except OSError as e:
+            raise Problem(f"{path}: {e}", "name another file with --socket") from None
+        finally:
+            os.umask(before)
+        # no page in a browser reaches a socket of files
+        secure = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        site = app.streamable_http_app(json_response=True, transport_security=secure)
+        config = uvicorn.Config(site, log_level="error")
+        print(f"listening at {path}", flush=True)
+        try:
+            uvicorn.Server(config).run(sockets=[own])
+        finally:
+            path.unlink(missing_ok=True)

@@ -224,7 +224,7 @@ class Anthropic:
         usage = getattr(found, "usage", None)
         cached = getattr(usage, "cache_read_input_tokens", 0) or 0
         made = getattr(usage, "cache_creation_input_tokens", 0) or 0
-        given = getattr(usage, "input_tokens", None)
+        given: Any = getattr(usage, "input_tokens", None)
         numbers = all(isinstance(n, int) for n in (given, cached, made))
         total = given + cached + made if numbers else None
         counted = (total, getattr(usage, "output_tokens", None), cached)

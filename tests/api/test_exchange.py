@@ -10,38 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.halved import PLAN, SOURCE, SPEC
 from support.sandboxed import flags
-
-SPEC = """opwright "0.1"
-
-op halved @ 1.0 {
-  dims  N
-  input x: f32[N]
-  output y: f32[N]
-  def { y[i] = 0.5 * x[i] }
-  workload one weight 1.0 { N = 3000, x ~ normal(0, 1) }
-}
-"""
-SOURCE = """#include <stdint.h>
-
-extern "C" void halve(const float *x, float *y, int64_t n, int64_t pid0, int64_t, int64_t) {
-  const int64_t begin = pid0 * 1000;
-  const int64_t end = begin + 1000 < n ? begin + 1000 : n;
-#pragma omp simd
-  for (int64_t i = begin; i < end; ++i) {
-    y[i] = 0.5f * x[i];
-  }
-}
-"""
-PLAN: dict[str, Any] = {
-    "abi": 1,
-    "op": "halved@1.0",
-    "target": "cpu",
-    "backend": "cpp",
-    "source": "kernel.cpp",
-    "facts": ["stride(x, 0) == 1", "stride(y, 0) == 1"],
-    "launches": [{"kernel": "halve", "grid": ["cdiv(N, 1000)"], "args": ["x", "y", "N"]}],
-}
 
 
 def opwright(*arguments: object, cache: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -6,66 +6,49 @@ import asyncio
 import json
 import os
 import signal
+import stat
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.halved import PLAN, SOURCE, SPEC
 from support.sandboxed import flags
 
+from opwright.mcp_client import Call, connected, listening, read_arguments
+from opwright.outcome import Problem
+
 mcp = pytest.importorskip("mcp", reason="the MCP SDK is not installed")
-
-SPEC = """opwright "0.1"
-
-op halved @ 1.0 {
-  dims  N
-  input x: f32[N]
-  output y: f32[N]
-  def { y[i] = 0.5 * x[i] }
-  workload one weight 1.0 { N = 3000, x ~ normal(0, 1) }
-}
-"""
-SOURCE = """#include <stdint.h>
-
-extern "C" void halve(const float *x, float *y, int64_t n, int64_t pid0, int64_t, int64_t) {
-  const int64_t begin = pid0 * 1000;
-  const int64_t end = begin + 1000 < n ? begin + 1000 : n;
-#pragma omp simd
-  for (int64_t i = begin; i < end; ++i) {
-    y[i] = 0.5f * x[i];
-  }
-}
-"""
-PLAN: dict[str, Any] = {
-    "abi": 1,
-    "op": "halved@1.0",
-    "target": "cpu",
-    "backend": "cpp",
-    "source": "kernel.cpp",
-    "facts": ["stride(x, 0) == 1", "stride(y, 0) == 1"],
-    "launches": [{"kernel": "halve", "grid": ["cdiv(N, 1000)"], "args": ["x", "y", "N"]}],
-}
-Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
 def with_server(root: Path, act: Callable[[Any, Call], Awaitable[None]]) -> None:
     """Run `act` with a client of a server in a process of its own."""
 
     async def main() -> None:
-        environment = {**os.environ, "OPWRIGHT_CACHE": str(root / "cache")}
-        words = ["-m", "opwright", "mcp", "--root", str(root), *flags()]
-        parameters = mcp.StdioServerParameters(command=sys.executable, args=words, env=environment)
-        async with mcp.Client(parameters, read_timeout_seconds=120) as client:
-
-            async def call(tool: str, **arguments: Any) -> dict[str, Any]:
-                found = await client.call_tool(tool, arguments)
-                text = found.content[0].text
-                return {"refused": text} if found.is_error else json.loads(text)
-
+        async with connected(root, *flags()) as (client, call):
             await act(client, call)
 
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPWRIGHT_CACHE", str(root / "cache"))
+        asyncio.run(main())
+
+
+@contextmanager
+def at_a_socket(root: Path) -> Iterator[Path]:
+    """A server that stays, and where it listens."""
+    at = root / "socket"
+    words = [sys.executable, "-m", "opwright", "mcp", "--root", str(root), "--socket", str(at)]
+    env = {**os.environ, "OPWRIGHT_CACHE": str(root / "cache")}
+    process = subprocess.Popen([*words, *flags()], stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert process.stdout is not None and "listening" in process.stdout.readline()
+        yield at
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_candidate_on_its_way(tmp_path: Path) -> None:
@@ -148,7 +131,7 @@ def test_a_session_that_was_killed_goes_on(tmp_path: Path) -> None:
         lost = await call("session_status", session=begun["session"], until="end", wait=30)
         assert lost["state"] == "lost"
 
-    async def second(client: Any, call: Call) -> None:
+    async def second(call: Call) -> None:
         session = kept["session"]
         assert session in [s["session"] for s in (await call("list_sessions"))["sessions"]]
         await call("resume_search", session=session)
@@ -157,8 +140,36 @@ def test_a_session_that_was_killed_goes_on(tmp_path: Path) -> None:
         listed = (await call("list_candidates", session=session))["candidates"]
         assert [c["number"] for c in listed] == list(range(len(listed)))
 
+    async def again(at: Path, act: Callable[[Call], Awaitable[None]]) -> None:
+        async with listening(at) as (_, call):
+            await act(call)
+
+    async def third(call: Call) -> None:  # sessions outlive who began them
+        assert (await call("session_status", session=kept["session"]))["state"] == "waiting"
+
     with_server(tmp_path, first)
-    with_server(tmp_path, second)
+    with at_a_socket(tmp_path) as at:
+        assert stat.S_IMODE(at.stat().st_mode) == 0o600
+        asyncio.run(again(at, second))
+        asyncio.run(again(at, third))
+        words = [sys.executable, "-m", "opwright", "mcp", "call", "--socket", str(at)]
+        said = subprocess.run([*words, "list_specs"], capture_output=True, text=True)
+        assert said.returncode == 0 and "halved.op" in json.loads(said.stdout)["specs"]
+        no = subprocess.run([*words, "next_task", '{"session": "00000000"}'], capture_output=True)
+        assert no.returncode == 1 and b"refused" in no.stdout
+    with pytest.raises(Problem, match="nobody listens"):
+        asyncio.run(again(at, third))
+
+
+def test_arguments_of_a_shell(tmp_path: Path) -> None:
+    (tmp_path / "kernel.cpp").write_text(SOURCE)
+    (tmp_path / "candidate.json").write_text(json.dumps(PLAN))
+    files = [f"source={tmp_path / 'kernel.cpp'}", f"plan={tmp_path / 'candidate.json'}"]
+    found = read_arguments('{"session": "01234567"}', files)
+    assert found == {"session": "01234567", "source": SOURCE, "plan": PLAN}
+    for text, more in (("[1]", []), ("{", []), ("{}", ["source"]), ("{}", ["a=/no/such"])):
+        with pytest.raises(Problem):
+            read_arguments(text, more)
 
 
 def test_callers_who_mean_ill(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.halved import SPEC, plan, source
 
 from opwright.backends.cpp.build import host_isa
 from opwright.compiler.candidates import read
@@ -18,32 +18,8 @@ from opwright.ir.launch import bind_plan
 from opwright.ir.record import Record
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-OP = parse_spec("""opwright "0.1"
-op halved @ 1.0 {
-  dims N
-  input x: f32[N]
-  output y: f32[N]
-  def { y[i] = 0.5 * x[i] }
-}""").operator()
-SOURCE = """#include <stdint.h>
-
-extern "C" void halve(const float *x, float *y, int64_t n, int64_t pid0, int64_t, int64_t) {
-  const int64_t begin = pid0 * 8;
-  const int64_t end = begin + 8 < n ? begin + 8 : n;
-  for (int64_t i = begin; i < end; ++i) {
-    y[i] = 0.5f * x[i];
-  }
-}
-"""
-PLAN: dict[str, Any] = {
-    "abi": 1,
-    "op": "halved@1.0",
-    "target": "cpu",
-    "backend": "cpp",
-    "source": "kernel.cpp",
-    "facts": ["stride(x, 0) == 1", "stride(y, 0) == 1"],
-    "launches": [{"kernel": "halve", "grid": ["cdiv(N, 8)"], "args": ["x", "y", "N"]}],
-}
+OP = parse_spec(SPEC).operator()
+SOURCE, PLAN = source(8, simd=False), plan(8)
 
 
 def judged(folder: Path, source: str) -> dict[str, Record]:

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.model_server import serving
 
+from opwright.benchmarks.model_server import serving
 from opwright.search.accounts import Accounts, Caller, Caps, Exhausted, Price, estimate, price_of
 from opwright.search.cassette import Cassette, CassetteError, scrubbed
 from opwright.search.clients import PROVIDERS, Settings, connect, settings

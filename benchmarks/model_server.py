@@ -25,10 +25,10 @@ ERRORS = {
 
 class Server(ThreadingHTTPServer):
     """`plan` gets the number of the request and its last message. `!429` asks to wait a moment,
-    `!500`, `!503`, `!529`, `!400`, `!401` fail, `!hang` answers too late, `!drop` closes, `!garbage` is no JSON,
-    `!empty` has no answer, `!nested` is JSON that nobody can read, `!refuse` refuses, `!cut TEXT`
-    ends with the length, `!count TEXT` says impossible numbers of tokens, `!half` sends half of a
-    body."""
+    `!500`, `!503`, `!529`, `!400`, `!401` fail, `!hang` answers too late, `!drop` closes,
+    `!garbage` is no JSON, `!empty` has no answer, `!nested` is JSON that nobody can read, `!refuse`
+    refuses, `!cut TEXT` ends with the length, `!count TEXT` says impossible numbers of tokens,
+    `!half` sends half of a body."""
 
     daemon_threads = True
 
