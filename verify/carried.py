@@ -50,6 +50,11 @@ def _peeled(y: Expr, own: Expr, kind: str) -> Expr | None:
     def without(e: Expr) -> bool:
         return all(x is not own for x in walk(e))
 
+    if (choice := _choice(y)) is not None and without(choice[0]):
+        c, *both = choice
+        one, two = (_peeled(a, own, kind) for a in both)
+        if one is not None and two is not None:
+            return (c & one) | (~c & two)
     if y.op == "select" and without(y.args[0]):
         sides = [_peeled(a, own, kind) for a in y.args[1:]]
         if sides[0] is not None and sides[1] is not None:
@@ -76,6 +81,14 @@ def _peeled(y: Expr, own: Expr, kind: str) -> Expr | None:
             if larger == (kind == "max"):
                 return b if a is own else a
     return None
+
+
+def _choice(y: Expr) -> tuple[Expr, Expr, Expr] | None:
+    """(c, a, b) of a choice of truth values: c and a, or not c and b."""
+    if y.op != "or" or any(x.op != "and" for x in y.args):
+        return None
+    (c, a), (d, b) = (x.args for x in y.args)
+    return (c, a, b) if d is call("not", c) else None
 
 
 def guards(kind: str, e: Expr) -> set[Expr]:

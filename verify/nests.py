@@ -465,6 +465,10 @@ def _int(i: Index) -> int:
 
 def nonzero(kind: str, e: Expr) -> list[Expr]:
     """Conditions without which a term is the monoid's neutral element."""
+    if kind == "any":
+        return conjuncts(e)
+    if kind == "all":  # not c or ...
+        return [c for p in _operands("or", e) for c in conjuncts(call("not", p))]
     if e.op == "cast":
         return nonzero(kind, e.args[0])
     if e.op == "select" and e.args[2] is neutral(kind, e.kind):

@@ -43,6 +43,8 @@ PROVED = [
     ("max_pool1d", "row"),
     ("frobenius_norm", "inner_pointwise"),
     ("bce", "row"),
+    ("row_any", "row"),
+    ("row_all", "row"),
 ]
 
 
@@ -85,6 +87,14 @@ RUNNING = [
      "st_k0_s_sum_rows_1: store k0_s_sum_rows[n1 + 1, x]"),
     ("causal_attention", "walk", "load k0_s_sum_rows[n1, x]", "load k0_s_sum_rows[0, x]"),
     ("max_pool1d", "row", "full -inf", "full 0.0"),
+    ("row_any", "row", "t_7: bool[z8] = not t_5", "t_7: bool[z8] = not t_4"),
+    ("row_any", "row", "and t_7 t_3_c", "and t_5 t_3_c"),
+    ("row_any", "row", "t_5: bool[z8] = index n0_1 + z8 < N",
+     "t_5: bool[z8] = index n0_1 + z8 < N - 1"),
+    ("row_any", "row", "full false", "full true"),
+    ("row_all", "row", "t_5: bool[z8] = index n0_1 + z8 < N",
+     "t_5: bool[z8] = index n0_1 + z8 < N + 1"),
+    ("row_all", "row", "reduce all t_r", "reduce any t_r"),
 ]  # fmt: skip
 
 
