@@ -15,11 +15,16 @@ from typing import Any
 from opwright.verify import proofs
 from opwright.verify.terms import Atom, Formula, Monomial, Poly, Terms
 
+NEAR = 64  # answered questions of which one may be a part of the one that is asked
 LEMMA_PAIRS = 60  # of products that share a factor, per question
 MORE_PAIRS = 240  # of them once that many did not settle it
 EXACT_QUESTION = 10.0  # seconds for a question with products as they are, on a busy machine
 EXACT_RESOURCES = 4_000_000  # its share of the resource limit, which does not depend on load
 EXACT_SECONDS = 6.0  # of processor time for all of them
+
+
+# formulas, with clauses about inputs or without, rough or not, elements of inputs besides
+_Question = tuple[frozenset[Formula], bool, bool, frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,9 @@ class Asker:
         self._atoms: dict[int, Any] = {}
         self._monomials: dict[Monomial, Any] = {}
         self._z3: dict[Poly | Formula, Any] = {}
-        self._answers: dict[tuple[object, ...], Answer] = {}
-        self._steps: dict[tuple[object, ...], list[proofs.Step]] = {}
+        self._answers: dict[_Question, Answer] = {}
+        self._unsat: list[_Question] = []
+        self._steps: dict[_Question, list[proofs.Step]] = {}
         self._ranges: dict[tuple[int, int | None, int | None], list[Any]] = {}
         self._congruent: dict[tuple[int, int], Any] = {}
         self._lemmas: dict[tuple[Monomial, ...], list[Any]] = {}
@@ -85,13 +91,27 @@ class Asker:
             return Answer("unsat")
         key = (wanted, clauses, rough, besides)
         found = self._answers.get(key)
+        if found is None and (weaker := self._contradictory(wanted, clauses, besides)) is not None:
+            key = weaker  # what cannot hold together cannot hold with more
+            found = self._answers[key]
         if found is None:
             with proofs.steps() as made:
                 found = self._answers[key] = self._ask(wanted, clauses, rough, besides)
             self._steps[key] = made
+            if found.result == "unsat":
+                self._unsat.append(key)
         else:
             proofs.again(self._steps[key])
         return found
+
+    def _contradictory(
+        self, wanted: frozenset[Formula], clauses: bool, besides: frozenset[int]
+    ) -> _Question | None:
+        """A question about some of these formulas that was answered: they cannot hold together."""
+        for key in self._unsat[-NEAR:]:
+            if key[0] <= wanted and key[3] <= besides and clauses >= key[1]:
+                return key
+        return None
 
     def elements(self, f: Formula) -> frozenset[int]:
         """Elements of inputs that a formula speaks of, also through what defines its atoms."""
