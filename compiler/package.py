@@ -30,6 +30,7 @@ from opwright.compiler.package_spec import (
     PackageSpec,
     ReferenceCase,
     arrays_module,
+    binary_path,
     backward_module,
     kernels_module,
     library_path,
@@ -158,7 +159,7 @@ def _check_variants(packaged: PackagedOperator, native: bool) -> None:
     for v in packaged.variants:
         if not v.name.replace("_", "").replace("-", "").isalnum():
             raise EmitError(f"{v.name!r} cannot name a variant", "use letters, digits, - and _")
-        if v.plan.backend == "triton" and not v.targets:
+        if v.plan.backend in ("triton", "cuda") and not v.targets:
             raise EmitError(f"variant {v.name} of {op.name} was compiled for nothing")
         if native and not v.libraries:
             raise EmitError(f"variant {v.name} of {op.name} has no library")
@@ -250,6 +251,8 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
             files[f"{folder}/{stem}.{level.replace('-', '_')}{dot}{suffix}"] = text.encode()
     if v.tile:
         files[f"{folder}/kernel.tile"] = v.tile.encode()
+    for level, code in v.binaries.items():
+        files[binary_path(op, v, level)] = code
     if v.proofs:
         files[proofs_path(op, v)] = v.proofs
     for level, path in v.libraries.items():
@@ -286,6 +289,7 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
     parameters = docs.parameters(spec)
     initial = values | {
         "native": spec.kind.native,
+        "backend": spec.backend,
         "public": repr(sorted([*public, *([results] if results else [])])),
         "results": results,
         "outputs": [argument(t.name) for t in op.outputs],
@@ -349,7 +353,7 @@ def _tables(spec: PackageSpec) -> dict[str, Any]:
 
 def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
     op = packaged.operator
-    kernels = backend == "triton"
+    kernels = backend in ("triton", "cuda")
     return {
         "types": repr(dict(op.types)),
         "arrays": _arrays_table(packaged),
@@ -361,7 +365,7 @@ def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
                 "facts": code.tuple_text(
                     (code.formula(code.fact(op, text), text) for text in v.guards), " " * 20
                 ),
-                "libraries": repr(_kernels(packaged, v) if kernels else _libraries(op, v)),
+                "libraries": repr(_files(packaged, v, backend)),
                 "source": repr(source_path(op, v)),
                 "launches": code.launches(op, v.plan, " " * 20) if kernels else "",
                 "scratch": code.scratch(op, v.plan, " " * 20) if kernels else "",
@@ -369,6 +373,15 @@ def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
             for v in packaged.variants
         ],
     }
+
+
+def _files(packaged: PackagedOperator, v: PackagedVariant, backend: str) -> dict[str, str]:
+    """What of the package a variant is, by level."""
+    if backend == "triton":
+        return _kernels(packaged, v)
+    if backend == "cuda":
+        return {level: binary_path(packaged.operator, v, level) for level in v.binaries}
+    return _libraries(packaged.operator, v)
 
 
 def _libraries(op: Operator, v: PackagedVariant) -> dict[str, str]:

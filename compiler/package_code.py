@@ -223,9 +223,19 @@ def launches(op: Operator, plan: Plan, indent: str) -> str:
     for c in plan.launches:
         grid = ", ".join(_number(op, g) for g in c.grid)
         args = ", ".join(repr(a) if a in tensors else _number(op, a) for a in c.args)
-        options = {k: v for k, v in c.extra.items() if k in ("num_warps", "num_stages")}
+        options: dict[str, Any] = {
+            k: v for k, v in c.extra.items() if k in ("num_warps", "num_stages")
+        }
+        if plan.backend == "cuda":
+            options = {**c.extra, "types": argument_types(op, plan, c.kernel)}
         items.append(f"Launch({c.kernel!r}, ({grid},), ({args},), {dict(c.const)!r}, {options!r})")
     return tuple_text(items, indent)
+
+
+def argument_types(op: Operator, plan: Plan, kernel: str) -> list[str]:
+    """What a kernel's arguments are passed as: the type of a number, "" of an address."""
+    found = next(x for x in bind_plan(plan, op).launches if x.kernel == kernel)
+    return [a.dtype.name if isinstance(a, Scalar) else "" for a in found.args]
 
 
 def scratch(op: Operator, plan: Plan, indent: str) -> str:

@@ -37,6 +37,7 @@ _EXAMPLES = {
     "cpp": ("numpy", "np"),
     "jax": ("jax.numpy", "jnp"),
     "triton": ("torch", "torch"),
+    "cuda": ("torch", "torch"),
 }
 # names of an emitted module that an operator's function may not take
 _TAKEN = {"explain", "selftest", "Explanation", "torch", "annotations"}
@@ -46,6 +47,7 @@ _BITS_TYPES = ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz")
 _ARGUMENTS = {
     "cpp": "Inputs are numpy arrays or torch CPU tensors, all of one library; so are the results.",
     "triton": "Inputs are torch tensors on one GPU; so are the results.",
+    "cuda": "Inputs are torch tensors on one GPU; so are the results.",
     "jax": "Inputs are JAX arrays or tracers (numpy arrays become such); so are the results.",
 }
 
@@ -276,7 +278,7 @@ def example(spec: PackageSpec) -> list[str]:
     for t in packaged.operator.inputs:
         shape, of = tuple(case.inputs[t.name].shape), t.dtype.storage
         made = f"ones({shape}, {alias}.{of})"
-        if spec.backend == "triton":
+        if spec.backend in ("triton", "cuda"):
             made = f'ones({shape}, dtype=torch.{of}, device="cuda")'
         lines.append(f"{argument(t.name)} = {alias}.{made}")
     words += [f"{argument(s)}={case.sizes[s]}" for s in op.free_sizes if solved[s] == "None"]

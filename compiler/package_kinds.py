@@ -1,4 +1,4 @@
-"""What packages of the three backends have in common and where they differ: files, extras, tags."""
+"""What packages of the backends have in common and where they differ: files, extras, tags."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ KINDS = {
         _SHARED | _ARRAYS | {"device.py", "interpreter.py"},
         "test_device.py",
         "README_triton.md",
+    ),
+    "cuda": Kind(
+        "cuda",
+        {"torch": ("torch>=2.4",), "jax": _JAX},
+        _TORCH_MODULES,
+        _SHARED | _ARRAYS | {"device.py", "driver.py"},
+        "test_cuda.py",
+        "README_cuda.md",
     ),
     "jax": Kind(
         "jax",

@@ -183,6 +183,12 @@ def kernels_module(op: Operator, v: PackagedVariant) -> str:
     return f"_kernels.{name.replace('-', '_')}"
 
 
+def binary_path(op: Operator, v: PackagedVariant, level: str) -> str:
+    """What a driver loads on an architecture."""
+    suffix = level if level == "ptx" else f"{level}.cubin"
+    return f"_native/{types_label(op)}.{v.name}.{suffix}"
+
+
 def proofs_path(op: Operator, v: PackagedVariant) -> str:
     return f"sources/{types_label(op)}/{v.name}/proofs.json.gz"
 

@@ -28,15 +28,18 @@ def interpreting() -> bool:
 
 
 class DeviceFamily(TorchFamily):
-    """Dense torch tensors on the current GPU."""
+    """Dense torch tensors on the current GPU; `instead` says what else a package can do."""
+
+    def __init__(self, instead: str = "") -> None:
+        super().__init__()
+        self.instead = instead
 
     def trouble(self, x: Any) -> str | None:
         if x.layout is not self.torch.strided:
             return f"has the layout {x.layout}; pass a dense tensor (x.to_dense())"
         if x.device.type != "cuda":
             return (
-                f"is on {x.device}; this package holds kernels for GPUs (x.cuda()), which run on "
-                "the CPU only in Triton's interpreter (TRITON_INTERPRET=1 in the environment)"
+                f"is on {x.device}; this package holds kernels for GPUs (x.cuda())" + self.instead
             )
         return None
 
@@ -121,6 +124,8 @@ class Launcher:
 class DeviceDispatcher(Dispatcher):
     """Picks variants by the architecture of the GPU."""
 
+    interpreted = True  # whether an interpreter may stand in for one
+
     def __init__(self, spec: Spec, folder: str) -> None:
         super().__init__(spec, folder)
         self.package = spec.package
@@ -129,14 +134,15 @@ class DeviceDispatcher(Dispatcher):
         """The architecture of the current GPU, then any; RuntimeError without a GPU."""
         if self._isa:
             return (self._isa, ANY)  # for tests of what another GPU would take
-        if interpreting():
+        if self.interpreted and interpreting():
             return (INTERPRETER,)
         torch: Any = sys.modules.get("torch") or importlib.import_module("torch")
         if not torch.cuda.is_available():
-            raise RuntimeError(
-                "there is no GPU here; TRITON_INTERPRET=1 in the environment runs the kernels in "
+            cure = (
+                "; TRITON_INTERPRET=1 in the environment runs the kernels in "
                 "Triton's interpreter on CPU tensors"
             )
+            raise RuntimeError("there is no GPU here" + cure * self.interpreted)
         if torch.version.hip:
             properties = torch.cuda.get_device_properties(torch.cuda.current_device())
             arch: str = properties.gcnArchName.partition(":")[0]
@@ -172,12 +178,13 @@ class DeviceEngine(Engine):
     keys: tuple[str, ...] = ("CUDA",)
     strangers: tuple[str, ...] = ("XPU", "MPS", "HPU")
     where = "GPUs (x.cuda())"
+    interpreted = True  # whether Triton's interpreter may stand in for one
 
     def __init__(self, spec: Spec, folder: str, results: Callable[..., Any] | None = None) -> None:
         super().__init__(spec, folder, results)
         self.dispatcher = DeviceDispatcher(spec, folder)
         self._family: Any = None
-        if interpreting():
+        if self.interpreted and interpreting():
             self.keys = ("CPU", "CUDA")
         else:
             self.strangers = ("CPU", *self.strangers)
@@ -186,10 +193,14 @@ class DeviceEngine(Engine):
         """Tensors on the GPU; on the CPU while Triton interprets."""
         if name != "torch":
             raise ImportError(f"{self.spec.name} takes torch tensors, not {name}")
-        if interpreting():
+        if self.interpreted and interpreting():
             return family("torch")
         if self._family is None:
-            self._family = DeviceFamily()
+            instead = (
+                ", which run on the CPU only in Triton's interpreter (TRITON_INTERPRET=1 in the "
+                "environment)"
+            )
+            self._family = DeviceFamily(instead * self.interpreted)
         return self._family
 
     def _guarded(self, library: Any, inputs: Sequence[Any]) -> Any:
