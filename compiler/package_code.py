@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from opwright.ir.expr import (
     FALSE,
@@ -29,6 +30,7 @@ from opwright.ir.expr import (
     substitute,
     walk,
 )
+from opwright.ir.launch import Scalar, bind_plan
 from opwright.ir.op import Clause, Operator, Tensor
 from opwright.ir.plan import Plan
 from opwright.ir.semantics import ROWS
