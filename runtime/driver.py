@@ -109,9 +109,7 @@ class Kernel:
             for x, value in zip(given, self.fixed)  # noqa: B905
         ]
         stream = torch.cuda.current_stream().cuda_stream
-        driver().launch(
-            self.functions[device], self.grid, self.block, self.shared, stream, values
-        )
+        driver().launch(self.functions[device], self.grid, self.block, self.shared, stream, values)
 
 
 class BinaryLauncher:

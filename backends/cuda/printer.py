@@ -133,7 +133,7 @@ class _Printer:
         for b in pointer_arguments(self.kernel, self.placement):
             if b.role == "program":
                 raise PrintError(f"{b.name}: a block has no scratch memory of its own")
-            name = self.names.give(b.name, b.name)
+            name = self.names.give(("buffer", b.name), b.name)
             kind = type_name(b.dtype)
             arguments.append(
                 f"{kind} *__restrict__ {name}"
@@ -191,7 +191,7 @@ class _Printer:
             text = self.get(v, self.at)
             return text if v.dtype in (I64, BOOL) else f"(int64_t){text}"
         if e.op == "var":
-            return self.names.give(str(e.attr), str(e.attr))
+            return self.names.give(e if e.attr[:1] != "\0" else e.attr, str(e.attr))
         if e.op == "pid":
             return self.names.give(e, "pid")
         return self.names.give(e, _scalar_name(e))
@@ -365,7 +365,7 @@ class _Printer:
         total: Expr = const(0)
         for e, s in zip(index, strides, strict=True):
             total = total + e * s
-        return f"{self.names.give(b.name, b.name)}[{_bare(self.ix(total, at))}]"
+        return f"{self.names.give(('buffer', b.name), b.name)}[{_bare(self.ix(total, at))}]"
 
     def load(self, v: Value, at: At) -> str:
         what = v.attr
@@ -442,7 +442,7 @@ class _Printer:
                 self.texts[self.key(p, at)] = name
                 self.texts[self.key(r, at)] = name
         lo, hi = self.uniform(s.lo, "the loop bound"), self.uniform(s.hi, "the loop bound")
-        v = self.names.give(s.variable, s.variable)
+        v = self.names.give(var(s.variable), s.variable)
         if is_natural(s.lo, self.never_negative):
             self.natural.add(var(s.variable))
         step = f"++{v}" if s.step == 1 else f"{v} += {s.step}"

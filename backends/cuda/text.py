@@ -137,7 +137,8 @@ def row(op: str, args: list[str], like: DType, out: DType) -> str:
     if op in ("min", "max"):
         if real:
             return f"{op}imum({args[0]}, {args[1]})"
-        return f"{op}({args[0]}, {args[1]})"
+        kind = type_name(like)
+        return f"{op}(({kind}){args[0]}, ({kind}){args[1]})"
     if op in ("floordiv", "mod"):
         return f"floor_{'div' if op == 'floordiv' else 'mod'}({args[0]}, {args[1]})"
     if op == "toreal":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from opwright.compiler import block_spaces
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.cuda_blocks import printed
 from opwright.compiler.importing import Static, static_gates
+from opwright.compiler.pipeline import compile_spec
 from opwright.compiler.stored import stored_form
 from opwright.compiler.threads import ROUND, for_threads
 from opwright.ir.dtypes import DTYPES
@@ -126,3 +129,29 @@ def test_the_report_of_the_assembler_is_read() -> None:
 def test_what_has_no_form_is_refused() -> None:
     with pytest.raises(PrintError, match="f8e4m3"):
         type_name(DTYPES["f8e4m3"])
+
+
+@pytest.mark.skipif(not compiler(), reason="no nvcc")
+def test_packages_hold_binaries_and_a_text_for_newer_devices(tmp_path: Path) -> None:
+    """A call in a process without a GPU says why no variant was taken."""
+    made = compile_spec(
+        LIBRARY / "nn" / "relu.op", backend="cuda", target="sm_90", types={"T": "f32"},
+        budget=1, out=tmp_path,
+    )  # fmt: skip
+    assert made.verdict.gate("G2") == made.verdict.gate("G3") == "PROVED"
+    assert made.resources["sm_90"]["k0"]["spill_stores"] == 0
+    (folder,) = (p.parent for p in made.package.glob("src/*/_op.py"))
+    names = {p.name: p.read_bytes()[:4] for p in (folder / "_native").iterdir()}
+    assert {n.partition(".")[2] for n in names} == {
+        "candidate0.sm_90.cubin", "candidate0.ptx",
+    }  # fmt: skip
+    assert names["f32.candidate0.sm_90.cubin"] == b"\x7fELF"
+    ask = (
+        f"import torch, {folder.name} as m\n"
+        "try: print(m.relu(torch.zeros(4)))\n"
+        "except (TypeError, RuntimeError) as e: print('refused:', e)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=folder.parent, capture_output=True, text=True
+    )
+    assert "this package holds kernels for GPUs" in done.stdout, done.stdout + done.stderr
