@@ -30,8 +30,8 @@ from opwright.compiler.package_spec import (
     PackageSpec,
     ReferenceCase,
     arrays_module,
-    binary_path,
     backward_module,
+    binary_path,
     kernels_module,
     library_path,
     proofs_path,
@@ -251,8 +251,8 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
             files[f"{folder}/{stem}.{level.replace('-', '_')}{dot}{suffix}"] = text.encode()
     if v.tile:
         files[f"{folder}/kernel.tile"] = v.tile.encode()
-    for level, code in v.binaries.items():
-        files[binary_path(op, v, level)] = code
+    for level, binary in v.binaries.items():
+        files[binary_path(op, v, level)] = binary
     if v.proofs:
         files[proofs_path(op, v)] = v.proofs
     for level, path in v.libraries.items():

@@ -30,11 +30,12 @@ from opwright.ir.expr import (
     substitute,
     walk,
 )
-from opwright.ir.launch import Scalar, bind_plan
+from opwright.ir.launch import bind_plan
 from opwright.ir.op import Clause, Operator, Tensor
 from opwright.ir.plan import Plan
 from opwright.ir.semantics import ROWS
 from opwright.ir.text import parse_expr
+from opwright.ir.tile import Buffer
 
 LARGEST_ALIGNMENT = 64  # bytes; what the emitted runtime tells apart
 _INFIX = {"add": 5, "sub": 5, "mul": 6, "floordiv": 6, "mod": 6, "lt": 4, "le": 4, "eq": 4, "ne": 4}
@@ -237,7 +238,7 @@ def launches(op: Operator, plan: Plan, indent: str) -> str:
 def argument_types(op: Operator, plan: Plan, kernel: str) -> list[str]:
     """What a kernel's arguments are passed as: the type of a number, "" of an address."""
     found = next(x for x in bind_plan(plan, op).launches if x.kernel == kernel)
-    return [a.dtype.name if isinstance(a, Scalar) else "" for a in found.args]
+    return ["" if isinstance(a, Buffer) else a.dtype.name for a in found.args]
 
 
 def scratch(op: Operator, plan: Plan, indent: str) -> str:

@@ -181,7 +181,7 @@ class Launch:
         grid: tuple[Formula, ...],
         args: tuple[str | Formula, ...],
         const: Mapping[str, Any],
-        options: Mapping[str, int],
+        options: Mapping[str, Any],
     ) -> None:
         self.kernel, self.grid, self.args = kernel, grid, args
         self.const, self.options = dict(const), dict(options)

@@ -1,7 +1,7 @@
 """Calls of compiled CUDA kernels: libcuda is opened at the first call, on the caller's stream.
 
-A variant is a binary for each architecture, and a text (PTX) that drivers compile for newer ones. The
-plan says how each kernel is launched. Nothing is compiled by the package, tuned or downloaded.
+A variant is a binary for each architecture, and a text (PTX) that drivers compile for newer ones.
+The plan says how each kernel is launched. Nothing is compiled by the package, tuned or downloaded.
 """
 
 from __future__ import annotations
@@ -91,10 +91,9 @@ class Kernel:
         self.code, self.name, self.grid = code, launch.kernel, grid
         self.block = tuple(launch.options["block"])
         self.shared = int(launch.options.get("shared_bytes", 0))
-        kinds = launch.options["types"]
+        kinds: list[str] = launch.options["types"]
         self.fixed = [
-            None if isinstance(a, str) else PARTS[kind](a)
-            for a, kind in zip(args, kinds)  # noqa: B905 (Python 3.9 has no strict)
+            None if isinstance(a, str) else PARTS[kind](a) for a, kind in zip(args, kinds)
         ]
         self.functions: dict[int, ctypes.c_void_p] = {}
 
@@ -106,7 +105,7 @@ class Kernel:
             self.functions[device] = driver().function(self.code, self.name)
         values = [
             ctypes.c_void_p(x.data_ptr()) if value is None else value
-            for x, value in zip(given, self.fixed)  # noqa: B905
+            for x, value in zip(given, self.fixed)
         ]
         stream = torch.cuda.current_stream().cuda_stream
         driver().launch(self.functions[device], self.grid, self.block, self.shared, stream, values)
@@ -123,7 +122,7 @@ class BinaryLauncher:
 
     def prepare(self, env: Env) -> tuple[list[Any], list[Any]]:
         """(launches with their numbers, scratch) for the sizes, params and strides of a call."""
-        launches = []
+        launches: list[Any] = []
         for launch in self.variant.launches:
             grid = tuple(max(int(g(env)), 0) for g in launch.grid)
             args = [a if isinstance(a, str) else a(env) for a in launch.args]

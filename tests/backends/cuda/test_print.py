@@ -146,6 +146,7 @@ def test_packages_hold_binaries_and_a_text_for_newer_devices(tmp_path: Path) -> 
         "candidate0.sm_90.cubin", "candidate0.ptx",
     }  # fmt: skip
     assert names["f32.candidate0.sm_90.cubin"] == b"\x7fELF"
+    assert "'types': ['', '', 'i64', 'i64', 'i64']" in (folder / "_op.py").read_text()
     ask = (
         f"import torch, {folder.name} as m\n"
         "try: print(m.relu(torch.zeros(4)))\n"
