@@ -31,8 +31,9 @@ BACKENDS = ("cpp", "triton", "jax", "cuda")
 
 @dataclass(frozen=True, slots=True)
 class Cheat:
-    """One candidate of the corpus. `gate` is an obligation (G2.bounds) and `reason` a pattern; both
-    are empty where it is honest."""
+    """One candidate of the corpus. `gate` is an obligation (G2.bounds), or two of which the first
+    may run out of time (G4 or G6.error), and `reason` a pattern; both are empty where it is
+    honest."""
 
     backend: str
     name: str
@@ -71,7 +72,7 @@ class Judged:
             return self.ships
         if self.ships or r is None:
             return False
-        inside = r.id == c.gate or r.id.startswith(c.gate + ".")
+        inside = any(r.id == g or r.id.startswith(g + ".") for g in c.gate.split(" or "))
         return inside and re.search(c.reason, r.reason) is not None
 
 

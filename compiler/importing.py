@@ -32,7 +32,7 @@ from opwright.verify.tile_function import tile_function
 SAFETY = ("G2", "G3")
 # what a defect of an importer may look like: the text is then as good as not understood
 FAILURES = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError,
-            RuntimeError, OSError)  # fmt: skip
+            RuntimeError, OSError, MemoryError)  # fmt: skip
 PASSED = {
     "cpp": "headers, calls, attributes and declarations are among those allowed; no state",
     "cuda": "kernels and what they call on the device; no host code, no state, no clocks",

@@ -212,7 +212,7 @@ def _checked(
                 found = program.run(call, LIMIT)
                 done += 1
                 if found is not None:
-                    again = program.run(call, LIMIT)
+                    again = program.run(call, LIMIT) if found.kind in KINDS else None
                     told = [_told(found, again, case, subject)]
                     return [replace(r, seconds=time.perf_counter() - begin) for r in told]
                 if time.monotonic() > end:

@@ -116,7 +116,7 @@ class _Driver(Driver):
         grid = [self.number(g, f"{where}, grid") for g in launch.grid]
         extents = [f"i_max(0, {g})" for g in [*grid, "1", "1"][:3]]
         block = [str(int(b)) for b in [*launch.extra.get("block", (1,)), 1, 1][:3]]
-        shared = str(int(launch.extra.get("shared_bytes", 0) or 0))
+        shared = self.number(str(launch.extra.get("shared_bytes", 0) or 0), where)
         lists = {k: ", ".join(v) or "0" for k, v in values.items()}
         task = [
             f'extern "C" void opwright_launch_{n}(const i64 *shape, void *const *pointers, '

@@ -3,6 +3,7 @@ are called. Both sides of a branch are read; what they leave in variables is joi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from opwright.backends.cpp.clang import CType, Node
@@ -12,6 +13,12 @@ from opwright.ir.expr import FALSE, TRUE, Expr, call, conjunction, conjuncts, co
 from opwright.ir.tile import Buffer
 
 DEPTH = 24  # of calls
+SHARED = 227 << 10  # bytes that a block may have, on the devices that have most
+
+
+def _bytes(b: Buffer) -> int:
+    """Bytes of shared memory, as far as they are numbers."""
+    return math.prod(int(e.attr) for e in b.shape if e.op == "const") * b.dtype.bytes
 
 
 class Ends:
@@ -147,6 +154,9 @@ class Statements(Expressions):
                 shape = [*shape[:-1], (shape or [const(1)])[-1] * wide]
             label = f"{self.kernel}_{name}_{len(self.shared)}".replace("__", "_")
             b = Buffer(label, "program", dtype_of(scalar), tuple(shape) or (const(1),))
+            held = [b, *(p.buffer for p in self.shared.values())]
+            if sum(map(_bytes, held)) > SHARED:
+                raise self.refuse(f"{name}: a device has {SHARED} bytes of shared memory", n.line)
             unit = n.type if n.type.kind == "array" else t
             self.shared[number] = Pointer(b, const(0), unit, (), 16 if wide > 1 else 0)
             self.builder.buffer(b)
