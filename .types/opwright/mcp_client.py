@@ -1,0 +1,1 @@
+../../api/mcp_client.py
