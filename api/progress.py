@@ -44,7 +44,7 @@ def progress(quiet: bool = False) -> Iterator[Progress | None]:
 def result_line(event: Evaluated) -> str:
     """One candidate: number, outcome, schedule."""
     c = event.candidate
-    score = f"{event.score:.3f} of candidate 0's time" if event.score is not None else c.reason
+    score = f"{event.score:.3f} of candidate 0's objective" if event.score is not None else c.reason
     mark = "*" if event.improved else " "
     again = " (from the archive)" if event.replayed else ""
     return f"{mark}{c.number:>4}  {c.status:<9}  {c.schedule}  {score}{again}"

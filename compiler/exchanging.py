@@ -256,7 +256,7 @@ class Desk:
                 "resources": dict(best.candidate.build.get("resources", {})),
             }
             lines = [f"- {w}: {t * 1e3:.4g} ms" for w, t in times.items()]
-            head = f"`{best.schedule.text}`, {best.score:.3f} of candidate 0's time"
+            head = f"`{best.schedule.text}`, {best.score:.3f} of candidate 0's objective"
             parent = "\n".join([f"{head}; {language.timed}:", "", *lines])
         types = "".join(f', "types": {json.dumps(dict(self.op.types))}' if self.op.types else "")
         bound = f"Element types: {dict(self.op.types)}." if self.op.types else ""

@@ -40,6 +40,7 @@ IMPROVEMENT = 0.02  # less is stagnation
 AT_FLOOR = 1.05  # of what is possible: nothing is left to gain
 PARADIGMS = 3
 GIVEN_UP = 5  # windows of stagnation after which the model is not asked any more
+FRUITLESS = 2  # ideas by one move without a gain, after which the others come first
 UNREAD = 12  # answers in a row of which nothing could be read, after which it is not either
 SHOWN = ("G0", "G1", "G2", "G3", "G4", "G6")  # gates of which a repair is told all that is wrong
 FAULTS = 8  # messages in one repair
@@ -378,7 +379,7 @@ class Guided:
                     continue
                 if not told:
                     lines.append(f"{r.id} is {r.status}: {r.reason}")
-                if r.counterexample and r.status == "REFUTED":
+                if r.counterexample and r.status == "REFUTED" and r.kind != "G0":
                     lines.append(f"counterexample: {dict(r.counterexample)}")
         return "\n".join([*lines[:FAULTS], *self._excerpts(lines[:FAULTS], attempt)])[:4000]
 
@@ -454,7 +455,9 @@ class Guided:
     def _moved(
         self, view: View, share: float, rng: Random, taken: set[tuple[str, int | None]]
     ) -> tuple[Node, Request] | None:
-        """One move from a parent that is chosen by its rank and by how often it was varied."""
+        """One move from a parent that is chosen by its rank and by how often it was varied; moves
+        that gained nothing twice wait until the others were tried."""
+        barren = self._barren(view)
         for number in self._parents(view, share, rng, Counter(p for _, p in taken)):
             parent = self._parent(number, view)
             fit = [
@@ -467,6 +470,7 @@ class Guided:
                 )
                 if (m.name, number) not in taken and (m.name, number) not in self._tried()
             ]
+            fit = [m for m in fit if m.name not in barren] or fit
             move = self.bandit.choose(fit, parent.bottleneck, rng, self._stuck == 1)
             if move is None:
                 continue
@@ -480,6 +484,27 @@ class Guided:
             text = prompts.kernel(self.context, parent, move, evidence, memory)
             return node, self._request(text, self._logical(node, 0))
         return None
+
+    def _barren(self, view: View) -> set[str]:
+        """Moves of which two or more ideas in this search failed or gained nothing."""
+        lost: Counter[str] = Counter()
+        for node in self.drafts.nodes:
+            if not node.move or node.last is None:
+                continue
+            scores = [
+                view.scores.get(a.candidate) for a in node.attempts if a.candidate is not None
+            ]
+            mine = [s for s in scores if s is not None]
+            before = view.scores.get(node.parent) if node.parent is not None else None
+            gained = bool(mine) and before is not None and min(mine) < before * (1 - IMPROVEMENT)
+            if (mine and not gained) or (not mine and (node.closed or not self._open(node))):
+                lost[node.move] += 1
+        return {m for m, n in lost.items() if n >= FRUITLESS}
+
+    @staticmethod
+    def _open(node: Node) -> bool:
+        """Whether an idea may still be mended or is on its way."""
+        return len(node.attempts) < ATTEMPTS
 
     def _tried(self) -> set[tuple[str, int | None]]:
         return {(n.move, n.parent) for n in self.drafts.nodes if n.move}
@@ -601,11 +626,15 @@ class Guided:
         ranked = self._ranked(view)
         if not ranked or not self.context.floors:
             return False
-        times = self._by_number[ranked[0]].metrics
-        return all(
-            times.get(w, {}).get("latency", math.inf) <= AT_FLOOR * floor
-            for w, floor in self.context.floors.items()
-        )
+        near = [
+            n
+            for n in ranked[:4]
+            if all(
+                self._by_number[n].metrics.get(w, {}).get("latency", math.inf) <= AT_FLOOR * floor
+                for w, floor in self.context.floors.items()
+            )
+        ]
+        return len(near) > 1  # one time alone may be an accident
 
     # -- names -------------------------------------------------------------------------------
 

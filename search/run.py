@@ -269,12 +269,20 @@ class _Search(Ranking):
             numbers = [*leader[:1], *waiting[: 2 if leader else 3]]
             if not self._side_by_side(numbers, zero, stored, confirmed):
                 break
+        first = sorted(confirmed, key=lambda n: (self._final(n, confirmed), n))
+        own = [n for n in ranked if n != zero and not self._told(n)]
+        if first and self._told(first[0]) and own and own[0] not in confirmed:
+            self._side_by_side([first[0], own[0]], zero, stored, confirmed)
         best_general = self._best_general({})
         leader = sorted(confirmed, key=lambda n: (self._final(n, confirmed), n))
         unlike = bool(leader) and not self._is_general(leader[0])
         if unlike and best_general is not None and best_general not in confirmed:
             self._side_by_side([best_general, leader[0]], zero, stored, confirmed)
         return confirmed
+
+    def _told(self, number: int) -> bool:
+        """Whether a candidate's text was written by somebody else."""
+        return self.state.candidates[number].origin.startswith(("llm", "exchange"))
 
     def _side_by_side(
         self,

@@ -106,7 +106,9 @@ def completed(source: str, title: str, level: str) -> str:
     kept = without_vocabulary(source, level)
     defined = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*\([^;{}]*\)\s*\{", kept))
     used = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*[<(]", _COMMENT.sub(" ", kept)))
-    if not used & names() or defined & names():
+    typed = set(re.findall(r"typedef[^;]*?\b(\w+)\s*(?:__attribute__[^;]*)?;", kept))
+    missing = set(re.findall(r"\b[iu](?:8|16|32|64)\b|\b[fiu](?:8|16|32|64)x\d+\b", kept)) - typed
+    if not (used & names() or missing) or defined & names():
         return source
     return f"// {title}, {level}\n{prelude(kept, level)}\n{kept}"
 

@@ -1,0 +1,155 @@
+"""The guided search against the builtin tuner at equal measured budget, on this machine.
+
+    python -m opwright.benchmarks.guided --cassette FILE [--spec S] [--budget-measured 60]
+        [--seeds 3] [--repeats 5] [--json FILE]
+
+The builtin tuner searches with that many measured candidates, once a seed. The best text of the
+recorded search passes the gates again. Then all winners are timed side by side in fresh processes,
+several times; the same text twice in each round says what the noise is. A gain counts where it is
+larger than the noise in every repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from opwright.compiler.exchanging import judge, medium_of
+from opwright.compiler.native import F32_LANES
+from opwright.compiler.spaces import spaces
+from opwright.compiler.toolbox import evaluation_tools
+from opwright.compiler.transcripts import Transcript, read
+from opwright.search.archive import Archive
+from opwright.search.evaluate import CandidateEvaluator
+from opwright.search.exchange import Answer
+from opwright.search.guided import UNTIMED
+from opwright.search.results import Job, Options
+from opwright.search.run import Budget, search
+from opwright.search.space import parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, print, write JSON."""
+    p = argparse.ArgumentParser(prog="python -m opwright.benchmarks.guided")
+    p.add_argument("--cassette", type=Path, required=True, help="ledger of the guided search")
+    p.add_argument("--spec", type=Path, help="its spec, where it is not the library's")
+    p.add_argument("--budget-measured", type=int, default=60)
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--json", type=Path)
+    args = p.parse_args(argv)
+    found = compare(read(args.cassette, args.spec), args.budget_measured, args.seeds, args.repeats)
+    print(table(found))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def compare(t: Transcript, budget: int, seeds: int, repeats: int) -> dict[str, Any]:
+    """Winners of the builtin tuner and of a transcript, timed side by side."""
+    targets = tuple(t.origin["targets"])
+    level = targets[0].removeprefix("cpu(").removesuffix(")")
+    tools = evaluation_tools(t.op, level).tools
+    options = Options(rounds=3, confirm_rounds=7)
+    jobs: list[Job] = []
+    who: dict[int, dict[str, Any]] = {}
+    with CandidateEvaluator(t.op, tools, options) as evaluator:
+        for seed in range(seeds):
+            with Archive(":memory:") as archive:
+                limit = Budget(budget, None, UNTIMED)
+                made = search(spaces(t.op, F32_LANES[level]), t.op, evaluator, limit, seed, archive)
+            best = made.winner or made.baseline
+            if best is None:
+                raise SystemExit(f"the builtin tuner found nothing for {t.op.name}")
+            n = len(jobs)
+            spent = sum(str(r["status"]) not in UNTIMED for r in made.table)
+            schedule, number = best.schedule.text, best.candidate.program
+            jobs.append(Job(n, best.schedule, best.program, number, best.given))
+            who[n] = {"who": "builtin", "seed": seed, "schedule": schedule, "measured": spent}
+            print(f"builtin, seed {seed}: {schedule} after {spent}", file=sys.stderr)
+        text = _passing(t, evaluator, len(jobs))
+        if text is None:
+            raise SystemExit("no text of the transcript passes the gates on this machine")
+        jobs.append(text)
+        name = text.schedule.text
+        who[text.number] = {"who": "guided", "schedule": name, "measured": t.measured}
+        print(f"guided: {name}", file=sys.stderr)
+        order = [jobs[-1], *jobs[:-1]]
+        rounds = []
+        for n in range(repeats):  # who comes first, and twice, changes
+            turned = order[n % len(order) :] + order[: n % len(order)]
+            rounds.append(evaluator.confirm(turned, None))
+        weights = dict(evaluator.weights)
+    return _result(t, who, rounds, weights, budget)
+
+
+def _passing(t: Transcript, evaluator: CandidateEvaluator, number: int) -> Job | None:
+    """The best text of a transcript that passes here."""
+    medium = medium_of(str(t.origin["backend"]), tuple(t.origin["targets"]), t.op)
+    for text in t.passed[:5]:
+        program, given = judge(Answer(0, "text", text.plan, text.source), t.op, medium)
+        job = Job(number, parse(text.schedule), program, given.digest, given)
+        for _, e in evaluator.evaluate([job], None):
+            if e.status == "ok":
+                return job
+            print(f"{text.schedule}: {e.status}, {e.reason}", file=sys.stderr)
+    return None
+
+
+def _result(
+    t: Transcript, who: dict[int, dict[str, Any]], rounds: list[Any], weights: Any, budget: int
+) -> dict[str, Any]:
+    def total(metrics: Any) -> float:
+        logs = [w * math.log(metrics[n]["latency"]) for n, w in weights.items() if n in metrics]
+        return math.exp(sum(logs) / sum(w for n, w in weights.items() if n in metrics))
+
+    for n, row in who.items():
+        times = [r.metrics[n] for r in rounds]
+        row["milliseconds"] = {
+            w: round(median(m[w]["latency"] for m in times if w in m) * 1e3, 6) for w in weights
+        }
+    guided = next(n for n, row in who.items() if row["who"] == "guided")
+    noise = max(r.noise for r in rounds)
+    for n, row in who.items():
+        if n != guided:
+            gains = [total(r.metrics[n]) / total(r.metrics[guided]) for r in rounds]
+            row["guided is faster by"] = [round(g, 4) for g in sorted(gains)]
+            row["beyond the noise"] = min(gains) > math.exp(noise)
+    return {
+        "operator": t.origin["operator"],
+        "types": dict(t.origin["types"]),
+        "targets": list(t.origin["targets"]),
+        "model": t.origin["model"],
+        "transcript": t.path.name,
+        "budget": budget,
+        "noise": round(noise, 5),
+        "refused": dict(t.refused),
+        "results": list(who.values()),
+        "notes": sorted({x for r in rounds for x in r.notes}),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The comparison as text."""
+    head = f"{found['operator']} {found['types']}, {found['transcript']} ({found['model']})"
+    lines = [head, f"A/A noise {found['noise']:.2%}; refused texts: {found['refused']}"]
+    for row in found["results"]:
+        name = row["who"] + (f" seed {row['seed']}" if "seed" in row else "")
+        times = ", ".join(f"{w} {ms:.4f} ms" for w, ms in row["milliseconds"].items())
+        line = f"  {name:<16} {row['measured']:>3} measured  {times}  {row['schedule']}"
+        if "guided is faster by" in row:
+            gains = row["guided is faster by"]
+            said = "beyond" if row["beyond the noise"] else "not beyond"
+            line += f"\n    guided {median(gains):.3f} times as fast ({gains[0]:.3f} to "
+            line += f"{gains[-1]:.3f}), {said} the noise"
+        lines.append(line)
+    return "\n".join([*lines, *(f"note: {n}" for n in found["notes"])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
