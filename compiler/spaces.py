@@ -330,7 +330,7 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
     }
     starts: Starts = [{"kc": 512}, {"tile": tiles[3], "lies": "both"}, {"tile": tiles[2]}]
     starts += [{"tile": tiles[3], "lies": "right"}, {"kc": 384}, {"tile": tiles[1]}]
-    return holes, [*starts, {"row_tiles": 8}]
+    return holes, [*starts, {"row_tiles": 32}]
 
 
 def _walk_holes(native: int) -> tuple[Holes, Starts]:
