@@ -114,7 +114,7 @@ def contributed(lift: Memory, c: Contribution, index: tuple[Expr, ...], inside: 
         outer = [x for x in conjuncts(cond) if not free_vars(x) & summed]
         out = call("select", conjunction(inner), rename(value, names), nothing)
         out = lift.join.tidy(out)
-        for n in left:
+        for n in reversed(left):  # lanes first, programs last
             out = lift.join.over(c.monoid, Index(names[n], counts[n]), out)
         out = call("select", conjunction(outer), out, nothing)
     finally:

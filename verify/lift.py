@@ -172,6 +172,7 @@ class Lift(Loops):
             return product
         if v.op == "select":
             best = None if args[1].kind == "bool" else self.places.chosen(*args)
+            best = sometimes_more(*args) if best is None else best
             return chosen(*args) if best is None else best
         if v.op in ("add", "sub") and (found := self.shifted(v.op, *args)) is not None:
             return found
@@ -269,6 +270,16 @@ class Lift(Loops):
             yield
         finally:
             self.path.pop()
+
+
+def sometimes_more(cond: Expr, a: Expr, b: Expr) -> Expr | None:
+    """A number with another one added where a condition holds."""
+    if a.kind != "real" or a.op != "add" or infinite(b):
+        return None
+    for one, other in (a.args, a.args[::-1]):
+        if one is b and not any(map(infinite, walk(other))):
+            return call("add", b, call("select", cond, other, const(0.0)))
+    return None
 
 
 __all__ = ["Lift", "Unknown", "Unlifted", "Written", "chosen", "unflattened"]

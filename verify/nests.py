@@ -311,10 +311,13 @@ class Joiner:
             return self._beside(kind, a, b)
         g = Fold(b)
         ((start, hi),) = g.ranges
-        shift = self.algebra.normal(middle - start)  # what b's index is moved by
-        hi = self.algebra.normal(hi + shift)
-        if not self._at_least(middle, lo) or not self._at_least(hi, middle):
-            return None  # one of them may run backwards, and be empty
+        if self._cut_off(lo, middle, start, hi):
+            shift = ZERO
+        else:
+            shift = self.algebra.normal(middle - start)  # what b's index is moved by
+            hi = self.algebra.normal(hi + shift)
+            if not self._at_least(middle, lo) or not self._at_least(hi, middle):
+                return None  # one of them may run backwards, and be empty
         name = self.fresh()
         span = (lo, hi)
         own = var(name)
@@ -324,6 +327,18 @@ class Joiner:
             if self.algebra.normal(first) is not self.algebra.normal(second):
                 return None
         return self._ranging(kind, name, span, first)
+
+    def _cut_off(self, lo: Expr, middle: Expr, start: Expr, hi: Expr) -> bool:
+        """Whether lo..min(start, E) and start..hi, with hi at most E, are lo..hi: where E is below
+        start, the second is empty and E is where both end."""
+        if middle is start or not self._at_least(start, lo):
+            return False
+        ends = _lesser(self.algebra, middle)
+        if len(ends) != 2 or self.algebra.normal(start) not in ends:
+            return False
+        (end,) = (e for e in ends if e is not self.algebra.normal(start))
+        last = _lesser(self.algebra, hi)
+        return end in last and all(e is end or self._at_least(e, start) for e in last)
 
     def _plain(self, kind: str, e: Expr) -> bool:
         """Whether an expression is a fold over one index with no guard."""
@@ -338,12 +353,35 @@ class Joiner:
         ((lo, hi),) = f.ranges
         if not self._at_least(hi, lo):
             return None
-        own, found = var(f.binders[0]), self.algebra.normal(b)
+        own = var(f.binders[0])
+        if b.op == "select" and b.args[2] is neutral(kind, b.kind):  # there if the range goes on
+            end = self._next_end(hi, b.args[0])
+            if end is None:
+                return None
+            with self.algebra.under(self.algebra.normal(b.args[0])):
+                found = self.algebra.normal(b.args[1])
+                here = self.algebra.normal(substitute(f.term, {own: hi}))
+            if here is not found:
+                return None
+            name = self.fresh()
+            return self._ranging(kind, name, (lo, end), substitute(f.term, {own: var(name)}))
+        found = self.algebra.normal(b)
         for place, span in ((hi, (lo, hi + 1)), (lo - 1, (lo - 1, hi))):
             if self.algebra.normal(substitute(f.term, {own: place})) is found:
                 name = self.fresh()
                 ends = (self.algebra.normal(span[0]), self.algebra.normal(span[1]))
                 return self._ranging(kind, name, ends, substitute(f.term, {own: var(name)}))
+        return None
+
+    def _next_end(self, hi: Expr, cond: Expr) -> Expr | None:
+        """E, which is hi or hi + 1, where a condition says that hi is below it."""
+        c = _straight(cond)
+        if c.op not in ("lt", "le") or c.args[0].kind != "int":
+            return None
+        above = c.args[1] - c.args[0] - (1 if c.op == "lt" else 0)  # 0 <= above
+        end = self.algebra.normal(hi + above + 1)
+        if self._at_least(end, hi) and self._at_least(self.algebra.normal(hi + 1), end):
+            return end
         return None
 
     def _ranging(self, kind: str, name: str, span: tuple[Expr, Expr], term: Expr) -> Expr:
@@ -451,6 +489,17 @@ def _straight(c: Expr) -> Expr:
     return call("le" if c.args[0].op == "lt" else "lt", b, a)
 
 
+def _lesser(algebra: Reals, e: Expr) -> list[Expr]:
+    """What a bound is the least of."""
+    p = algebra.poly(e)
+    for m, c in p.items():
+        if len(m) == 1 and m[0][1] == 1 and c == 1 and m[0][0].op == "min":
+            rest = {n: d for n, d in p.items() if n != m}
+            parts = [algebra.add(rest, algebra.poly(x)) for x in m[0][0].args]
+            return [y for x in parts for y in _lesser(algebra, algebra.expression(x, "int"))]
+    return [algebra.normal(e)]
+
+
 def _tensors(e: Expr) -> set[str]:
     return {x.attr[0] for x in walk(e) if x.op == "read"}
 
@@ -473,6 +522,8 @@ def nonzero(kind: str, e: Expr) -> list[Expr]:
         return nonzero(kind, e.args[0])
     if e.op == "select" and e.args[2] is neutral(kind, e.kind):
         return [*conjuncts(e.args[0]), *nonzero(kind, e.args[1])]
+    if e.op == "select" and e.args[1] is neutral(kind, e.kind):
+        return [call("not", e.args[0]), *nonzero(kind, e.args[2])]
     if kind == "sum" and e.op == "mul":
         return [c for a in e.args for c in nonzero(kind, a)]
     if kind == "sum" and e.op in ("div", "neg", "abs", "sqrt", "tanh"):
