@@ -30,6 +30,7 @@ from opwright.ir.op import Tensor
 from opwright.ir.semantics import MONOIDS
 from opwright.verify.algebra import finite_number, infinite
 from opwright.verify.carried import guarded
+from opwright.verify.masked import choice_as_extreme
 from opwright.verify.reals import Reals
 
 FEW = 32  # elements of an extreme that is written out
@@ -172,10 +173,12 @@ def _extreme(algebra: Reals, op: str, parts: list[Expr]) -> Expr:
 
 
 def needless(algebra: Reals, e: Expr) -> Expr:
-    """The expression with extremes without numbers that another element is always beyond: where a
-    search for a maximum begins, and 0 among magnitudes."""
+    """The expression with choices that are extremes as such, and extremes without numbers that
+    another element is always beyond: where a search for a maximum begins, 0 among magnitudes."""
 
     def rule(x: Expr) -> Expr | None:
+        if x.op == "select":
+            return choice_as_extreme(x)
         if x.op not in ("max", "min") or x.kind != "real":
             return None
         parts = _operands(x.op, x)

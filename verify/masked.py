@@ -1,5 +1,5 @@
-"""Values that masks make 0 and that are never negative: their extremes are those of what masks
-leave."""
+"""Choices that are extremes; values that masks make 0 and that are never negative, whose
+extremes are those of what masks leave."""
 
 from __future__ import annotations
 
@@ -60,8 +60,43 @@ def signed(e: Expr, up: bool) -> bool:
     return e.op in ("abs", "exp", "exp2", "sqrt")
 
 
+def choice_as_extreme(e: Expr) -> Expr | None:
+    """A choice of the larger (or the smaller) of two numbers, however its comparison is written, as
+    the extreme that it is."""
+    if e.op != "select" or e.kind != "real":
+        return None
+    cond, one, two = e.args
+    holds = True
+    if cond.op == "not":
+        cond, holds = cond.args[0], False
+    if cond.op not in ("lt", "le") or cond.args[0].kind != "real":
+        return None
+    a, b = cond.args
+    low, high = (one, two) if holds else (two, one)  # where a <= b, and where b <= a
+    if at_most(low, high, a, b) and at_most(high, low, b, a):
+        return call("min", one, two)
+    if at_most(high, low, a, b) and at_most(low, high, b, a):
+        return call("max", one, two)
+    return None
+
+
+def at_most(x: Expr, y: Expr, a: Expr, b: Expr) -> bool:
+    """Whether x <= y is seen, where a <= b."""
+    if x is y or (x is a and y is b):
+        return True
+    if x.op == "const" and y.op == "const":
+        return bool(x.attr <= y.attr)
+    if x.op == "max" and all(at_most(z, y, a, b) for z in x.args):
+        return True
+    if x.op == "min" and any(at_most(z, y, a, b) for z in x.args):
+        return True
+    if y.op == "min" and all(at_most(x, z, a, b) for z in y.args):
+        return True
+    return y.op == "max" and any(at_most(x, z, a, b) for z in y.args)
+
+
 def _zero(e: Expr) -> bool:
     return e.op == "const" and e.kind == "real" and e.attr == 0
 
 
-__all__ = ["masked_extreme", "signed", "zero_without"]
+__all__ = ["choice_as_extreme", "masked_extreme", "signed", "zero_without"]

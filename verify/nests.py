@@ -400,6 +400,10 @@ class Joiner:
             kind = kinds.get(x.op)
             if x.op == "select":
                 return self._dropped(*x.args)
+            if x.op == "fold" and Fold(x).kind in ("sum", "prod"):
+                nest = _nest(Fold(x).kind or "", x)
+                made = self.fold(nest) if nest is not None and len(nest.indices) > 1 else x
+                return None if made.op == "fold" and Fold(made).term.op == "fold" else made
             if kind is None:
                 return None
             parts = self.parts(kind, x)

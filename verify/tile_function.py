@@ -202,6 +202,7 @@ def _store_differs(
     value = beside(algebra, value, lift.join.fresh)
     value = lift.anchors.asked(lift.places.named(value))
     with algebra.under(algebra.normal(cond)):
+        value = lift.join.regrouped(value)
         value = needless(algebra, value)
         empty = _may_be_empty(algebra, value)
     if empty is not None:
