@@ -147,11 +147,11 @@ kernel one
   order lane
   body
     t: f32 = full 0.0
-    for i in p1 * ((M + 2) // 3) .. min(p1 * ((M + 2) // 3) + (M + 2) // 3, M) by 1 carry c = t -> s:
+    for i in p1 * ((M + 2) // 3) .. min((p1 + 1) * ((M + 2) // 3), M) by 1 carry c = t -> d:
       v: f32 = load x[i, p0]
       b: f32 = add c v
       next b
-    st_part: store part[p1, p0] = s
+    st_part: store part[p1, p0] = d
 kernel two
   grid N
   plan part: f32[3, N]
@@ -166,10 +166,10 @@ kernel two
     st_y: store y[p0] = s2
 """,
         (
-            (".. min(p1 * ((M + 2) // 3) + (M + 2) // 3, M)", ".. M"),
+            (".. min((p1 + 1) * ((M + 2) // 3), M)", ".. M"),
             ("load part[2, p0]", "load part[1, p0]"),
             ("add s1 u2", "add s1 u1"),
-            ("+ (M + 2) // 3, M) by 1", "+ (M + 1) // 3, M) by 1"),
+            ("(p1 + 1) * ((M + 2) // 3)", "(p1 + 1) * ((M + 1) // 3)"),
         ),
     ),
     "tail": Row(
@@ -229,7 +229,10 @@ kernel cs
     t: f32[i] = scan sum v over i
     st_y: store y[p0, i] if i < N = t
 """,
-        (("scan sum v over i", "scan max v over i"), ("if i < N else 0.0", "if i < N - 1 else 0.0")),
+        (
+            ("scan sum v over i", "scan max v over i"),
+            ("if i < N else 0.0", "if i < N - 1 else 0.0"),
+        ),
     ),
     "clamped": Row(
         """op clamped @ 1.0 {

@@ -1,5 +1,5 @@
-"""Gate G5 of rows as kernels of others have them: masked extremes, sums kept by lanes, shares, tails,
-choices that are extremes; and the near misses, none of which is proved."""
+"""Gate G5 of rows as kernels of others have them: masked extremes, sums kept by lanes, shares,
+tails, choices that are extremes; and the near misses, none of which is proved."""
 
 from __future__ import annotations
 
