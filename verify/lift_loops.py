@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import permutations
+from itertools import permutations, product
 
 from opwright.ir.expr import (
+    FALSE,
     ONE,
     TRUE,
     ZERO,
@@ -22,6 +23,7 @@ from opwright.ir.expr import (
     Fold,
     call,
     cdiv,
+    conjunction,
     const,
     free_vars,
     leaf,
@@ -34,6 +36,7 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.tile import Atomic, Buffer, For, Stmt, Store, statements
+from opwright.verify.algebra import infinite
 from opwright.verify.anchors import Anchors, asks_if_empty
 from opwright.verify.carried import (
     NotCarried,
@@ -46,11 +49,12 @@ from opwright.verify.carried import (
 )
 from opwright.verify.contribution import Contribution
 from opwright.verify.lift_memory import Memory, Unknown, Unlifted, Written, chosen
-from opwright.verify.nests import Index
+from opwright.verify.nests import Index, nonzero
 from opwright.verify.places import Places
-from opwright.verify.reals import equal_reals
+from opwright.verify.reals import Reals, equal_reals
 
 ROUNDS = 3
+MASKS = 3  # conditions of an element that are looked at one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +427,13 @@ class Loops(Memory):
                 continue  # from the first iteration on the anchor is a number
             if not guards(kind, block) <= guards("sum", d):
                 raise Unlifted(f"{name} takes elements that its anchor may have left out")
-            if not all(asked_before(e, after[a]) for e in (c, d)):
+            if all(asked_before(e, after[a]) for e in (c, d)):
+                continue
+            taken = nonzero(kind, block)
+            if is_number(algebra, block) and stays_nothing(algebra, y, own, taken, after, known):
+                # where an element counts, its anchor is a number
+                d = call("select", conjunction(taken), numbers(d, after[a]), const(0.0))
+            else:
                 raise Unlifted(f"{name}: its anchor may be infinite, and is not asked if it is")
         ends = {after[a]: end for a, (_, _, end) in known.items()}
         d = d if mask is TRUE else call("select", mask, d, const(0.0))
@@ -461,6 +471,46 @@ def asked_before(e: Expr, anchor: Expr) -> bool:
         return None
 
     return anchor not in set(walk(transform(e, rule)))
+
+
+def is_number(algebra: Reals, e: Expr) -> bool:
+    """Whether a value is a number where its conditions hold, and infinite elsewhere."""
+    while e.op == "select" and infinite(e.args[2]):
+        e = e.args[1]
+    return algebra.finite(e) and not any(x.op in ("max", "min") for x in walk(e))
+
+
+def stays_nothing(
+    algebra: Reals,
+    y: Expr,
+    own: Expr,
+    conditions: Sequence[Expr],
+    after: Mapping[Expr, Expr],
+    known: Mapping[Expr, tuple[Expr, Expr, Expr]],
+) -> bool:
+    """Whether a sum of nothing, at anchors of nothing, stays 0 where an element is left out."""
+    if not 0 < len(conditions) <= MASKS:
+        return False
+    at: dict[Expr, Expr] = {own: const(0.0)}
+    for a, (_, begin, _) in known.items():
+        at |= {a: begin, after[a]: begin}
+    for values in product((TRUE, FALSE), repeat=len(conditions)):
+        case = dict(zip(conditions, values, strict=True))
+        found = algebra.normal(transform(transform(y, case.get), at.get))
+        if FALSE in values and found is not algebra.normal(const(0.0)):
+            return False
+    return True
+
+
+def numbers(e: Expr, anchor: Expr) -> Expr:
+    """The expression where an anchor is a number: comparisons of it with infinities fail."""
+
+    def rule(x: Expr) -> Expr | None:
+        if x.op in ("eq", "ne") and anchor in x.args and any(map(infinite, x.args)):
+            return TRUE if x.op == "ne" else FALSE
+        return None
+
+    return transform(e, rule)
 
 
 def _reads(e: Expr, names: set[str]) -> bool:
