@@ -143,9 +143,9 @@ class Folds(Functions):
         p = self.poly(e)
         if e.kind == "int" and self.variables(e):
             for known in self.path:  # that is >= 0 where this is asked
-                end = self.expression(self.add(p, known, 1 if upper else -1), "int")
-                if not self.variables(end):
-                    return end
+                said = self.expression(self.add(p, known, 1 if upper else -1), "int")
+                if not self.variables(said):
+                    return said
         for _ in range(8):
             moving = [a for m in p for a, _ in m if a.op == "var" and a.attr in self.ranges]
             if not moving:
