@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from opwright.compiler.guiding import Guide, launch_text
 from opwright.compiler.pipeline import compile_spec
 from opwright.search.accounts import Caps
 
+IDEA = re.compile(r"-(\d+)-\d+-[0-9a-f]{8}(?:-\d+)?$")  # of the name of a prompt
 WAYS = ("openai", "anthropic", "replay", "dialogue", "exchange", "mcp")
 LIMIT = 60.0  # seconds that one call of a tool waits
 
@@ -131,7 +133,8 @@ def _answering(desk: Path, said: Callable[[str], str]) -> Iterator[None]:
             for asked in sorted((desk / "requests").glob("*.md")):
                 at = desk / "answers" / asked.name
                 if not at.exists():
-                    idea = asked.stem.split("-")[-3]
+                    named = IDEA.search(asked.stem)
+                    idea = named[1] if named else asked.stem
                     given[idea] = said(given.get(idea, ""))
                     part = at.with_suffix(".part")
                     part.write_text(given[idea])
@@ -163,18 +166,9 @@ def _exchanged(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path) -> 
     found = run()
     rows = [r for r in found.table if str(r["schedule"]).startswith("exchange(")]
     judged = tuple((str(r["schedule"]), str(r["status"]), str(r["reason"])) for r in rows)
-    unread = tuple((x, "unread", "") for x in _unread(desk, {c.name for c in cheats}))
+    read = {c.name for c in cheats if any(f"answer={c.name}," in s for s, _, _ in judged)}
+    unread = tuple((c.name, "unread", "") for c in cheats if c.name not in read)
     return Outcome("exchange", spec, len(cheats), judged + unread, str(found.winner["schedule"]))
-
-
-def _unread(desk: Path, names: set[str]) -> list[str]:
-    """Answers that were no candidates at all, as their verdicts say."""
-    out = []
-    for at in sorted(desk.glob("round-*/verdicts/*.json")):
-        said = json.loads(at.read_text())
-        if at.stem in names and said.get("status") not in (None, "ok") and not said.get("number"):
-            out.append(at.stem)
-    return out
 
 
 def _at_the_server(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outcome:

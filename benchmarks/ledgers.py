@@ -190,6 +190,16 @@ class Ledger:
             if isinstance(s, ChoiceSpace)
         ]
 
+    @property
+    def current(self) -> bool:
+        """Whether the operator's spaces still have the holes that were recorded."""
+        own = {s.name: s.holes for s in spaces(self.op, F32_LANES[self.head["isa"]])
+               if isinstance(s, ChoiceSpace)}  # fmt: skip
+        return all(
+            name in own and set(own[name]) == set(holes)
+            for name, holes in self.head["holes"].items()
+        )
+
     @cached_property
     def _digests(self) -> dict[int, str]:
         return {}

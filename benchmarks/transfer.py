@@ -23,7 +23,7 @@ from opwright.search.run import Budget, search
 
 FORMS = (
     ("gelu", "silu"), ("softmax", "log_softmax", "layernorm"), ("l2norm", "rmsnorm"),
-    ("cumsum", "cumprod"), ("matmul", "matmul_bt"), ("avg_pool2d", "max_pool2d"), ("mse", "mae"),
+    ("cumsum", "cumprod"), ("mse", "mae"),
     ("variance", "logsumexp"),
 )  # fmt: skip
 PAIRS = tuple((a, b) for group in FORMS for a in group for b in group if a != b)
@@ -108,6 +108,9 @@ def main(given: Sequence[str] = ()) -> int:
     ledgers = {n: Ledger.load(n, options.folder) for n in sorted({n for p in pairs for n in p})}
     print(f"{'ledger of':<14}{'search of':<14}{'without':>9}{'with':>7}{'share':>8}  not reached")
     room = missed = 0
+    for name in [n for n, ledger in ledgers.items() if not ledger.current]:
+        print(f"{name}: its spaces are not what was recorded, record it again")
+        pairs = [p for p in pairs if name not in p]
     for first, second in pairs:
         found = measure(ledgers[first], ledgers[second], options.budget, options.seeds)
         # candidate 0 is the first of both, so that nothing is faster than the second

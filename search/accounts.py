@@ -7,6 +7,7 @@ spent and what is under way. Waiting and asking again belong here too.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 import tomllib
@@ -27,6 +28,7 @@ from opwright.search.llm import (
     count_tokens,
 )
 
+DATED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 LEAST_ANSWER = 1024  # tokens below which an answer is not worth asking for
 TRIES = 5  # of one request, while the server asks to wait or fails
 LONGEST_WAIT = 120.0
@@ -45,11 +47,12 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for a million tokens."""
+    """USD for a million tokens; `origin` says whose word that is, and of when."""
 
     input: float
     output: float
     cached: float
+    origin: str = ""
 
     def of(self, usage: Usage) -> float:
         fresh = usage.input - usage.cached
@@ -57,15 +60,24 @@ class Price:
         return total / 1e6
 
 
-def price_of(model: str, more: Mapping[str, Mapping[str, float]] | None = None) -> Price | None:
-    """The price of a model by the longest name that it begins with; None where none is known."""
-    held = tomllib.loads((resources.files("opwright.search") / "prices.toml").read_text())
-    table = {**held, **(more or {})}
-    fitting = sorted((n for n in table if model.startswith(n)), key=len)
-    if not fitting:
-        return None
-    row = table[fitting[-1]]
-    return Price(row["input"], row["output"], row.get("cached", row["input"]))
+def price_of(model: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Price | None:
+    """The price of a model: the caller's, by the longest name that it begins with, else the one
+    that ships for its very name or a dated version of it; None where none is known."""
+    own = sorted((n for n in more or {} if model.startswith(n)), key=len)
+    row: Mapping[str, Any]
+    if own and more:
+        row = more[own[-1]]
+        told = str(row.get("date", ""))
+        origin = "the configuration" + (f", {told}" if told else "")
+    else:
+        held = tomllib.loads((resources.files("opwright.search") / "prices.toml").read_text())
+        name = DATED.sub("", model)
+        if name not in held:
+            return None
+        row = held[name]
+        origin = f"{row['source']}, read {row['date']}"
+    cached = row.get("cached", row["input"])
+    return Price(float(row["input"]), float(row["output"]), float(cached), origin)
 
 
 class Unanswered(Exception):
@@ -205,6 +217,11 @@ def estimate(
         least = low * price.of(Usage(prompt, answer // 4))
         text += f", {least:.2f} to {high * price.of(Usage(prompt, answer // 2)):.2f} USD"
     lines = [text]
+    if price is not None and price.origin:
+        lines.append(
+            f"price: {price.input:g} in, {price.output:g} out USD for a million tokens "
+            f"({price.origin})"
+        )
     limits = [
         f"{caps.cost:g} USD" if caps.cost is not None else "",
         f"{caps.tokens} tokens" if caps.tokens is not None else "",

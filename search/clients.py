@@ -45,7 +45,7 @@ class Settings:
     timeout: float = 600.0
     max_tokens: int = 16384
     temperature: float | None = None
-    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def settings(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -116,7 +118,7 @@ def test_settings_come_from_the_command_line_the_environment_a_file(tmp_path: Pa
     found = settings("openai", environment={}, config=file)
     assert (found.model, found.base_url, found.timeout) == ("of-the-file", "http://x", 7.0)
     price = price_of(found.model, found.prices)
-    assert price == Price(1.0, 2.0, 1.0)
+    assert price == Price(1.0, 2.0, 1.0, "the configuration")
     found = settings(
         "openai", environment={"OPENAI_MODEL": "e", "OPENAI_API_KEY": "secret"}, config=file
     )
@@ -209,6 +211,15 @@ def test_a_cost_needs_a_price() -> None:
     with pytest.raises(Exhausted, match="price of this model is not known"):
         Accounts(Caps(cost=1.0), None)
     assert price_of("a-model-that-nobody-has") is None
+    shipped = tomllib.loads((resources.files("opwright.search") / "prices.toml").read_text())
+    for name, row in shipped.items():
+        found = price_of(f"{name}-20260101")
+        assert found is not None and row["source"] in found.origin and row["date"] in found.origin
+        assert 0 < found.cached <= found.input < found.output
+        assert price_of(f"{name}-other") is None  # a model with a longer name is another one
+        assert any(row["source"] in line for line in estimate(5, 100, 100, found, Caps()))
+    mine = price_of("gpt-5-mini", {"gpt-5": {"input": 1, "output": 2, "date": "2026-01-01"}})
+    assert mine == Price(1.0, 2.0, 1.0, "the configuration, 2026-01-01")
     summary = Accounts(Caps(), None).summary()
     assert "cost: unknown price" in summary
 
