@@ -177,12 +177,21 @@ def _at_the_server(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path)
 
 
 async def _agent(path: Path, spec: str, cheats: Sequence[Cheat]) -> Outcome:
+    import mcp
+
     from opwright.backends.isolation import FLAG, unsafe_permitted
-    from opwright.mcp_client import connected
 
     judged: list[tuple[str, str, str]] = []
     more = (FLAG,) if unsafe_permitted() else ()
-    async with connected(path.parent, *more) as (_, call):
+    words = ["-m", "opwright", "mcp", "--root", str(path.parent), *more]
+    server = mcp.StdioServerParameters(command=sys.executable, args=words, env=dict(os.environ))
+    async with mcp.Client(server, read_timeout_seconds=2 * LIMIT) as client:
+
+        async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+            found = await client.call_tool(tool, arguments)
+            text = found.content[0].text  # type: ignore[union-attr]
+            return {"refused": text} if found.is_error else dict(json.loads(text))
+
         begun = await call(
             "start_search", spec=path.name, builtin_candidates=1, budget=len(cheats) + 1
         )
