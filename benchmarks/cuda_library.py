@@ -18,11 +18,11 @@ from opwright.backends.cuda.build import compile_for
 from opwright.compiler import block_spaces
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.cuda_blocks import printed
+from opwright.compiler.elaborate import load_spec
 from opwright.compiler.importing import static_gates
 from opwright.compiler.stored import stored_form
 from opwright.ir.op import Operator
 from opwright.search.space import IllegalSchedule
-from opwright.spec_files import open_spec, pick_operator
 
 TARGET = "sm_90"
 GATES = ("G1", "G2", "G3", "G5")
@@ -52,8 +52,7 @@ def text_of(op: Operator, tuned: bool) -> tuple[str, Candidate]:
 
 def row(path: Path, tuned: bool, budget: float) -> dict[str, str]:
     """What became of one operator."""
-    spec = open_spec(path)
-    op = stored_form(spec.operator(pick_operator(spec, None), {}))
+    op = stored_form(load_spec(path).operator())
     begin = time.perf_counter()
     try:
         schedule, c = text_of(op, tuned)
