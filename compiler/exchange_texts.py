@@ -58,7 +58,7 @@ VOCABULARY = (
     "define or overload none of it, and define no templates beside it):",
     "- i8 ... u64; GNU vectors f32x16, f64x8, i32x16, ... (type x lanes, of 16 to 64 bytes) with "
     "+ - * /, comparisons (vectors of i32 or i64, -1 where true), m ? a : b, v[i], {a, b, ...}",
-    "- v_load<V>(p), v_store(p, v), v_load_masked<V>(p, m, other), v_store_masked(p, m, v), "
+    "- v_load<V>(p), v_store(p, v), v_load_masked<V>(p, m, number), v_store_masked(p, m, v), "
     "v_prefix<M>(n): the first n lanes; v_stream(p, v): past the caches, aligned to its size",
     "- v_splat<V>(s), v_iota<V>(), v_convert<V>(v): values; v_bits<V>(v): bits",
     "- v_sum, v_prod, v_highest, v_lowest, v_any, v_all of one vector give a number; v_run_sum, "

@@ -244,9 +244,11 @@ class Calls(Memory, ABC):
             return self.load(p, n.type)
         if name == "v_load_masked":
             mask = self.truth(self.expression(n.args[1]))
-            other = self.filler(self.expression(n.args[2]), p.buffer.dtype)
-            if other is None:
-                raise self.refuse("a masked load with a varying filler")
+            given = self.expression(n.args[2])
+            other = self.filler(given, p.buffer.dtype)
+            if other is None:  # a number that is not known beforehand is chosen afterwards
+                found = self.load(p, n.type, mask)
+                return self.choose(mask, found, self.convert(given, n.type), n.type)
             return self.load(p, n.type, mask, other)
         if name == "v_store_masked":
             mask = self.truth(self.expression(n.args[1]))

@@ -104,13 +104,26 @@ def completed(source: str, title: str, level: str) -> str:
     if level not in ISAS or trusted(source) is not None:
         return source
     kept = without_vocabulary(source, level)
-    defined = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*\([^;{}]*\)\s*\{", kept))
+    defined = _defined(kept)
     used = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*[<(]", _COMMENT.sub(" ", kept)))
     typed = set(re.findall(r"typedef[^;]*?\b(\w+)\s*(?:__attribute__[^;]*)?;", kept))
     missing = set(re.findall(r"\b[iu](?:8|16|32|64)\b|\b[fiu](?:8|16|32|64)x\d+\b", kept)) - typed
     if not (used & names() or missing) or defined & names():
         return source
     return f"// {title}, {level}\n{prelude(kept, level)}\n{kept}"
+
+
+def _defined(text: str) -> set[str]:
+    """Names like the vocabulary's that a text gives a body: `if (v_any(m)) {` gives none."""
+    found = set()
+    for m in re.finditer(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*\(", text):
+        depth, at = 1, m.end()
+        while depth and at < len(text):
+            depth += (text[at] == "(") - (text[at] == ")")
+            at += 1
+        if text[at:].lstrip().startswith("{"):
+            found.add(m[1])
+    return found
 
 
 def without_vocabulary(source: str, level: str) -> str:

@@ -80,3 +80,28 @@ def test_a_text_of_its_own_stays():
     mine = "static inline float v_max(float a, float b) { return a > b ? a : b; }\n"
     text = mine + plain.replace("x[0]", "v_max(x[0], 0)")
     assert completed(text, "copy", LEVEL) == text
+
+
+FIRST = "v_load_masked<f32x8>(x + i, m, 0.0f)"
+
+
+def test_a_masked_load_with_a_number_that_is_not_known_beforehand():
+    text = completed(TEXT.replace(FIRST, FIRST.replace("0.0f", "x[0]")), "copy", LEVEL)
+    op, program = read(text)
+    x = np.random.default_rng(1).standard_normal(21)
+    assert np.allclose(run(program, {"N": 21}, {"x": x})["y"], 2 * np.maximum(x, 0))
+    assert statuses(op, program) == {}
+    # lanes past the end hold that number, and nothing else
+    whole = text.replace("v_store_masked(y + i, m, ", "v_store(y + i, ")
+    assert statuses(*read(whole)) != {}
+    summed = TEXT.replace("twice(v_max(", "v_splat<f32x8>(v_sum(").replace(", f32x8{})", ")")
+    op, program = read(completed(summed.replace(FIRST, FIRST.replace("0.0f", "x[0]")), "c", LEVEL))
+    y = run(program, {"N": 5}, {"x": x[:5]})["y"]
+    assert np.allclose(y, x[:5].sum() + 3 * x[0])
+
+
+def test_a_condition_defines_nothing():
+    text = TEXT.replace(
+        "    v_store_masked", "    if (v_any(m)) { y[i] = 0.0f; }\n    v_store_masked"
+    )
+    assert trusted(completed(text, "copy", LEVEL)) is not None
