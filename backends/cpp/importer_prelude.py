@@ -101,16 +101,27 @@ def trusted(source: str) -> tuple[str, str] | None:
 def completed(source: str, title: str, level: str) -> str:
     """A text that uses the vocabulary, with the vocabulary before it: what it copied of it, or
     gave types by the same names, is left out. Other texts stay what they are."""
-    if level not in ISAS or trusted(source) is not None:
+    if level not in ISAS:
         return source
     kept = without_vocabulary(source, level)
-    defined = _defined(kept)
     used = set(re.findall(r"\b(v_\w+|[ir]_(?:min|max|div|mod))\s*[<(]", _COMMENT.sub(" ", kept)))
+    if trusted(source) is not None and _within(used & names(), source):
+        return source
+    defined = _defined(kept)
     typed = set(re.findall(r"typedef[^;]*?\b(\w+)\s*(?:__attribute__[^;]*)?;", kept))
     missing = set(re.findall(r"\b[iu](?:8|16|32|64)\b|\b[fiu](?:8|16|32|64)x\d+\b", kept)) - typed
     if not (used & names() or missing) or defined & names():
         return source
     return f"// {title}, {level}\n{prelude(kept, level)}\n{kept}"
+
+
+def _within(used: set[str], source: str) -> bool:
+    """Whether the vocabulary that a text begins with has all of these names: an edit may use
+    more."""
+    first = _FIRST.match(source)
+    assert first is not None
+    ours = source[: _end_of_ours(source, first.end(), first[1])]
+    return all(re.search(rf"\b{name}\s*[<(]", ours) for name in used)
 
 
 def _defined(text: str) -> set[str]:

@@ -105,3 +105,11 @@ def test_a_condition_defines_nothing():
         "    v_store_masked", "    if (v_any(m)) { y[i] = 0.0f; }\n    v_store_masked"
     )
     assert trusted(completed(text, "copy", LEVEL)) is not None
+
+
+def test_an_edit_may_use_more_of_the_vocabulary():
+    text = completed(TEXT, "copy", LEVEL)
+    edited = text.replace("v_prefix<i32x8>(n - i)", "v_prefix<i32x8>(i_min(n - i, 8))")
+    made = completed(edited, "copy", LEVEL)
+    assert trusted(made) is not None and breaches(made) == []
+    assert statuses(*read(made)) == {}
