@@ -44,6 +44,8 @@ CPP = (
     ELEMENT,
     f"{WRITTEN} Scratch of scope plan lives across launches, of "
     "scope program it belongs to one program at a time; both hold garbage at first.",
+    "Include what you use (<cmath> for std::fma; __builtin_fmaf needs nothing). In LAUNCH integers "
+    "are divided by //, which is floor, or cdiv(a, b), which rounds up; / is of real numbers.",
     "No state, no allocation, no input or output, no calls but those allowed, no classes, "
     "structs, switch, goto, recursion or function pointers; no intrinsics and no assembler. A "
     "number is read by its bits with __builtin_bit_cast or memcpy of all its bytes, never through"

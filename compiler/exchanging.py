@@ -307,7 +307,7 @@ class Desk:
         machine = limits_of(self.op, medium.backend, medium.targets).machine.name
         known = learned()
         bandit = Bandit(known, context.forms, machine, medium.backend)
-        fit = fitting(context.forms, medium.backend, label)
+        fit = fitting(context.forms, medium.backend, label, None, parent.text if parent else "")
         move = bandit.choose(fit, label, Random(f"{self.folder.ident}:{number}"))
         answers = [r for r in tried if r["origin"] == NAME]
         told = known.told(context.forms, machine, medium.backend, context.operator)

@@ -119,13 +119,18 @@ def _host(target: str) -> Machine:
     peak = cores * clock * lanes * 2 * 2
     caches = _caches()
     bandwidth = _bandwidth()
+    most = max(bandwidth, cores * clock * 4)
     last = max(caches.values(), default=8 << 20)
     rows = [
         ("processor", host()),
         ("cores", str(cores)),
         ("vector registers", f"{32 if lanes == 16 else 16} of {lanes} f32 ({level})"),
         *((f"{name} cache", f"{size >> 10} KiB") for name, size in caches.items()),
-        ("memory", f"{bandwidth:.2g} bytes/s, one copy measured"),
+        (
+            "memory",
+            f"{bandwidth:.2g} bytes/s read and written, one thread's copy times cores; "
+            f"what a workload needs at least is modelled with {most:.2g}",
+        ),
         ("f32 peak", f"{peak:.2g} operations/s, from clock and lanes"),
     ]
     own = caches.get("L2", 1 << 20) * cores
@@ -268,7 +273,10 @@ def _class(
     if scratch > load.bytes / 4 and seconds > 1.3 * max(memory, compute):
         return "traffic", f"{scratch:.2g} bytes of intermediates pass through memory"
     if memory >= compute and seconds < NEAR * memory:
-        return "memory", f"compulsory traffic moves at {rate:.2g} of {m.memory:.2g} bytes/s"
+        return (
+            "memory",
+            f"compulsory traffic moves at {rate:.2g} bytes/s; copies reach about {m.memory:.2g}",
+        )
     if compute > memory and seconds < NEAR * compute:
         share = compute / seconds
         return "compute", f"arithmetic runs at {share:.0%} of the modelled peak"

@@ -178,7 +178,7 @@ class Drafts:
 
 
 _MARKS = re.compile(
-    r"^\s*#\s*pragma.*$|__restrict\w*|__builtin_\w+|\b_mm\w+|\balignas\s*\([^)]*\)|\binline\b",
+    r"^\s*#\s*pragma.*$|__restrict\w*|__builtin_prefetch[^;]*;|\bv_stream\b|__builtin_\w+|\b_mm\w+|\balignas\s*\([^)]*\)|\binline\b",
     re.MULTILINE,
 )
 

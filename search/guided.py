@@ -25,7 +25,7 @@ from opwright.search.artefacts import Keeper
 from opwright.search.drafts import ATTEMPTS, NAME, Attempt, Drafts, Node
 from opwright.search.experience import Bandit, Experience, Gain
 from opwright.search.llm import Request
-from opwright.search.moves import Move, fitting, moves
+from opwright.search.moves import Move, fitting
 from opwright.search.prompts import Context, Memory, Parent
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.ranker import Calibration
@@ -427,7 +427,13 @@ class Guided:
         best = self._ranked(view)[:1]
         parent = self._parent(best[0], view) if best else None
         label = parent.bottleneck if parent else "unknown"
-        fit = fitting(self.context.forms, self.context.backend, label, self.known or moves())
+        fit = fitting(
+            self.context.forms,
+            self.context.backend,
+            label,
+            self.known,
+            parent.text if parent else "",
+        )
         stuck = kind == "paradigm"
         text = prompts.plans(self.context, parent, count, fit, self._memory(None), stuck)
         request = self._request(text, f"{self.context.operator}/{kind}s/{self._guides}/0")
@@ -466,7 +472,8 @@ class Guided:
                     self.context.forms,
                     self.context.backend,
                     parent.bottleneck,
-                    self.known or moves(),
+                    self.known,
+                    parent.text,
                 )
                 if (m.name, number) not in taken and (m.name, number) not in self._tried()
             ]

@@ -60,6 +60,11 @@ class Parent:
     why: str = ""
     plan: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """All that it is: launch plan and code."""
+        return f"{self.launch}\n{self.code}"
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -154,7 +159,10 @@ def _move(c: Context, move: Move, evidence: str) -> list[_Part]:
     lines = [f"{move.title}.", move.why]
     if evidence:
         lines.append(evidence)
-    lines.append(f"Expected: {low:g} to {high:g} times as fast. Change nothing else.")
+    lines.append(
+        f"Expected: {low:g} to {high:g} times as fast. Change what it needs and nothing else; where "
+        "it can gain nothing, say so in PLAN and write the best change that you know instead."
+    )
     snippet = move.snippet.get(c.backend, "")
     parts = [_Part(f"MOVE: {move.name}", "\n".join(lines))]
     if snippet:

@@ -1,12 +1,14 @@
 """The knowledge base: moves that may make a kernel faster, one plain file each, with preconditions.
 
 A file says what the move is, why it helps, for which forms, backends and bottlenecks (none named:
-all), the range of gains to expect before anything was measured, and a snippet for a backend. Forms
-and bottlenecks are words of `compiler/forms.py`; no operator is named here.
+all), what a parent's text has to hold (`needs`) and may not hold (`unless`), the range of gains to
+expect before anything was measured, and a snippet for a backend. Forms and bottlenecks are words of
+`compiler/forms.py`; no operator is named here.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ FORMS = ("map", "rows", "columns", "inner", "fold", "folds", "contraction", "win
          "recurrence", "scatter", "gather", "walk")  # fmt: skip
 BACKENDS = ("cpp", "triton", "cuda", "jax")
 BOTTLENECKS = ("memory", "compute", "instructions", "traffic", "overhead", "unknown")
-_FIELDS = {"title", "why", "forms", "backends", "bottlenecks", "gain", "snippet"}
+_FIELDS = {"title", "why", "forms", "backends", "bottlenecks", "needs", "unless", "gain", "snippet"}
 
 
 class MoveError(ValueError):
@@ -28,7 +30,8 @@ class MoveError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move; `gain` is the range of speed-ups over the parent that its author expects."""
+    """One move; `gain` is the range of speed-ups over the parent that its author expects. `needs`
+    and `unless` are regular expressions on the parent's launch plan and code."""
 
     name: str
     title: str
@@ -36,11 +39,17 @@ class Move:
     forms: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     bottlenecks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
     gain: tuple[float, float] = (1.0, 1.5)
     snippet: Mapping[str, str] = field(default_factory=dict)
 
-    def fits(self, forms: Sequence[str], backend: str, bottleneck: str) -> bool:
-        """Whether its preconditions hold; an unknown bottleneck excludes nothing."""
+    def fits(self, forms: Sequence[str], backend: str, bottleneck: str, text: str = "") -> bool:
+        """Whether its preconditions hold; an unknown bottleneck or text excludes nothing."""
+        if text and not all(re.search(x, text) for x in self.needs):
+            return False
+        if text and any(re.search(x, text) for x in self.unless):
+            return False
         return (
             (not self.forms or bool(set(self.forms) & set(forms)))
             and (not self.backends or backend in self.backends)
@@ -69,6 +78,9 @@ def _move(name: str, text: str) -> Move:
             other = [w for w in data.get(key, []) if w not in known]
             if other:
                 raise ValueError(f"{key}: {other[0]!r} is none of {', '.join(known)}")
+        for key in ("needs", "unless"):
+            for expression in data.get(key, []):
+                re.compile(expression)
         low, high = data.get("gain", (1.0, 1.5))
         if not 0 < low <= high:
             raise ValueError("gain is [least, most], above 0")
@@ -79,15 +91,21 @@ def _move(name: str, text: str) -> Move:
             tuple(data.get("forms", ())),
             tuple(data.get("backends", ())),
             tuple(data.get("bottlenecks", ())),
+            tuple(data.get("needs", ())),
+            tuple(data.get("unless", ())),
             (float(low), float(high)),
             {k: str(v).strip("\n") for k, v in data.get("snippet", {}).items()},
         )
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, re.error) as e:
         raise MoveError(f"{name}.toml: {e}") from None
 
 
 def fitting(
-    forms: Sequence[str], backend: str, bottleneck: str, known: Sequence[Move] | None = None
+    forms: Sequence[str],
+    backend: str,
+    bottleneck: str,
+    known: Sequence[Move] | None = None,
+    text: str = "",
 ) -> list[Move]:
-    """The moves whose preconditions hold."""
-    return [m for m in known or moves() if m.fits(forms, backend, bottleneck)]
+    """The moves whose preconditions hold, also of a parent's launch plan and code."""
+    return [m for m in known or moves() if m.fits(forms, backend, bottleneck, text)]

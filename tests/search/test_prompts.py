@@ -315,3 +315,14 @@ def test_the_front_has_no_weights() -> None:
     }
     assert front(points) == [0, 1, 3]
     assert json.dumps(front({})) == "[]"
+
+
+def test_moves_look_at_the_parent_s_text() -> None:
+    one, two = '{"launches": [{"kernel": "a"}]}', '{"launches": [{"kernel": "a"}, {"kernel": "b"}]}'
+
+    def names(text: str) -> set[str]:
+        return {m.name for m in fitting(["rows"], "cpp", "memory", text=text)}
+
+    assert "fewer-launches" in names(two) and "fewer-launches" not in names(one)
+    assert "vectorise" in names(one) and "vectorise" not in names(one + "\nf32x16 v;")
+    assert {"own-idea", "misses-in-flight", "overlap-rows"} <= names(one)
