@@ -160,8 +160,8 @@ def _move(c: Context, move: Move, evidence: str) -> list[_Part]:
     if evidence:
         lines.append(evidence)
     lines.append(
-        f"Expected: {low:g} to {high:g} times as fast. Change what it needs and nothing else; where "
-        "it can gain nothing, say so in PLAN and write the best change that you know instead."
+        f"Expected: {low:g} to {high:g} times as fast. Change what it needs and nothing else; "
+        "where it can gain nothing, say so in PLAN and write the best change that you know instead."
     )
     snippet = move.snippet.get(c.backend, "")
     parts = [_Part(f"MOVE: {move.name}", "\n".join(lines))]

@@ -39,10 +39,10 @@ class Move:
     forms: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     bottlenecks: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    unless: tuple[str, ...] = ()
     gain: tuple[float, float] = (1.0, 1.5)
     snippet: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
 
     def fits(self, forms: Sequence[str], backend: str, bottleneck: str, text: str = "") -> bool:
         """Whether its preconditions hold; an unknown bottleneck or text excludes nothing."""
@@ -91,10 +91,10 @@ def _move(name: str, text: str) -> Move:
             tuple(data.get("forms", ())),
             tuple(data.get("backends", ())),
             tuple(data.get("bottlenecks", ())),
-            tuple(data.get("needs", ())),
-            tuple(data.get("unless", ())),
             (float(low), float(high)),
             {k: str(v).strip("\n") for k, v in data.get("snippet", {}).items()},
+            tuple(data.get("needs", ())),
+            tuple(data.get("unless", ())),
         )
     except (ValueError, KeyError, TypeError, re.error) as e:
         raise MoveError(f"{name}.toml: {e}") from None
