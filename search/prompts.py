@@ -234,7 +234,8 @@ def plans(
     ask = (
         f"Give {count} plans that differ in the algorithm or the order of memory accesses, not in "
         "constants. A numbered list; each a title and at most four short lines: what a program "
-        "computes, what it keeps where, why it is faster, what may go wrong. No code."
+        "computes, what it keeps where, why it is faster, what may go wrong. No code. Each is read "
+        "alone later: none may refer to another."
     )
     if stuck:
         ask = (

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from opwright.backends.cpp.clang import CType, Function, Unit
 from opwright.backends.cpp.importer_memory import NoIndex
-from opwright.backends.cpp.importer_outputs import settle
+from opwright.backends.cpp.importer_outputs import apart, settle
 from opwright.backends.cpp.importer_parallel import Several
 from opwright.backends.cpp.importer_prelude import trusted
 from opwright.backends.cpp.importer_reroll import reroll
@@ -77,7 +77,7 @@ def import_program(
         buffers |= {n: b for n, b in views.items() if b is not None}
     name = bound.plan.op.partition("@")[0]
     taken = {*buffers, *(k.name for k in kernels), *(b.name for k in kernels for b in k.buffers)}
-    kernels, places = settle(kernels, taken, ours is not None)
+    kernels, places = settle(apart(kernels, taken), taken, ours is not None)
     return TileProgram(name, tuple(kernels), tuple(places), bound.facts)
 
 

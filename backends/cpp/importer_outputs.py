@@ -7,7 +7,7 @@ final value goes there is scratch of the program, at home in the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from opwright.backends.cpp.importer_polynomials import canonical
@@ -193,6 +193,17 @@ def _moved(k: Kernel, b: Buffer, to: Buffer, drop: int, only: set[object] | None
     body = stores(Rewriter(change).body(k.body))
     kept = [x for x in k.buffers if x != b or only is not None]
     return replace(k, body=body, buffers=(*kept, to))
+
+
+def apart(kernels: Sequence[Kernel], taken: Iterable[str]) -> list[Kernel]:
+    """Kernels whose arrays have names of their own: those of two may be called the same."""
+    names, found, out = set(taken), dict[str, Buffer](), []
+    for k in kernels:
+        for b in k.buffers:
+            if b.role == "program" and found.setdefault(b.name, b) != b:
+                k = _moved(k, b, replace(b, name=_fresh(b.name, names)), 0, None)
+        out.append(k)
+    return out
 
 
 def _copy(b: Buffer, source: Buffer, name: str, lines: str) -> Kernel:

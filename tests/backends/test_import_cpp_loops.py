@@ -3,15 +3,29 @@ of nested loops, parallel loops. Imported, proved for all shapes, run against nu
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("clang.cindex")
 
-from support.written_cpp import COPY, FLAT, HEAD, IDS, dense, imported, statuses
+from support.written_cpp import (
+    COPY,
+    FLAT,
+    HEAD,
+    IDS,
+    dense,
+    imported,
+    operator,
+    plan_of,
+    statuses,
+)
 
+from opwright.backends.cpp.importer import import_program
 from opwright.ir.interpreter import run
-from opwright.ir.launch import ImportRefusal
+from opwright.ir.launch import ImportRefusal, bind_plan
+from opwright.ir.tilecheck import check_program
 
 RNG = np.random.default_rng(7)
 
@@ -237,3 +251,39 @@ def test_outputs_are_memory(body, wanted):
     assert statuses(op, program) == {}
     x = RNG.standard_normal(11)
     np.testing.assert_allclose(run(program, {"N": 11}, {"x": x})["y"], wanted(x))
+
+
+def test_arrays_of_two_launches_may_be_called_the_same():
+    op = operator(
+        "op two @ 1.0 { dims B, N input x: f32[B, N] output y: f32[B], z: f32[B, N]\n"
+        "def { y[b] = sum[j: N](x[b, j]) z[b, j] = x[b, j] * 2 } }"
+    )
+    first = plan_of(op, ["B"], ["x", "y", "N"], dense(x="BN", y="B", z="BN"), "k")
+    second = plan_of(op, ["B"], ["x", "z", "N"], (), "m")
+    plan = replace(first, launches=(*first.launches, *second.launches))
+    source = f"""{HEAD}
+extern "C" void k(const float *x, float *y, int64_t n{IDS}) {{
+  float part[8] = {{0}};
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8)
+    for (int l = 0; l < 8; ++l) part[l] += x[pid0 * n + j + l];
+  float s = 0;
+  for (int l = 0; l < 8; ++l) s += part[l];
+  for (; j < n; ++j) s += x[pid0 * n + j];
+  y[pid0] = s;
+}}
+extern "C" void m(const float *x, float *z, int64_t n{IDS}) {{
+  for (int64_t j = 0; j < n; ++j) {{
+    float part[2];
+    part[0] = x[pid0 * n + j];
+    part[1] = part[0];
+    z[pid0 * n + j] = part[0] + part[1];
+  }}
+}}
+"""
+    program = import_program(source, bind_plan(plan, op), "kernel.cpp")
+    check_program(program)
+    assert statuses(op, program) == {}
+    x = np.arange(22.0).reshape(2, 11)
+    out = run(program, {"B": 2, "N": 11}, {"x": x})
+    assert np.allclose(out["y"], x.sum(1)) and np.allclose(out["z"], 2 * x)
