@@ -124,15 +124,15 @@ class Folds(Functions):
                 continue
             (says,) = self._inequality(part, truth)
             others = [x for x in kept if x is not c]
-            before = self.path
-            self.path = [*before]
+            before = self.assumed, self.path
+            self.assumed, self.path = (*self.assumed, *others), [*self.path]
             for x in others:
                 negated = x.op == "not"
                 self.path += self._inequality(x.args[0] if negated else x, not negated)
             try:
                 implied = self.nonnegative(says)
             finally:
-                self.path = before
+                self.assumed, self.path = before
             if implied:
                 kept = others
         return kept
