@@ -299,7 +299,7 @@ class _Emitter(Emitter):
         self.batches(f.batch, pid(2) if f.batch else None, one)
         placement = Placement(
             axes={"i": "unroll", "j": ("vec", s.vec)},
-            pin=("panel*",) if s.pin else (),
+            pin=("panel*",) if s.pin and s.lies not in ("right", "both") else (),
             deep=("*",) if s.deep else (),
             unroll={"depth*": s.unroll} if s.unroll > 1 else {},
             threads=s.threads,
