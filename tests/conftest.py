@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from opwright.backends import isolation
 
 # commands under test keep what they find in no source folder
 os.environ["OPWRIGHT_CASES"] = tempfile.mkdtemp(prefix="opwright-test-cases-")
+
+# whoever starts the tests in the background lets them, and all that they start, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Golden = Callable[[Path, str], None]
 
