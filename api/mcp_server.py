@@ -376,6 +376,7 @@ def _listen(app: MCPServer, path: Path) -> None:
         before = os.umask(0o177)
         try:
             own.bind(str(path))
+            own.listen()  # who is told that it listens may call at once
         except OSError as e:
             raise Problem(f"{path}: {e}", "name another file with --socket") from None
         finally:
