@@ -5,8 +5,9 @@
 
 The builtin tuner searches with that many measured candidates, once a seed. The best text of the
 recorded search passes the gates again. Then all winners are timed side by side in fresh processes,
-several times; the same text twice in each round says what the noise is. A gain counts where it is
-larger than the noise in every repetition.
+several times; the same text twice in each round says what the noise is. A round in which something
+else kept the machine busy is repeated, and counted, as often as there are rounds. A gain counts
+where it is larger than the noise in every round that is kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +30,7 @@ from opwright.search.archive import Archive
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.exchange import Answer
 from opwright.search.guided import UNTIMED
-from opwright.search.results import Job, Options
+from opwright.search.results import Confirmation, Job, Options
 from opwright.search.run import Budget, search
 from opwright.search.space import parse
 
@@ -80,12 +82,17 @@ def compare(t: Transcript, budget: int, seeds: int, repeats: int) -> dict[str, A
         who[text.number] = {"who": "guided", "schedule": name, "measured": t.measured}
         print(f"guided: {name}", file=sys.stderr)
         order = [jobs[-1], *jobs[:-1]]
-        rounds = []
-        for n in range(repeats):  # who comes first, and twice, changes
-            turned = order[n % len(order) :] + order[: n % len(order)]
-            rounds.append(evaluator.confirm(turned, None))
+        rounds: list[Confirmation] = []
+        disturbed = 0
+        while len(rounds) < repeats:
+            first = len(rounds) % len(order)  # who comes first, and twice, changes
+            measured = evaluator.confirm(order[first:] + order[:first], None)
+            if measured.notes and disturbed < repeats:
+                disturbed += 1
+            else:
+                rounds.append(measured)
         weights = dict(evaluator.weights)
-    return _result(t, who, rounds, weights, budget)
+    return {**_result(t, who, rounds, weights, budget), "disturbed rounds": disturbed}
 
 
 def _passing(t: Transcript, evaluator: CandidateEvaluator, number: int) -> Job | None:
@@ -102,9 +109,13 @@ def _passing(t: Transcript, evaluator: CandidateEvaluator, number: int) -> Job |
 
 
 def _result(
-    t: Transcript, who: dict[int, dict[str, Any]], rounds: list[Any], weights: Any, budget: int
+    t: Transcript,
+    who: dict[int, dict[str, Any]],
+    rounds: Sequence[Confirmation],
+    weights: Mapping[str, float],
+    budget: int,
 ) -> dict[str, Any]:
-    def total(metrics: Any) -> float:
+    def total(metrics: Mapping[str, Mapping[str, float]]) -> float:
         logs = [w * math.log(metrics[n]["latency"]) for n, w in weights.items() if n in metrics]
         return math.exp(sum(logs) / sum(w for n, w in weights.items() if n in metrics))
 
@@ -137,7 +148,8 @@ def _result(
 def table(found: dict[str, Any]) -> str:
     """The comparison as text."""
     head = f"{found['operator']} {found['types']}, {found['transcript']} ({found['model']})"
-    lines = [head, f"A/A noise {found['noise']:.2%}; refused texts: {found['refused']}"]
+    noise = f"A/A noise {found['noise']:.2%}, {found['disturbed rounds']} disturbed rounds repeated"
+    lines = [head, f"{noise}; refused texts: {found['refused']}"]
     for row in found["results"]:
         name = row["who"] + (f" seed {row['seed']}" if "seed" in row else "")
         times = ", ".join(f"{w} {ms:.4f} ms" for w, ms in row["milliseconds"].items())
