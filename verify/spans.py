@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from opwright.ir.dtypes import BOOL, integer_range
+from opwright.ir.dtypes import BOOL, I64, integer_range
+from opwright.ir.expr import Expr
 from opwright.ir.tile import For, TileProgram, Value, statements
 
 Span = tuple[int, int]
@@ -52,6 +53,8 @@ class Spans:
             return None
         if v.op == "full":
             return int(v.attr), int(v.attr)
+        if v.op == "index":
+            return self._expression(v.attr, trips)
         if v.op in ("param", "result"):
             return self._state(v, trips)
         args = [self.of(a, trips) for a in v.args]
@@ -68,6 +71,24 @@ class Spans:
             pick = max if v.op == "max" else min
             return pick(args[0][0], args[1][0]), pick(args[0][1], args[1][1])
         return args[0] if v.op == "cast" else None
+
+    def _expression(self, e: Expr, trips: Trips) -> Span | None:
+        """Bounds of an index expression over constants, lanes and values."""
+        if e.op == "const" and e.kind == "int":
+            return int(e.attr), int(e.attr)
+        if e.op == "lane":
+            return 0, e.attr.extent - 1
+        if e.op == "value" and e.kind == "int":
+            return self.of(e.attr, trips)
+        if e.kind != "int" or e.op not in ("add", "sub", "mul", "neg", "select", "max", "min"):
+            return None
+        args = [self._expression(a, trips) for a in e.args if a.kind == "int"]
+        known = [a for a in args if a is not None]
+        if len(known) < len(args):
+            return None
+        found = _combined(e.op, known)
+        low, high = integer_range(I64)  # what does not fit on the way has no bounds
+        return found if low <= found[0] and found[1] <= high else None
 
     def _state(self, v: Value, trips: Trips) -> Span | None:
         s, n = self.loops[v]
@@ -93,6 +114,8 @@ class Spans:
         return found
 
     def _moved(self, y: Value, p: Value, trips: Trips, depth: int) -> Span | None:
+        if y.op == "index":
+            return self._shifted(y.attr, p, trips, depth + 1)
         inner = [self._gain(a, p, trips, depth + 1) for a in y.args]
         if y.op == "add" and (inner[0] is None) != (inner[1] is None):
             moved, other = (0, 1) if inner[0] is not None else (1, 0)
@@ -115,3 +138,46 @@ class Spans:
             if first is not None and more is not None and most is not None:
                 return first[0] + min(more[0], 0) * most, first[1] + max(more[1], 0) * most
         return None
+
+    def _shifted(self, e: Expr, p: Value, trips: Trips, depth: int) -> Span | None:
+        """How far an index expression lies from a state that it is made from."""
+        if e.op == "value" and e.kind == "int":
+            return self._gain(e.attr, p, trips, depth)
+        if depth > DEPTH or e.kind != "int":
+            return None
+        args = [a for a in e.args if a.kind == "int"]
+        found: Span | None = None
+        if e.op in ("add", "sub"):
+            a, b = args
+            moved = self._shifted(a, p, trips, depth + 1)
+            if moved is None and e.op == "add":
+                a, b = b, a
+                moved = self._shifted(a, p, trips, depth + 1)
+            step = None if moved is None else self._expression(b, trips)
+            if moved is not None and step is not None:
+                found = _combined(e.op, [moved, step])
+        elif e.op in ("select", "max", "min"):
+            sides = [self._shifted(a, p, trips, depth + 1) for a in args]
+            known = [x for x in sides if x is not None]
+            if len(known) == len(sides):
+                found = min(a for a, _ in known), max(b for _, b in known)
+        most = 1 << I64.bits - MARGIN
+        return found if found is not None and -most <= found[0] and found[1] <= most else None
+
+
+def _combined(op: str, args: list[Span]) -> Span:
+    """Bounds of an operation on numbers within bounds; of a choice those of its two sides."""
+    if op == "neg":
+        return -args[0][1], -args[0][0]
+    (a, b), (c, d) = args
+    if op == "add":
+        return a + c, b + d
+    if op == "sub":
+        return a - d, b - c
+    if op == "mul":
+        corners = (a * c, a * d, b * c, b * d)
+        return min(corners), max(corners)
+    if op in ("max", "min"):
+        pick = max if op == "max" else min
+        return pick(a, c), pick(b, d)
+    return min(a, c), max(b, d)

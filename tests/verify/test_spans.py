@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opwright.ir.dtypes import I32, I64
-from opwright.ir.expr import call, const, size
+from opwright.ir.expr import call, const, leaf, size
 from opwright.ir.tile import Axis, Buffer, Builder, For, Placement, TileProgram, statements
 from opwright.verify.spans import Spans
 
@@ -50,6 +50,33 @@ def test_a_count_is_bounded_by_its_trips():
 )
 def test_steps_add_up(body, found):
     assert span(body) == found
+
+
+def number(v):
+    return leaf("value", v, "int")
+
+
+@pytest.mark.parametrize(
+    "made, found",
+    [
+        (lambda k, v, s: s + 3, (0, 3 * MOST)),
+        (lambda k, v, s: 3 + s - 4, (-MOST, 0)),
+        (lambda k, v, s: s + C.lane * 2, (0, 14 * MOST)),
+        (lambda k, v, s: call("select", call("lt", v, 3), s + 1, s), (0, MOST)),
+        (lambda k, v, s: call("max", s, s + 2), (0, 2 * MOST)),
+        (lambda k, v, s: call("max", s, 2), WHOLE),
+        (lambda k, v, s: s * 2, WHOLE),
+        (lambda k, v, s: s + s * 1, WHOLE),
+        (lambda k, v, s: 5 - s, WHOLE),
+        (lambda k, v, s: s + 2**41, WHOLE),
+        (lambda k, v, s: s + N, WHOLE),
+        (lambda k, v, s: s + v, WHOLE),
+        (lambda k, v, s: s + number(k.load(X, v)), WHOLE),
+        (lambda k, v, s: s + (number(k.load(X, v)) - number(k.load(X, v))), WHOLE),
+    ],
+)
+def test_index_expressions_are_bounded_as_values_are(made, found):
+    assert span(lambda k, v, s: k.index(made(k, v, number(s)))) == found
 
 
 def test_narrow_counts_that_may_wrap_have_no_bound():
