@@ -26,12 +26,14 @@ from opwright.options import (
     OperatorName,
     Require,
     Sarif,
+    Seeds,
     Spec,
     Specs,
     Types,
     Wait,
     Written,
     implementations,
+    seeds,
 )
 from opwright.outcome import HOLDS, guarded
 
@@ -164,7 +166,7 @@ def compile_(
     seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop searching after.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of proposals and test inputs.")] = 0,
+    seed: Seeds = None,
     require: Require = Evidence.proved,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the package goes.")] = Path("out"),
     against: Against = BASELINES,
@@ -259,6 +261,7 @@ def compile_(
         exchange = None
     if max_minutes is not None:
         seconds = min(seconds or 60 * max_minutes, 60 * max_minutes)
+    number, kernel = seeds(seed)
     request = Request(
         spec,
         op,
@@ -266,7 +269,7 @@ def compile_(
         chosen,
         budget,
         seconds,
-        seed,
+        number,
         require.value,
         out,
         implementations(against),
@@ -276,6 +279,7 @@ def compile_(
         executor=executor.value,
         guide=guide,
         learned=learned(learn_from or []),
+        kernel=kernel,
     )
     return compile_command(request, as_json)
 

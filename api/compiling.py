@@ -40,6 +40,7 @@ class Request:
     executor: str = "local"
     guide: Guide | None = None
     learned: Sequence[Sequence[tuple[str, float]]] = ()  # (schedule, score) of other ledgers
+    kernel: Path | None = None  # a candidate for another target, to start from
 
     def to_json(self, op: str) -> dict[str, Any]:
         """The request as the ledger keeps it, with the text of the spec; paths are absolute."""
@@ -97,6 +98,7 @@ def compile_command(request: Request, as_json: bool) -> int:
                 executor=request.executor,
                 guide=request.guide,
                 proposer=informed(request.learned),
+                kernel=request.kernel,
             )
     except DiagnosticError as error:
         if as_json:
@@ -160,6 +162,7 @@ def document(result: CompileResult) -> dict[str, Any]:
         "table": [dict(row) for row in result.table],
         "notes": list(result.notes),
         "stopped": result.stopped,
+        **({"transfer": dict(result.transfer)} if result.transfer else {}),
     }
 
 
@@ -184,6 +187,10 @@ def page(name: str, result: CompileResult) -> list[str]:
     if result.why:
         lines.append(f"         {result.why}")
     lines += variant_lines(result)
+    if result.transfer:
+        from opwright.compiler.transfer import report_lines
+
+        lines += ["", *report_lines(result.transfer)]
     lines += ["", *verdict_lines(result.verdict)]
     if result.rows:
         lines += ["", *timing_lines(result.rows)]

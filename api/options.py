@@ -80,3 +80,33 @@ BaseUrl = Annotated[str, typer.Option(help="A server other than the vendor's.")]
 Effort = Annotated[str, typer.Option(help="How hard the model thinks: low ... max.")]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="USD at most.", show_default=False)]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds that a dialogue waits for an answer.")]
+
+
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seed",
+        help="A number: of proposals and inputs. A candidate's folder: the kernel to start from.",
+        show_default="0",
+        metavar="INT|FOLDER",
+    ),
+]
+
+
+def seeds(given: list[str] | None) -> tuple[int, Path | None]:
+    """The number and the kernel that `--seed` was given, in any order, each once at most."""
+    numbers: list[int] = []
+    folders: list[Path] = []
+    for text in given or []:
+        if text.lstrip("+-").isdigit():
+            numbers.append(int(text))
+        elif (Path(text) / "candidate.json").is_file():
+            folders.append(Path(text))
+        else:
+            raise outcome.Problem(
+                f"--seed {text}: neither a number nor a folder with candidate.json",
+                "name a candidate's folder (./3 for one whose name is a number), or a number",
+            )
+    if len(numbers) > 1 or len(folders) > 1:
+        raise outcome.Problem("--seed: one number and one folder at most", "leave the others out")
+    return (numbers or [0])[0], folders[0] if folders else None

@@ -53,6 +53,7 @@ from opwright.search.run import Budget
 if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
     from opwright.compiler.guiding import Guide, Guiding
+    from opwright.compiler.transfer import Transfer
 
 BACKENDS = ("cpp", "triton", "cuda", "jax")
 BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
@@ -88,6 +89,7 @@ class CompileResult:
     unrun: tuple[str, ...] = ()
     modelled: tuple[Mapping[str, Any], ...] = ()
     searches: tuple[Found, ...] = field(repr=False, default=())
+    transfer: Mapping[str, Any] = field(default_factory=dict)  # with a kernel as seed, and without
 
 
 def compile_spec(
@@ -111,6 +113,7 @@ def compile_spec(
     guide: Guide | None = None,
     desk_of: Callable[[Operator, Spec, Backend, int], Desk] | None = None,
     executor: str = "local",
+    kernel: Path | None = None,
 ) -> CompileResult:
     """Compile one operator of a spec into `out/<distribution>`.
 
@@ -121,7 +124,8 @@ def compile_spec(
     arrive while the search runs. `executor` says where candidates are judged: local or ray.
     `command` is kept in the ledger, so that the run can be resumed. `guide`: a language model
     proposes, within hard limits, and `budget` counts what was measured alone. `backward`: gradients
-    that the spec asks for go into the package.
+    that the spec asks for go into the package. `kernel` is the folder of a candidate for another
+    target that the search starts from; what it finds without that is found first, and compared.
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
@@ -143,6 +147,11 @@ def compile_spec(
     found: list[Found] = []
     desk: Desk | None = None
     guiding: Guiding | None = None
+    transfer: Transfer | None = None
+    if kernel is not None:
+        from opwright.compiler.transfer import Transfer
+
+        transfer = Transfer.open(kernel, name, chosen)
     for binding in bindings:
         operator = stored_form(spec.operator(name, binding))
         effort = Effort(
@@ -175,6 +184,8 @@ def compile_spec(
         elif guide is not None:
             guiding = _guiding(guide, operator, spec, chosen, effort)
             effort = guiding.effort(effort)
+        if transfer is not None:
+            effort = transfer.effort(operator, effort)
         one = _compiled(chosen, operator, effort, guide)
         found.append(one)
         if one.result.stopped:
@@ -189,6 +200,8 @@ def compile_spec(
     emitted = emit(package, out)
     result = _result(emitted.folder, emitted.wheel, found, chosen)
     result = replace(result, notes=(*result.notes, *notes))
+    if transfer is not None:
+        result = replace(result, transfer=transfer.report(first, emitted.folder))
     if guiding is not None:
         guiding.close()
         result = replace(result, notes=(*guiding.notes(), *result.notes))
