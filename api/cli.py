@@ -157,7 +157,8 @@ def compile_(
     target: Annotated[
         str,
         typer.Option(
-            help="cpu or cpu(x86-64-v3); of triton: sm_80, sm_90, sm_100, gfx942 or all.",
+            help="cpu or cpu(x86-64-v3); of triton: sm_80, sm_90, sm_100, gfx942 or all; "
+            "cpu,sm_90,gfx942 for one package with all of them.",
             show_default=False,
         ),
     ] = "",

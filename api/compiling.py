@@ -162,6 +162,7 @@ def document(result: CompileResult) -> dict[str, Any]:
         "table": [dict(row) for row in result.table],
         "notes": list(result.notes),
         "stopped": result.stopped,
+        **({"device": dict(result.device)} if result.device else {}),
         **({"transfer": dict(result.transfer)} if result.transfer else {}),
     }
 
@@ -187,6 +188,10 @@ def page(name: str, result: CompileResult) -> list[str]:
     if result.why:
         lines.append(f"         {result.why}")
     lines += variant_lines(result)
+    if result.device:
+        from opwright.compiler.universal import device_lines
+
+        lines += ["", *device_lines(dict(result.device))]
     if result.transfer:
         from opwright.compiler.transfer import report_lines
 

@@ -19,8 +19,9 @@ from opwright.compiler import package_code as code
 from opwright.compiler import package_docs as docs
 from opwright.compiler.package_data import own_version, package_metadata, reference_values
 from opwright.compiler.package_folder import EmitError, write_folder
-from opwright.compiler.package_kinds import templates
+from opwright.compiler.package_kinds import UNIVERSAL, templates
 from opwright.compiler.package_spec import (
+    DEVICE,
     ISA_LEVELS,
     Arrays,
     EmitResult,
@@ -33,6 +34,7 @@ from opwright.compiler.package_spec import (
     backward_module,
     binary_path,
     kernels_module,
+    launch_path,
     library_path,
     proofs_path,
     saving_module,
@@ -126,6 +128,8 @@ def check(spec: PackageSpec) -> None:
             raise EmitError(
                 f"{t.name} is {t.dtype}: packages pass whole bytes", "give it an 8-bit type"
             )
+    if spec.device is not None:
+        check(spec.device)
     for b in spec.backward:
         check(b.spec)
         if b.saving is not None:
@@ -202,6 +206,10 @@ def package_files(spec: PackageSpec, entry: bool = True) -> dict[str, bytes]:
     files["CERTIFICATE.txt"] = (spec.certificate_text or certificate_text(certificate)).encode()
     files["README.md"] = docs.readme(spec).encode()
     files |= _python_files(spec)
+    if spec.device is not None:
+        files |= _runtime_files(UNIVERSAL)
+        inner = package_files(spec.device, entry=False)
+        files |= {f"{DEVICE}/{name}": data for name, data in inner.items()}
     for n, b in enumerate(spec.backward):
         for module, own in ((backward_module(n), b.spec), (saving_module(n), b.saving)):
             inner = package_files(own, entry=False) if own is not None else {}
@@ -253,6 +261,9 @@ def _variant_files(op: Operator, v: PackagedVariant) -> dict[str, bytes]:
         files[f"{folder}/kernel.tile"] = v.tile.encode()
     for level, binary in v.binaries.items():
         files[binary_path(op, v, level)] = binary
+    for level, launched in v.launched.items():
+        for n, one in enumerate(launched):
+            files[launch_path(op, v, level, n)] = one.code
     if v.proofs:
         files[proofs_path(op, v)] = v.proofs
     for level, path in v.libraries.items():
@@ -289,6 +300,7 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
     parameters = docs.parameters(spec)
     initial = values | {
         "native": spec.kind.native,
+        "device": spec.device is not None,
         "backend": spec.backend,
         "public": repr(sorted([*public, *([results] if results else [])])),
         "results": results,
@@ -353,7 +365,7 @@ def _tables(spec: PackageSpec) -> dict[str, Any]:
 
 def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
     op = packaged.operator
-    kernels = backend in ("triton", "cuda")
+    kernels = backend in ("triton", "cuda", "binary")
     return {
         "types": repr(dict(op.types)),
         "arrays": _arrays_table(packaged),
@@ -367,7 +379,7 @@ def _binding_tables(packaged: PackagedOperator, backend: str) -> dict[str, Any]:
                 ),
                 "libraries": repr(_files(packaged, v, backend)),
                 "source": repr(source_path(op, v)),
-                "launches": code.launches(op, v.plan, " " * 20) if kernels else "",
+                "launches": code.launches(op, v.plan, " " * 20, _levels(op, v)) if kernels else "",
                 "scratch": code.scratch(op, v.plan, " " * 20) if kernels else "",
             }
             for v in packaged.variants
@@ -379,9 +391,30 @@ def _files(packaged: PackagedOperator, v: PackagedVariant, backend: str) -> dict
     """What of the package a variant is, by level."""
     if backend == "triton":
         return _kernels(packaged, v)
-    if backend == "cuda":
+    if v.launched:
+        return {level: launch_path(packaged.operator, v, level, 0) for level in v.launched}
+    if backend in ("cuda", "binary"):
         return {level: binary_path(packaged.operator, v, level) for level in v.binaries}
     return _libraries(packaged.operator, v)
+
+
+def _levels(op: Operator, v: PackagedVariant) -> list[dict[str, dict[str, Any]]]:
+    """How the binaries of each launch are launched, by architecture; nothing where a plan says."""
+    if not v.launched:
+        return []
+    return [
+        {
+            level: {
+                "file": launch_path(op, v, level, n),
+                "symbol": launched[n].symbol,
+                "block": [launched[n].threads],
+                "shared_bytes": launched[n].shared,
+                "hidden": launched[n].hidden,
+            }
+            for level, launched in v.launched.items()
+        }
+        for n in range(len(v.plan.launches))
+    ]
 
 
 def _libraries(op: Operator, v: PackagedVariant) -> dict[str, str]:

@@ -219,11 +219,17 @@ def _number(op: Operator, text: str) -> str:
         raise CodeError(f"{text!r}: {error}") from None
 
 
-def launches(op: Operator, plan: Plan, indent: str) -> str:
-    """The table of a plan's launches: grids and numbers as formulas, tensors by name."""
+def launches(
+    op: Operator,
+    plan: Plan,
+    indent: str,
+    levels: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+) -> str:
+    """The table of a plan's launches: grids and numbers as formulas, tensors by name. `levels` says
+    of each launch how its binaries are launched, by architecture."""
     tensors = {t.name for t in (*op.inputs, *op.outputs)} | set(plan.scratch)
     items = []
-    for c in plan.launches:
+    for n, c in enumerate(plan.launches):
         grid = ", ".join(_number(op, g) for g in c.grid)
         args = ", ".join(repr(a) if a in tensors else _number(op, a) for a in c.args)
         options: dict[str, Any] = {
@@ -231,6 +237,8 @@ def launches(op: Operator, plan: Plan, indent: str) -> str:
         }
         if plan.backend == "cuda":
             options = {**c.extra, "types": argument_types(op, plan, c.kernel)}
+        if levels:
+            options = {"types": argument_types(op, plan, c.kernel), "levels": dict(levels[n])}
         items.append(f"Launch({c.kernel!r}, ({grid},), ({args},), {dict(c.const)!r}, {options!r})")
     return tuple_text(items, indent)
 

@@ -38,6 +38,7 @@ _EXAMPLES = {
     "jax": ("jax.numpy", "jnp"),
     "triton": ("torch", "torch"),
     "cuda": ("torch", "torch"),
+    "binary": ("torch", "torch"),
 }
 # names of an emitted module that an operator's function may not take
 _TAKEN = {"explain", "selftest", "Explanation", "torch", "annotations"}
@@ -48,6 +49,7 @@ _ARGUMENTS = {
     "cpp": "Inputs are numpy arrays or torch CPU tensors, all of one library; so are the results.",
     "triton": "Inputs are torch tensors on one GPU; so are the results.",
     "cuda": "Inputs are torch tensors on one GPU; so are the results.",
+    "binary": "Inputs are torch tensors on one GPU; so are the results.",
     "jax": "Inputs are JAX arrays or tracers (numpy arrays become such); so are the results.",
 }
 
@@ -101,6 +103,8 @@ def documentation(spec: PackageSpec) -> list[str]:
     """The docstring of the function after its first line."""
     op = spec.operator
     lines = [_ARGUMENTS[spec.backend]]
+    if spec.device is not None:
+        lines.append("Torch tensors on one GPU go to the kernels that this package has for it.")
     lines += ["", "Inputs:"]
     lines += [f"    {tensor_text(spec, t)}" for t in op.inputs] or ["    none"]
     if op.params or op.free_sizes:
@@ -214,6 +218,8 @@ def readme(spec: PackageSpec) -> str:
         several=op.variadic,
         jax=all(p.arrays is not None for p in spec.operators),
         unrun=spec.unrun,
+        device=_device_rows(spec),
+        device_unrun=spec.device.unrun if spec.device is not None else (),
         backward=[name for b in spec.backward for name in b.outputs],
         modelled=_modelled_rows(spec),
         resources=[
@@ -278,7 +284,7 @@ def example(spec: PackageSpec) -> list[str]:
     for t in packaged.operator.inputs:
         shape, of = tuple(case.inputs[t.name].shape), t.dtype.storage
         made = f"ones({shape}, {alias}.{of})"
-        if spec.backend in ("triton", "cuda"):
+        if spec.backend in ("triton", "cuda", "binary"):
             made = f'ones({shape}, dtype=torch.{of}, device="cuda")'
         lines.append(f"{argument(t.name)} = {alias}.{made}")
     words += [f"{argument(s)}={case.sizes[s]}" for s in op.free_sizes if solved[s] == "None"]
@@ -297,6 +303,20 @@ def _matrix(spec: PackageSpec) -> list[list[str]]:
             rows.append(
                 [_label(p.operator.types), v.name, levels, "; ".join(v.guards) or "every call"]
             )
+    return rows
+
+
+def _device_rows(spec: PackageSpec) -> list[list[str]]:
+    """The variants for GPUs of a package for CPUs and GPUs: architectures, guards, gates."""
+    if spec.device is None:
+        return []
+    rows = []
+    for p in spec.device.operators:
+        for v in p.variants:
+            levels = ", ".join(v.launched or v.binaries)
+            found = ", ".join(f"{g} {s}" for g, s in verdict(v.records).items())
+            types = _label(p.operator.types)
+            rows.append([types, v.name, levels, "; ".join(v.guards) or "every call", found])
     return rows
 
 

@@ -47,6 +47,7 @@ _TORCH_MODULES = (
     ("torch.py", "torch.py"),
     ("main.py", "__main__.py"),
 )
+UNIVERSAL = frozenset(("universal.py",))  # what a package for CPUs and GPUs needs besides
 KINDS = {
     "cpp": Kind(
         "cpp",
@@ -70,6 +71,14 @@ KINDS = {
         {"torch": ("torch>=2.4",), "jax": _JAX},
         _TORCH_MODULES,
         _SHARED | _ARRAYS | {"device.py", "driver.py"},
+        "test_cuda.py",
+        "README_cuda.md",
+    ),
+    "binary": Kind(
+        "binary",
+        {"torch": ("torch>=2.4",)},
+        _TORCH_MODULES,
+        _SHARED | {"device.py", "driver.py"},
         "test_cuda.py",
         "README_cuda.md",
     ),

@@ -18,6 +18,19 @@ ISA_LEVELS = ("x86-64-v4", "x86-64-v3", "portable")  # best first
 
 
 @dataclass(frozen=True, slots=True)
+class Binary:
+    """A kernel as a driver loads it: its code and symbol, threads of a block, dynamic shared
+    memory, and, where Triton compiled it, the bytes of scratch of its own that a program has (None
+    for a kernel that takes what the plan says and no more)."""
+
+    code: bytes = field(repr=False)
+    symbol: str
+    threads: int
+    shared: int = 0
+    hidden: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PackagedVariant:
     """One kernel: its plan, a native library per instruction-set level, its texts and its verdicts.
 
@@ -40,6 +53,8 @@ class PackagedVariant:
     targets: tuple[str, ...] = ()
     proofs: bytes = b""
     binaries: Mapping[str, bytes] = field(default_factory=dict)
+    # instead, a binary for each launch of the plan, by architecture
+    launched: Mapping[str, tuple[Binary, ...]] = field(default_factory=dict)
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -109,6 +124,7 @@ class PackageSpec:
     # types of a binding -> target -> kernel -> what its compiler reports
     resources: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     backward: tuple[PackagedBackward, ...] = ()
+    device: PackageSpec | None = None  # the same for GPUs, inside a package for CPUs
 
     @property
     def kind(self) -> Kind:
@@ -143,6 +159,9 @@ class PackagedBackward:
     outputs: tuple[str, ...]
     saved: tuple[str, ...] = ()
     saving: PackageSpec | None = None
+
+
+DEVICE = "_device"  # the package for GPUs inside one for CPUs
 
 
 def backward_module(n: int) -> str:
@@ -187,6 +206,12 @@ def binary_path(op: Operator, v: PackagedVariant, level: str) -> str:
     """What a driver loads on an architecture."""
     suffix = level if level == "ptx" else f"{level}.cubin"
     return f"_native/{types_label(op)}.{v.name}.{suffix}"
+
+
+def launch_path(op: Operator, v: PackagedVariant, level: str, n: int) -> str:
+    """What a driver loads for the n-th launch on an architecture."""
+    suffix = level if level == "ptx" else f"{level}.{'hsaco' if level[:3] == 'gfx' else 'cubin'}"
+    return f"_native/{types_label(op)}.{v.name}.{n}.{suffix}"
 
 
 def proofs_path(op: Operator, v: PackagedVariant) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opwright.compiler import universal
 from opwright.compiler.backend import (
     Backend,
     CompileError,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from opwright.compiler.exchanging import Desk
     from opwright.compiler.guiding import Guide, Guiding
     from opwright.compiler.transfer import Transfer
+    from opwright.compiler.universal import Beside
 
 BACKENDS = ("cpp", "triton", "cuda", "jax")
 BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
@@ -90,6 +92,7 @@ class CompileResult:
     modelled: tuple[Mapping[str, Any], ...] = ()
     searches: tuple[Found, ...] = field(repr=False, default=())
     transfer: Mapping[str, Any] = field(default_factory=dict)  # with a kernel as seed, and without
+    device: Mapping[str, Any] = field(default_factory=dict)  # the part for GPUs of one for CPUs
 
 
 def compile_spec(
@@ -129,8 +132,15 @@ def compile_spec(
     Raises DiagnosticError for a wrong spec, CompileError, Refused, BuildError, ArchiveError,
     EmitError.
     """
-    chosen = backend_of(backend, target)
-    if executor != "local" and backend != "cpp":
+    beside: Beside | None = None
+    both = universal.parts(backend, target)
+    if both is not None:
+        beside = universal.Beside(backend_of(backend, both[1]))
+        beside.backend.prepare()
+        chosen = backend_of("cpp", both[0])
+    else:
+        chosen = backend_of(backend, target)
+    if executor != "local" and chosen.name != "cpp":
         cure = "leave --executor out: nothing of this backend is timed on a device"
         raise CompileError(f"the {executor} executor judges C++ candidates", cure)
     chosen.prepare()
@@ -190,6 +200,8 @@ def compile_spec(
         found.append(one)
         if one.result.stopped:
             break
+        if beside is not None:
+            beside.compile(operator, effort)
     first = found[0].result
     if first.stopped and len(found) < len(bindings):
         raise KeyboardInterrupt
@@ -197,9 +209,16 @@ def compile_spec(
     notes: list[str] = []
     if backward and not first.stopped:
         package, notes = _with_backward(package, spec, name, found, chosen, budget, seed, require)
+    if beside is not None:
+        if len(beside.found) < len(found):
+            raise KeyboardInterrupt
+        inner = _package(spec, name, spec.source, beside.found, beside.backend)
+        package = beside.within(package, inner)
     emitted = emit(package, out)
     result = _result(emitted.folder, emitted.wheel, found, chosen)
     result = replace(result, notes=(*result.notes, *notes))
+    if beside is not None:
+        result = replace(result, device=beside.told())
     if transfer is not None:
         result = replace(result, transfer=transfer.report(first, emitted.folder))
     if guiding is not None:

@@ -40,13 +40,15 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """One kernel as compiled: the binary that a driver loads, its symbol, the assembly text."""
+    """One kernel as compiled: the binary that a driver loads, its symbol, the assembly text, bytes
+    of scratch that each program has of the launcher (an argument that no plan speaks of)."""
 
     kernel: str
     symbol: str
     code: bytes = field(repr=False)
     assembly: str = field(repr=False)
     resources: Mapping[str, int]
+    scratch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ def _binary(k: Mapping[str, Any], target: Target, folder: Path) -> Binary:
     found = _nvidia(code, text, k["name"]) if target.family == "cuda" else _amd(text, k["name"])
     found["shared"] = max(int(k["shared"]), found.get("shared", 0))
     found |= {"num_warps": int(k["num_warps"]), "code_bytes": code.stat().st_size}
-    return Binary(str(k["kernel"]), str(k["name"]), code.read_bytes(), text, found)
+    scratch = int(k.get("scratch", 0))
+    return Binary(str(k["kernel"]), str(k["name"]), code.read_bytes(), text, found, scratch)
 
 
 def _tool(name: str) -> str | None:
