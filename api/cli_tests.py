@@ -109,9 +109,21 @@ def bench(
         int, typer.Option(min=1, help="Candidates to evaluate, for a spec not compiled before.")
     ] = 24,
     against: Against = BASELINES,
+    model: Annotated[
+        bool,
+        typer.Option("--model", help="Time nothing: estimate for GPUs what bounds the operator."),
+    ] = False,
+    backend: Annotated[str, typer.Option(help="Of --model: triton or cuda.")] = "triton",
+    target: Annotated[
+        str, typer.Option(help="Of --model: sm_90,gfx942 or all.", show_default=False)
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Time the best candidate beside its baselines, in one run."""
+    if model:
+        from opwright.modelling import model as run_model
+
+        return run_model(subject, op, backend, target, as_json)
     from opwright.benching import bench as run_bench
 
     return run_bench(subject, op, budget, implementations(against), as_json)

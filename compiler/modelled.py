@@ -1,8 +1,9 @@
-"""Times of block programs that nobody ran: a roofline over traffic and arithmetic of the TileIR.
+"""Times of block programs that nobody ran: a roofline over traffic and arithmetic of the TileIR,
+with what compilers report of the kernels, waves of programs, occupancy and latency.
 
 Programs are sampled over the grid and loops at their middle iteration; bytes are those of the
 memory sectors that lanes touch. Everything that comes from here is an estimate and is labelled
-"modelled" wherever it is shown.
+"modelled" wherever it is shown: it orders candidates and judges none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from opwright.compiler.devices import DEVICES, Device
 from opwright.ir.expr import TRUE, Expr, ExprError, evaluate, pid
+from opwright.ir.formulas import compulsory_bytes, flops
 from opwright.ir.op import Operator
 from opwright.ir.semantics import ROWS
 from opwright.ir.tile import (
@@ -38,9 +40,9 @@ from opwright.ir.tile import (
 )
 
 SECTOR = 32  # bytes: the least that a device moves
-LAUNCH = 3e-6  # seconds of a kernel launch
 SAMPLES = 3  # programs looked at along each axis of the grid
 LANES = 64  # lanes looked at of a mask
+SPECIAL = 16  # functions that a multiprocessor computes in a cycle
 ENOUGH = 0.25  # share of the warps that hides the latency of memory
 Resources = Mapping[str, Mapping[str, Any]]  # of each kernel: registers, shared, ...
 
@@ -66,6 +68,57 @@ class Counts:
         self.turns += factor * other.turns
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kernel of an estimate: seconds of each bound if it were the only one (of all its
+    programs, but `chain`: of one program after the other), and how the device is filled."""
+
+    kernel: str
+    terms: Mapping[str, float]
+    seconds: float
+    waves: float
+    resident: int
+    occupancy: float
+    limit: str  # what keeps a multiprocessor from holding more programs
+
+    @property
+    def bottleneck(self) -> str:
+        return max(self.terms, key=lambda n: self.terms[n]) if self.terms else "launch"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds of a call, never measured, and what they are made of."""
+
+    seconds: float
+    floor: float
+    parts: tuple[Part, ...]
+    launches: float
+
+    @property
+    def bottleneck(self) -> str:
+        """What takes the longest: a bound of a kernel, or launching them all."""
+        longest = max(self.parts, key=lambda p: p.seconds, default=None)
+        inside = sum(p.seconds for p in self.parts) - self.launches
+        return "launch" if longest is None or self.launches > inside else longest.bottleneck
+
+    @property
+    def bound(self) -> str:
+        """memory | compute | latency"""
+        return BOUNDS[self.bottleneck]
+
+    @property
+    def headroom(self) -> float:
+        """How many times the least that the operator needs on the device an estimate is."""
+        return self.seconds / self.floor if self.floor else math.inf
+
+
+BOUNDS = {
+    "memory": "memory", "cache": "memory", "arithmetic": "compute", "products": "compute",
+    "issue": "compute", "special": "compute", "chain": "latency", "launch": "latency",
+}  # fmt: skip
+
+
 def modelled(
     op: Operator,
     program: TileProgram,
@@ -75,24 +128,60 @@ def modelled(
     resources: Resources,
 ) -> float:
     """Seconds of one call in dense memory on the device that stands for a target."""
+    return estimate(op, program, sizes, params, target, resources).seconds
+
+
+def estimate(
+    op: Operator,
+    program: TileProgram,
+    sizes: Mapping[str, int],
+    params: Mapping[str, Any],
+    target: str,
+    resources: Resources,
+) -> Estimate:
+    """The time of one call in dense memory, and why. `resources` may have `executed`, how many
+    instructions of each unit a thread executes, beside what compilers report."""
     device = DEVICES[target]
+    env = dense(op, sizes, params)
+    parts = []
+    for k, p in zip(program.kernels, program.placements, strict=True):
+        own = dict(resources.get(k.name, {}))
+        own.setdefault("num_warps", p.launch.get("num_warps", 4))
+        own.setdefault("num_stages", p.launch.get("num_stages", 1))
+        parts.append(_kernel(k, env, device, own))
+    launches = device.launch * sum(bool(p.terms) for p in parts)
+    return Estimate(sum(p.seconds for p in parts), floor(op, env, device), tuple(parts), launches)
+
+
+def dense(op: Operator, sizes: Mapping[str, int], params: Mapping[str, Any]) -> dict[Any, Any]:
+    """Sizes and params with the strides of dense tensors."""
     env: dict[Any, Any] = {**params, **sizes}
     for t in (*op.inputs, *op.outputs):
         for n, step in enumerate(row_major(t.shape)):
             env[t.name, n] = int(evaluate(step, env))
-    total = 0.0
-    for k, p in zip(program.kernels, program.placements, strict=True):
-        own = dict(resources.get(k.name, {}))
-        own.setdefault("num_warps", p.launch.get("num_warps", 4))
-        total += _kernel(k, env, device, own)
-    return total
+    return env
 
 
-def _kernel(k: Kernel, env: Mapping[Any, Any], device: Device, own: Mapping[str, Any]) -> float:
+def floor(op: Operator, env: Mapping[Any, Any], device: Device) -> float:
+    """The least seconds of an operator on a device: every byte once, every operation at the best
+    rate of its inputs' type."""
+    plain = {k: v for k, v in env.items() if isinstance(k, str)}
+    moved = float(evaluate(compulsory_bytes(op), plain))
+    work = float(evaluate(flops(op), plain))
+    kinds = [t.dtype.name for t in op.inputs if t.kind == "real"]
+    rate = max(
+        [device.rates["f64" if "f64" in kinds else "f32"]]
+        + [device.products[k] for k in kinds if k in device.products]
+    )
+    return max(moved / device.memory, work / rate) * 1e-12
+
+
+def _kernel(k: Kernel, env: Mapping[Any, Any], device: Device, own: Mapping[str, Any]) -> Part:
     grid = [max(int(evaluate(g, env)), 0) for g in k.grid]
     programs = math.prod(grid)
+    resident, share, limit = occupancy(device, own)
     if not programs:
-        return 0.0
+        return Part(k.name, {}, 0.0, 0.0, resident, share, limit)
     counts = counted(k, env, grid)
     sizes = {b.name: _bytes(b, env) for b in k.buffers}
     memory = sum(_reread(v, sizes[n], device) for n, v in counts.moved.items())
@@ -102,16 +191,33 @@ def _kernel(k: Kernel, env: Mapping[Any, Any], device: Device, own: Mapping[str,
         v / device.products.get(n, device.rates["f64" if n == "f64" else "f32"])
         for n, v in counts.products.items()
     )
-    resident, share = occupancy(device, own)
     waves = programs / (device.multiprocessors * resident)
     busy = waves / math.ceil(waves) if waves > 1 else min(1.0, programs / device.multiprocessors)
     hidden = min(1.0, share / ENOUGH)
     # what compilers report of spills is text; it runs in every turn of a loop
-    threads = int(own["num_warps"]) * device.warp
+    warps = int(own["num_warps"])
     spills = float(own.get("spill_stores", 0) + own.get("spill_loads", 0))
-    asked = sum(counts.moved.values()) + spills * threads * max(counts.turns, programs)
-    bytes_time = max(memory / device.memory, asked / device.cache_rate)
-    return LAUNCH + max(bytes_time / hidden, arithmetic, products) * 1e-12 / busy
+    asked = sum(counts.moved.values())
+    asked += spills * warps * device.warp * max(counts.turns, programs)
+    terms = {
+        "memory": memory / device.memory / hidden,
+        "cache": asked / device.cache_rate / hidden,
+        "arithmetic": arithmetic,
+        "products": products,
+    }
+    executed: Mapping[str, float] = own.get("executed", {})
+    cycles = device.multiprocessors * device.clock * 1e-3  # 1e12 a second
+    if executed:
+        terms["issue"] = sum(executed.values()) * warps * programs / (device.issue * cycles)
+        special = executed.get("special", 0.0) * warps * programs
+        terms["special"] = special * device.warp / (SPECIAL * cycles)
+    terms = {n: t * 1e-12 / busy for n, t in terms.items()}
+    # requests of one program wait for each other, but for those that are asked for ahead
+    ahead = max(1, int(own.get("num_stages", 1)) - 1) if counts.products else 1
+    turns = counts.turns / programs
+    terms["chain"] = math.ceil(waves) * device.latency * (1 + turns / ahead)
+    seconds = device.launch + max(terms.values())
+    return Part(k.name, terms, seconds, waves, resident, share, limit)
 
 
 def _reread(asked: float, size: float, device: Device) -> float:
@@ -126,16 +232,17 @@ def _bytes(b: Buffer, env: Mapping[Any, Any]) -> float:
     return float(math.prod(int(evaluate(s, env)) for s in b.shape) * b.dtype.bytes)
 
 
-def occupancy(device: Device, own: Mapping[str, Any]) -> tuple[int, float]:
-    """(programs that a multiprocessor holds, its share of warps in use)."""
+def occupancy(device: Device, own: Mapping[str, Any]) -> tuple[int, float, str]:
+    """(programs that a multiprocessor holds, its share of warps in use, what limits them)."""
     warps = int(own.get("num_warps", 4))
-    limits = [device.warps // warps]
+    limits = {"warps": device.warps // warps}
     if own.get("registers"):
-        limits.append(device.registers // (int(own["registers"]) * warps * device.warp))
+        limits["registers"] = device.registers // (int(own["registers"]) * warps * device.warp)
     if own.get("shared"):
-        limits.append(device.shared // int(own["shared"]))
-    resident = max(1, min(limits))
-    return resident, min(1.0, resident * warps / device.warps)
+        limits["shared memory"] = device.shared // int(own["shared"])
+    limit = min(limits, key=lambda n: limits[n])
+    resident = max(1, limits[limit])
+    return resident, min(1.0, resident * warps / device.warps), limit
 
 
 def counted(k: Kernel, env: Mapping[Any, Any], grid: Sequence[int]) -> Counts:

@@ -1,4 +1,4 @@
-"""Calls of compiled kernels: a driver's library is opened at the first call, on the caller's stream.
+"""Calls of compiled kernels: a driver's library is opened at the first call; the caller's stream.
 
 A variant is a binary for each architecture (libcuda's or libamdhip64's), and a text (PTX) that
 CUDA drivers compile for newer ones. The plan says how each kernel is launched, with what Triton's
