@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from opwright.ir.dtypes import BOOL, DType, integer_range
 from opwright.ir.expr import Expr, const, leaf, leaves, substitute, var
@@ -172,9 +173,8 @@ class _Planner:
         axes = self.axes_of(s)
         reads = self.reads(s)
         v = s.value if isinstance(s, Def) else None
-        if v is not None and v.op in ("reduce", "dot", "scan", "argreduce", "view"):
-            self.kept |= {x for x in v.args if x.axes and v.op != "reduce"}
-            self.free -= set(v.args) if v.op != "reduce" else set()
+        if v is not None and v.op in ("dot", "scan", "argreduce", "view"):
+            self.kept |= {x for x in v.args if x.axes and x not in self.free}
         if v is not None and self.is_free(v):
             self.free.add(v)
             return
@@ -200,6 +200,8 @@ class _Planner:
                 continue
             if over is not None and part.over not in (None, over):
                 continue
+            if isinstance(s, _Copy) and any(map(_moves, part.work)):
+                continue  # what is read at other lanes is not overwritten in between
             found = part
             break
         if found is None:
@@ -257,6 +259,10 @@ class _Planner:
             more = inside(*(e for _, e in s.value.attr)) if s.value.op == "view" else []
             return [*operands(s.value), *more]
         return [s.value, *inside(*s.index, s.mask)]
+
+
+def _moves(s: _Work) -> bool:
+    return isinstance(s, Def) and s.value.op == "view"
 
 
 # -- building --------------------------------------------------------------------------------------
@@ -332,11 +338,9 @@ class _Roller:
             if isinstance(part, _Loop):
                 self.loop(part)
             elif isinstance(part, _Branch):
-                s = part.source
-                cond = self.expr(s.cond, {}, {})
-                self.b.branch(
-                    cond, lambda p=part: self.block(p.then), lambda p=part: self.block(p.other)
-                )
+                then, other = part.then, part.other
+                cond = self.expr(part.source.cond, {}, {})
+                self.b.branch(cond, partial(self.block, then), partial(self.block, other))
             elif not part.axes:
                 for s in part.work:
                     self.straight(s)
@@ -635,6 +639,8 @@ class _Roller:
         if v.op == "view":
             (x,) = v.args
             moved = {a: self.expr(e, at, env) for a, e in v.attr}
+            if x in self.plan.free:
+                return self.get(x, {**at, **moved}, {})
             return self.b.load(self.buffer(x), *self.place(x, {**at, **moved}), name=v.name)
         if v.op in ("cast", "round") or v.op in ROWS:
             args = tuple(self.get(x, at, env) for x in v.args)

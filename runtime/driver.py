@@ -34,7 +34,8 @@ PARTS = {
 class Driver:
     """The functions of libcuda that a launch needs; RuntimeError with what it says."""
 
-    what, variable, names = "CUDA", LIBRARY, NAMES
+    what, variable = "CUDA", LIBRARY
+    names: tuple[str, ...] = NAMES
     init, load, get, start = "cuInit", "cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel"
 
     def __init__(self) -> None:
@@ -154,14 +155,15 @@ class Kernel:
             ctypes.c_void_p(x.data_ptr()) if value is None else value
             for x, value in zip(given, self.fixed)
         ]
-        scratch = None
+        scratch: Any = None
         if self.hidden is not None:
             count = int(self.hidden)
             for n in self.grid:
                 count *= n
             if count:  # of the caller's stream: it is not given to others before that is over
                 scratch = torch.empty(count, dtype=torch.uint8, device="cuda")
-            values += [ctypes.c_void_p(scratch.data_ptr() if count else 0), ctypes.c_void_p(0)]
+            address = scratch.data_ptr() if count else 0
+            values += [ctypes.c_void_p(address), ctypes.c_void_p(0)]
         stream = torch.cuda.current_stream().cuda_stream
         own.launch(self.functions[device], self.grid, self.block, self.shared, stream, values)
 
@@ -229,21 +231,22 @@ class BinaryDispatcher(DeviceDispatcher):
 
     def reasons(self, variant: Variant, env: Env | None = None) -> Rows:
         """(variant [level], taken, why not) of every binary of a variant, on this machine."""
-        rows: Rows = []
         failed = [f for f in variant.facts if env is not None and not f.holds(env)]
-        try:
-            best: str | None = self.file(variant)[0]
-            here = ", ".join(self.levels())
-        except (RuntimeError, ImportError) as error:
-            best, here = None, str(error)
+        absent: dict[str, str] = {}
         for level in variant.libraries:
-            why = ""
             try:
                 driver(level)
             except RuntimeError as error:
-                why = str(error)
-            if not why and best is None:
-                why = here
+                absent[level] = str(error)
+        best, here = "", ""
+        if len(absent) < len(variant.libraries):  # else no framework is asked for a GPU
+            try:
+                best = self.file(variant)[0]
+            except (RuntimeError, ImportError) as error:
+                here = str(error)
+        rows: Rows = []
+        for level in variant.libraries:
+            why = absent.get(level, here)
             if not why and failed:
                 why = "; ".join(f"{f.text} does not hold" for f in failed)
             if not why and level != best:

@@ -79,7 +79,8 @@ class UniversalEngine(Engine):
     def explain(self, inputs: Any, given: Any, out: Any, choice: Any) -> Explanation:
         """Every variant with its reason, the binaries for GPUs among them."""
         if self.on_device(inputs):
-            return self.device().explain(inputs, given, out, choice)
+            own: Explanation = self.device().explain(inputs, given, out, choice)
+            return own
         found = super().explain(inputs, given, out, choice)
         device = self.device()
         more: Rows = []
