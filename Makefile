@@ -13,7 +13,7 @@ BIN = .venv/bin
 
 SUPPORT = PYTHONPATH=$(CURDIR)/.types:$(CURDIR)/tests $(BIN)/python -m
 
-.PHONY: help setup compile test test-all agreement fuzz verifier interpreters lint format gallery bench gpu examples clean distclean
+.PHONY: help setup compile test test-all agreement fuzz verifier interpreters lint format gallery bench bench-table gpu examples clean distclean
 
 help:
 	@echo "make compile SPEC=specs/nn/softmax.op   spec -> proved and measured wheel in $(OUT)/"
@@ -26,7 +26,8 @@ help:
 	@echo "make interpreters                       random Triton kernels: Triton's interpreter and ours"
 	@echo "make lint                               ruff and mypy --strict"
 	@echo "make gallery                            docs/gallery.md anew from specs/"
-	@echo 'make bench                              operators against torch, torch.compile and JAX'
+	@echo "make bench                              operators against torch, torch.compile, JAX, ONNX Runtime"
+	@echo "make bench-table                        README's table anew from what make bench measured here"
 	@echo "make gpu                                Triton candidates on this machine's NVIDIA GPU"
 	@echo "make examples                           run examples/"
 	@echo "make clean                              remove what the other targets made, but .venv"
@@ -71,6 +72,9 @@ gallery: $(SETUP)
 
 bench: $(SETUP)
 	$(BIN)/python -m opwright.benchmarks $(ARGS)
+
+bench-table: $(SETUP)
+	$(BIN)/python -m opwright.benchmarks --tables --readme README.md $(ARGS)
 
 # no set-up: whatever Python here has torch with CUDA and Triton; .types holds the import root
 gpu:

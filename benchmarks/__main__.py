@@ -1,9 +1,8 @@
-"""`python -m opwright.benchmarks`: compile operators of the library and measure them.
+"""`python -m opwright.benchmarks`: operators against torch, torch.compile, JAX and ONNX Runtime.
 
-Every operator is compiled at one element type with a bounded search (archives are kept, so a second
-run goes on where the first was), then the package's kernel and the baselines run side by side. The
-whole takes `--minutes`; what did not fit in is said, and what was measured is written after each
-operator, so that a run that is cut off leaves its rows.
+Pairs of an operator and a shape are measured in the order of their worth (`subjects.py`), each in a
+process of its own where everybody runs interleaved, for `--minutes` in all. What was measured is
+written after every pair, so that the next run goes on where this one was cut off.
 """
 
 from __future__ import annotations
@@ -11,132 +10,201 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from opwright.benchmarks.baselines import BASELINES, COMPILE_LIMIT, baselines
-from opwright.benchmarks.report import text
-from opwright.compiler.elaborate import load_spec
-from opwright.compiler.pipeline import CompileError, compile_spec
-from opwright.compiler.timing import Row
-from opwright.grammar.diagnostics import DiagnosticError
+from opwright.backends.cpp.build import BuildError, host_isa
+from opwright.benchmarks.baselines import BASELINES
+from opwright.benchmarks.library_baselines import LIBRARY
+from opwright.benchmarks.limits import LimitError, measure
+from opwright.benchmarks.pairs import Settings
+from opwright.benchmarks.plots import write_plots
+from opwright.benchmarks.report import into_readme, markdown, text
+from opwright.benchmarks.results_file import RESULTS, Results, slug, version
+from opwright.benchmarks.subjects import DIRECTIONS, Pair, library, plan
 from opwright.search.loads import host
 
-HERE = Path(__file__).resolve().parent
-SPECS, RESULTS = HERE.parent / "specs", HERE / "results"
 FRAMEWORKS = ("torch", "torch.compile", "jax", "onnxruntime")
+ELEMENTS = ("f32", "bf16", "f16")
+# nobody's numbers are those of page faults: blocks are kept, and pages of outputs are large
+DISCIPLINE = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+}
+GRACE = 150.0  # seconds that measuring may take beside the search
+LEAST = 25.0  # seconds left, below which no pair is begun
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="python -m opwright.benchmarks", description=__doc__)
-    p.add_argument("operators", nargs="*", help="names; those with baselines if absent")
-    p.add_argument("--budget", type=int, default=12, help="candidates evaluated per operator")
-    p.add_argument("--minutes", type=float, default=15.0, help="time for all of them together")
+    p.add_argument("operators", nargs="*", help="names; all that have rivals if absent")
+    p.add_argument("--minutes", type=float, default=60.0, help="time for all of them together")
+    p.add_argument("--budget", type=int, default=16, help="candidates evaluated per pair")
+    p.add_argument("--search", type=float, default=60.0, help="seconds of a pair's search at most")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--type", default="f32", help="element type that type variables are bound to")
-    p.add_argument("--against", default=",".join(FRAMEWORKS), help="baselines, by comma")
+    p.add_argument("--types", default="f32,bf16", help="element types, by comma")
+    p.add_argument("--directions", default=",".join(DIRECTIONS), help="forward, backward or both")
+    p.add_argument("--study", action="store_true", help="the study's pairs only")
+    p.add_argument("--against", default=",".join(FRAMEWORKS), help="rivals, by comma")
+    p.add_argument("--again", action="store_true", help="measure what was measured, too")
+    p.add_argument("--keep", action="store_true", help="keep what another version measured")
+    p.add_argument("--list", action="store_true", help="print the pairs in order and stop")
     p.add_argument("--results", type=Path, default=RESULTS, help="folder with one per machine")
-    p.add_argument("--json", type=Path, help="also write the rows of this run as JSON lines")
+    p.add_argument("--tables", action="store_true", help="make tables and plots anew and stop")
+    p.add_argument("--readme", type=Path, help="with --tables: put the table between its marks")
     return p.parse_args(given)
 
 
-def run(
-    path: Path, budget: int, seed: int, element: str, seconds: float, against: tuple[str, ...]
-) -> list[Row]:
-    """Timing rows of one operator; its type variables are bound to `element` where they allow
-    it. Half of `seconds` is for the search; the first call of a compiled baseline has a tenth.
-    """
-    spec = load_spec(path)
-    (name,) = spec.names
-    bindings = spec.bindings(name)
-    wanted = next((b for b in bindings if set(b.values()) <= {element}), bindings[0])
-    limit = min(COMPILE_LIMIT, max(5.0, seconds / 10))
-    with tempfile.TemporaryDirectory(prefix="opwright-bench-") as out:
-        made = compile_spec(
-            path,
-            budget=budget,
-            seed=seed,
-            out=Path(out),
-            types=dict(wanted) or None,
-            baselines=partial(baselines, only=against, limit=limit),
-            seconds=max(1.0, seconds / 2),
-        )
-    print(f"  {made.speedup:.2f}x candidate 0: {made.why}", file=sys.stderr, flush=True)
-    return list(made.rows)
+def chosen(options: argparse.Namespace) -> list[Pair] | str:
+    """What to measure, in order; or what is wrong with the options."""
+    known = library()
+    asked = {
+        "operator": (options.operators, tuple(known)),
+        "rival": (options.against.split(","), FRAMEWORKS),
+        "type": (options.types.split(","), ELEMENTS),
+        "direction": (options.directions.split(","), DIRECTIONS),
+    }
+    for what, (names, there) in asked.items():
+        strange = [n for n in names if n and n not in there]
+        if strange:
+            return f"no {what} {strange[0]}; there are {', '.join(there)}"
+    types = [x for x in options.types.split(",") if x]
+    directions = [x for x in options.directions.split(",") if x]
+    return plan(types, directions, options.operators, (BASELINES, LIBRARY), options.study)
 
 
-def slug(name: str) -> str:
-    """The name of a machine as that of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def record(file: Path, rows: Sequence[Row], when: str) -> None:
-    """The results of this machine, written whole: other operators' rows stay."""
-    before: list[dict[str, Any]] = []
+def one(pair: Pair, settings: Settings, seconds: float) -> dict[str, Any]:
+    """A pair measured in a process of its own; what went wrong otherwise."""
+    asked = {"pair": pair.to_json(), "settings": asdict(settings)}
+    environment = {**os.environ, **DISCIPLINE}
     try:
-        before = list(json.loads(file.read_text())["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none yet, or it is damaged: this run starts it anew
-    named = [{**r.to_json(), "when": when} for r in rows]
-    fresh = {x["op"] for x in named}
-    kept = [x for x in before if isinstance(x, dict) and x.get("op") not in fresh]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".part")
-    text_ = json.dumps({"machine": host(), "rows": [*kept, *named]}, indent=1)
-    temporary.write_text(text_ + "\n")
-    os.replace(temporary, file)
+        ran = subprocess.run(
+            [sys.executable, "-m", "opwright.benchmarks.pairs"],
+            input=json.dumps(asked), capture_output=True, text=True,
+            timeout=seconds, env=environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {**pair.to_json(), "failed": f"not measured within {seconds:.0f} s"}
+    try:
+        result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        return result
+    except (IndexError, ValueError):
+        last = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+        return {**pair.to_json(), "failed": f"the process ended: {last[:300]}"}
+
+
+def _said(result: dict[str, Any], done: Results, key: str) -> str:
+    if "failed" in result:
+        return f"  {result['failed']}"
+    (entry,) = [e for e in done.entries() if e.body is done.pairs[key]]
+    mine = entry.own("out")
+    worst = entry.worst()
+    rival = f"; nearest rival {worst[0]} ({worst[1]}) {worst[2]:.2f}x" if worst else ""
+    share = f"; {entry.share[0]:.0%} of {entry.share[1]}" if entry.share else ""
+    noise = f"; A/A {entry.noise - 1:.1%}" if entry.noise else ""
+    return f"  {(mine or 0.0) * 1e3:.3g} ms{share}{rival}{noise}"
+
+
+def run(options: argparse.Namespace, pairs: Sequence[Pair], results: Results) -> list[str]:
+    """Measure what is not there yet; reasons for what was not measured."""
+    end = time.monotonic() + 60 * options.minutes
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        limits = asdict(measure()) if options.minutes > 0 else None
+    except (BuildError, LimitError) as e:
+        limits = None
+        print(e, file=sys.stderr)
+    results.runs[started] = {
+        "limits": limits,
+        "isa": host_isa(),
+        "load": os.getloadavg()[0],
+        "environment": DISCIPLINE,
+        "budget": options.budget,
+        "seed": options.seed,
+    }
+    failed: list[str] = []
+    skipped = 0
+    for n, pair in enumerate(pairs):
+        code = version(library()[pair.op])
+        known = results.pairs.get(pair.key, {})
+        if not options.again and (
+            results.done(pair.key, code)
+            or (options.keep and known and "failed" not in known)
+        ):  # fmt: skip
+            skipped += 1
+            continue
+        left = end - time.monotonic()
+        if left < LEAST:
+            failed.append(f"{len(pairs) - n} pairs from {pair.title} on: {options.minutes:g}"
+                          " minutes were over")  # fmt: skip
+            break
+        settings = Settings(
+            options.budget,
+            options.seed,
+            max(5.0, min(options.search, left / 3)),
+            tuple(x for x in options.against.split(",") if x),
+        )
+        print(f"{pair.title}, {pair.element}, {pair.direction}", file=sys.stderr, flush=True)
+        try:
+            result = one(pair, settings, min(settings.seconds + GRACE, left))
+        except KeyboardInterrupt:
+            failed.append(f"{pair.title}: interrupted")
+            break
+        if "failed" in result and known and "failed" not in known:
+            failed.append(f"{pair.title}: {result['failed']}; an earlier run's numbers stay")
+            continue
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        results.pairs[pair.key] = {**result, "run": started, "when": when, "code": code}
+        results.write()
+        print(_said(result, results, pair.key), file=sys.stderr, flush=True)
+        if "failed" in result:
+            failed.append(f"{pair.title}, {pair.element}, {pair.direction}: {result['failed']}")
+    if skipped:
+        print(f"{skipped} pairs were measured before (--again measures them anew)", file=sys.stderr)
+    return failed
+
+
+def write_tables(results: Results) -> list[Path]:
+    """The table and the plots beside the results."""
+    table = results.path.with_suffix(".md")
+    table.write_text(markdown(results), encoding="utf-8")
+    return [table, *write_plots(results, results.path.parent)]
 
 
 def main(given: list[str] | None = None) -> int:
-    """Print the tables; 1 when an operator was not measured."""
+    """Measure, then print the tables; 1 when something was not measured."""
     options = arguments(given)
-    known = {p.stem: p for p in sorted(SPECS.rglob("*.op"))}
-    unknown = [n for n in options.operators if n not in known]
-    if unknown:
-        print(f"no operator {unknown[0]}; there are {', '.join(known)}", file=sys.stderr)
+    pairs = chosen(options)
+    if isinstance(pairs, str):
+        print(pairs, file=sys.stderr)
         return 2
-    against = tuple(x for x in options.against.split(",") if x)
-    strange = [x for x in against if x not in FRAMEWORKS]
-    if strange:
-        print(f"no baseline {strange[0]}; there are {', '.join(FRAMEWORKS)}", file=sys.stderr)
-        return 2
-    file = options.results / slug(host()) / f"{options.type}.json"
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    rows: list[Row] = []
+    if options.list:
+        for p in pairs:
+            print(p.key)
+        return 0
+    results = Results.of(options.results / slug(host()) / "bench.json", host())
     failed: list[str] = []
-    names = list(dict.fromkeys(options.operators)) or [n for n in known if n in BASELINES]
-    end = time.monotonic() + 60 * options.minutes
-    for n, name in enumerate(names):
-        left = end - time.monotonic()
-        if left <= 0:
-            failed.append(f"{name}: not measured, {options.minutes:g} minutes were over")
-            continue
-        print(name, file=sys.stderr, flush=True)
-        try:
-            share = left / (len(names) - n)
-            rows += run(known[name], options.budget, options.seed, options.type, share, against)
-            record(file, rows, when)
-        except KeyboardInterrupt:
-            failed.append(f"{name}: interrupted")
-            break
-        except (CompileError, DiagnosticError, RuntimeError, ValueError, OSError) as e:
-            failed.append(f"{name}: {(str(e).splitlines() or [type(e).__name__])[0]}")
-            print(f"  {failed[-1]}", file=sys.stderr, flush=True)
-    print(f"{host()}, load {os.getloadavg()[0]:.1f}")
-    print(text(rows))
+    if not options.tables:
+        failed = run(options, pairs, results)
+        results.write()
+    if not results.pairs:
+        print("nothing was measured yet", file=sys.stderr)
+        return 1
+    print(text(results))
+    for path in write_tables(results):
+        print(f"wrote {path}")
+    readme = options.readme
+    if readme is not None and not into_readme(results, readme):
+        print(f"{readme} has no marks for the table", file=sys.stderr)
+        return 1
     for line in failed:
-        print(line)
-    if rows:
-        print(f"rows: {file}")
-    if options.json is not None:
-        lines = [json.dumps({"machine": host(), **r.to_json()}) for r in rows]
-        options.json.write_text("".join(x + "\n" for x in lines))
+        print(f"not measured: {line}")
     return 1 if failed else 0
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opwright.benchmarks.library_baselines import LIBRARY, printed
 from opwright.benchmarks.onnx_models import onnx_calls
 from opwright.ir.op import Operator
 
@@ -233,6 +234,23 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
+def baseline_of(op: Operator) -> Baseline | None:
+    """The operator in the words of frameworks; None where nobody wrote it."""
+    found = BASELINES.get(op.name)
+    if found is None and op.name in LIBRARY:
+        try:
+            in_jax = printed(op)
+        except ValueError:
+            return Baseline(LIBRARY[op.name])
+        return Baseline(LIBRARY[op.name], None, in_jax)
+    return found
+
+
+def with_sizes(params: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Params, and sizes as `size:NAME` for what no shape says."""
+    return {**params, **{f"size:{k}": v for k, v in sizes.items()}}
+
+
 def _rows_out(torch: Any, x: Tensors) -> Call:
     out = torch.index_select(x["table"], 0, x["ids"])
     return lambda: torch.index_select(x["table"], 0, x["ids"], out=out)
@@ -253,7 +271,7 @@ def to_torch(torch: Any, stored: NDArray[Any], dtype: str) -> Any:
     return torch.from_numpy(stored)
 
 
-def _to_jax(jnp: Any, stored: NDArray[Any], dtype: str) -> Any:
+def to_jax(jnp: Any, stored: NDArray[Any], dtype: str) -> Any:
     if dtype == "bf16":
         return jnp.asarray(stored.view(jnp.bfloat16))
     return jnp.asarray(stored)
@@ -264,7 +282,7 @@ class _TooSlow(BaseException):
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise _TooSlow inside after `seconds`; in other threads than the main one there is no
     limit.
     """
@@ -285,7 +303,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _first(e: BaseException) -> str:
+def first_line(e: BaseException) -> str:
     lines = str(e).strip().splitlines() or [type(e).__name__]
     return lines[0][:120]
 
@@ -310,7 +328,7 @@ def _torch_calls(
         with torch.no_grad():
             b.torch(torch, x, params)
     except (RuntimeError, TypeError, ValueError) as e:
-        return {("torch", m): f"torch: {_first(e)}" for m in ("out", "fresh")}
+        return {("torch", m): f"torch: {first_line(e)}" for m in ("out", "fresh")}
 
     def eager() -> object:
         with torch.no_grad():
@@ -324,7 +342,7 @@ def _torch_calls(
                 call()
             out["torch", "out"] = call
         except (RuntimeError, TypeError) as e:
-            out["torch", "out"] = f"torch: {_first(e)}"
+            out["torch", "out"] = f"torch: {first_line(e)}"
     if compiled:
         # one process: worker processes would outlive the limit
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -339,20 +357,20 @@ def _torch_calls(
             with torch.no_grad():
                 return made(*arguments)
 
-        out["torch.compile", "fresh"] = _tried(inductor, "torch.compile", limit)
+        out["torch.compile", "fresh"] = tried(inductor, "torch.compile", limit)
     return out
 
 
-def _tried(call: Call, name: str, limit: float) -> Call | str:
+def tried(call: Call, name: str, limit: float) -> Call | str:
     """The call after a first, timed one; why not otherwise."""
     try:
-        with _time_limit(limit):
+        with time_limit(limit):
             call()
             call()
     except _TooSlow:
         return f"{name}: the first call took more than {limit:g} s"
     except Exception as e:
-        return f"{name}: {_first(e)}"
+        return f"{name}: {first_line(e)}"
     return call
 
 
@@ -371,7 +389,7 @@ def _jax_calls(
     except ImportError:
         return {("jax", "fresh"): "jax is not installed"}
     function = b.jax
-    x = {t.name: _to_jax(jnp, inputs[t.name], t.dtype.name) for t in op.inputs}
+    x = {t.name: to_jax(jnp, inputs[t.name], t.dtype.name) for t in op.inputs}
     # static params: strides and the like shape the program
     jitted = jax.jit(lambda given: function(jnp, jax, given, params))
 
@@ -379,7 +397,7 @@ def _jax_calls(
         result: object = jax.block_until_ready(jitted(x))  # type: ignore[no-untyped-call]
         return result
 
-    return {("jax", "fresh"): _tried(call, "jax", limit)}
+    return {("jax", "fresh"): tried(call, "jax", limit)}
 
 
 def baselines(
@@ -397,9 +415,10 @@ def baselines(
     Mode `out` fills the same outputs again, `fresh` allocates them. Empty for an operator that has
     no baseline here. jax computes in 32 bits and has threads of its own.
     """
-    b = BASELINES.get(op.name)
+    b = baseline_of(op)
     if b is None:
         return {}
+    params = with_sizes(params, sizes)
     out: dict[tuple[str, str], Call | str] = {}
     count = threads or os.cpu_count() or 1
     if "torch" in only or "torch.compile" in only:

@@ -83,6 +83,30 @@ def _sum(axis: int) -> _Model:
     return _Model(lambda g: (g("ReduceSum", "x", g.constant([axis], np.int64), keepdims=0),))
 
 
+def _unary(kind: str, **attributes: str) -> _Model:
+    """One node on x; attributes are params by name."""
+    return _Model(
+        lambda g: (g(kind, "x", **{k: float(g.params[v]) for k, v in attributes.items()}),)
+    )
+
+
+def _reduced(kind: str) -> _Model:
+    return _Model(lambda g: (g(kind, "x", g.constant([-1], np.int64), keepdims=0),))
+
+
+def _gated_mlp(g: _Graph) -> tuple[str, ...]:
+    gate = g("MatMul", "x", "gate")
+    hidden = g("Mul", g("Mul", gate, g("Sigmoid", gate)), g("MatMul", "x", "up"))
+    return (g("MatMul", hidden, "down"),)
+
+
+def _grouped_conv(g: _Graph) -> tuple[str, ...]:
+    stride, pad = int(g.params["stride"]), int(g.params["pad"])
+    group = int(g.params["size:C"]) // int(g.params["size:I"])
+    options: dict[str, Any] = {"strides": [stride] * 2, "pads": [pad] * 4, "group": group}
+    return (g("Conv", "x", "w", **options),)
+
+
 MODELS: dict[str, _Model] = {
     "softmax": _Model(lambda g: (g("Softmax", "x", axis=-1),)),
     "log_softmax": _Model(lambda g: (g("LogSoftmax", "x", axis=-1),)),
@@ -102,6 +126,33 @@ MODELS: dict[str, _Model] = {
     "cumsum": _Model(lambda g: (g("CumSum", "x", g.constant(-1, np.int64)),)),
     "row_sum": _sum(-1),
     "column_sum": _sum(0),
+    "relu": _unary("Relu"),
+    "elu": _unary("Elu", alpha="alpha"),
+    "celu": _unary("Celu", alpha="alpha"),
+    "selu": _unary("Selu"),
+    "leaky_relu": _unary("LeakyRelu", alpha="slope"),
+    "hardswish": _unary("HardSwish"),
+    "hardsigmoid": _Model(lambda g: (g("HardSigmoid", "x", alpha=1 / 6, beta=0.5),)),
+    "mish": _unary("Mish"),
+    "softplus": _unary("Softplus"),
+    "softsign": _unary("Softsign"),
+    "logistic": _unary("Sigmoid"),
+    "tanh_act": _unary("Tanh"),
+    "matmul_bt": _Model(lambda g: (g("Gemm", "a", "b", transB=1),), ("b",)),
+    "matmul_at": _Model(lambda g: (g("Gemm", "a", "b", transA=1),), ("b",)),
+    "matmul_4d": _Model(lambda g: (g("MatMul", "x", "w"),), ("w",)),
+    "row_max": _reduced("ReduceMax"),
+    "row_min": _reduced("ReduceMin"),
+    "row_mean": _reduced("ReduceMean"),
+    "logsumexp": _reduced("ReduceLogSumExp"),
+    "argmin": _Model(lambda g: (g("ArgMin", "x", axis=-1, keepdims=0),)),
+    "swiglu": _Model(lambda g: (g("Mul", g("Mul", "gate", g("Sigmoid", "gate")), "up"),)),
+    "geglu": _Model(lambda g: (g("Mul", g("Gelu", "gate"), "up"),)),
+    "gated_mlp": _Model(_gated_mlp, ("gate", "up", "down")),
+    "grouped_conv2d": _Model(_grouped_conv, ("w",)),
+    "global_avg_pool": _Model(
+        lambda g: (g("ReduceMean", "x", g.constant([2, 3], np.int64), keepdims=0),)
+    ),
 }
 
 

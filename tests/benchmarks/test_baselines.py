@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.shipped import NAMES, SPECS
+from support.shipped import NAMES, SPECS, some
 
 from opwright.benchmarks.baselines import BASELINES, baselines, to_torch
+from opwright.benchmarks.library_baselines import LIBRARY
 from opwright.benchmarks.onnx_models import MODELS
 from opwright.compiler.elaborate import elaborate
 from opwright.grammar.parser import parse
@@ -29,10 +30,11 @@ def _operator(name: str) -> Operator:
 
 def test_baselines_are_of_shipped_operators() -> None:
     assert set(BASELINES) <= set(NAMES)
-    assert set(MODELS) <= set(BASELINES)
+    assert set(LIBRARY) <= set(NAMES) and not set(LIBRARY) & set(BASELINES)
+    assert set(MODELS) <= set(BASELINES) | set(LIBRARY)
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", [*sorted(BASELINES), *some(sorted(LIBRARY), 6)])
 def test_baselines_agree_with_the_reference(name: str) -> None:
     torch = pytest.importorskip("torch")
     op = _operator(name)
