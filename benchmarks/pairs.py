@@ -188,6 +188,13 @@ def timed(
         return buffers
 
     calls[f"{OWN}|fresh"] = fresh
+    weights = subjects.WEIGHTS.get(op.name, ())
+    if weights and s.pair.direction != BACKWARD:
+        kept = library.bind_kept(
+            inputs, outputs(op, case, aligned), weights, case.params, case.sizes, threads
+        )
+        if kept is not None:
+            calls[f"{OWN}|packed"] = kept
     for (name, mode), rival in rivals(s, op, case, inputs, settings, threads).items():
         packed = name.endswith(" (packed)")
         key = f"{name.removesuffix(' (packed)')}|{'packed' if packed else mode}"

@@ -54,9 +54,14 @@ LIVE: Mapping[str, float] = {"causal_attention": 0.5, "alibi_attention": 0.5}
 # inputs that a model holds fixed, of operators whose rivals lay them out ahead
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "matmul": ("b",),
+    "matmul_bt": ("b",),
+    "matmul_at": ("b",),
+    "matmul_4d": ("w",),
     "batched_matmul": ("y",),
     "matmul_bias_gelu": ("w", "bias"),
     "conv2d_bias_relu": ("w", "bias"),
+    "grouped_conv2d": ("w",),
+    "gated_mlp": ("gate", "up", "down"),
 }
 
 

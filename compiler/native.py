@@ -224,7 +224,7 @@ class Native:
                 own, emitted = None, c.given.emitted
             else:
                 own = printed(c.program, op, level)
-                emitted = toolbox.emit_plan(own.plan, own.source)
+                emitted = toolbox.emit_plan(own.plan, own.source, own.program)
             built = pool.submit(toolbox.tools.build, emitted)
             out[level] = _Text(own, emitted, toolbox.tools, built)
         return out

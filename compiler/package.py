@@ -295,6 +295,7 @@ def _python_files(spec: PackageSpec) -> dict[str, bytes]:
     results = docs.results_name(op) if len(op.outputs) > 1 else ""
     public = [docs.function_name(op), "selftest", "__version__"]
     public += [] if spec.backend == "jax" else ["explain", "Explanation"]
+    public += ["pack"] if spec.kind.native else []
     inputs = [argument(t.name) for t in op.inputs]
     given = [argument(n) for n in docs.given_names(spec)]
     parameters = docs.parameters(spec)

@@ -41,7 +41,7 @@ _EXAMPLES = {
     "binary": ("torch", "torch"),
 }
 # names of an emitted module that an operator's function may not take
-_TAKEN = {"explain", "selftest", "Explanation", "torch", "annotations"}
+_TAKEN = {"explain", "pack", "selftest", "Explanation", "torch", "annotations"}
 _BITS_TYPES = ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz")
 
 

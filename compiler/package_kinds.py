@@ -37,6 +37,7 @@ _SHARED = _TABLES | {
     "binding.py",
     "cli.py",
     "engine.py",
+    "kept.py",
     "machine.py",
     "selftest.py",
     "torchop.py",

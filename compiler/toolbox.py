@@ -14,6 +14,7 @@ from opwright.backends.cpp.driver import driver_source
 from opwright.backends.cpp.inspection import instructions
 from opwright.compiler.candidates import printed
 from opwright.compiler.paths import cache_folder
+from opwright.ir.kept import kept
 from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.ir.record import Record
@@ -32,8 +33,10 @@ class Toolbox:
     isa: str
     tools: Tools
 
-    def emit_plan(self, plan: Plan, source: str) -> Emitted:
-        return Emitted(source, driver_source(plan, self.op), plan)
+    def emit_plan(self, plan: Plan, source: str, program: TileProgram | None = None) -> Emitted:
+        """`program`: what the source was printed from, where it was."""
+        parts = None if program is None else kept(program)
+        return Emitted(source, driver_source(plan, self.op, kept=parts), plan)
 
 
 def evaluation_tools(op: Operator, isa: str) -> Toolbox:
@@ -45,7 +48,7 @@ def evaluation_tools(op: Operator, isa: str) -> Toolbox:
 
     def emit(program: TileProgram) -> Emitted:
         c = printed(program, op, isa)
-        return Emitted(c.source, driver_source(c.plan, op), c.plan)
+        return Emitted(c.source, driver_source(c.plan, op, kept=kept(program)), c.plan)
 
     def make(e: Emitted) -> Built:
         made = build(e.source, e.driver, cache_folder() / "build", isa)

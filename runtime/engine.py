@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 from .arrays import ALIGNMENT, family, family_of, item_bytes
 from .binding import Choice, Dispatcher, Rows, alignment_class, overlap, switched_on
 from .describe import Env, Spec
+from .kept import Kept, part_of
 from .machine import PORTABLE, default_threads
 
 CACHED_SIGNATURES = 4096
@@ -55,6 +56,8 @@ class Bound:
         "masks",
         "moved",
         "new",
+        "part",
+        "path",
         "prepared",
         "reals",
         "run",
@@ -64,6 +67,8 @@ class Bound:
     )
 
     run: Any  # a function of a library
+    part: Any  # the one that runs it in parts, None where it has none
+    path: str  # of the library
     ints: Any
     reals: Any
     vector: Any  # type of the array of addresses
@@ -122,15 +127,17 @@ class Engine:
         out: Any = None,
         implementation: Choice = None,
         check: bool | None = None,
+        kept: Kept | None = None,
     ) -> Any:
-        """The result for arrays of one library; the generated function documents the arguments."""
+        """The result for arrays of one library; the generated function documents the arguments.
+        `kept` holds what kernels make of constant inputs."""
         library = self._families.get(type(inputs[0])) if inputs else None
         if library is not None:
             outs = None if out is None else self.outputs_given(out)
-            result = self._repeat(library, inputs, given, outs, implementation, check)
+            result = self._repeat(library, inputs, given, outs, implementation, check, False, kept)
             if result is not None:
                 return result
-        return self._careful(inputs, given, out, implementation, check)
+        return self._careful(inputs, given, out, implementation, check, kept)
 
     def _repeat(
         self,
@@ -141,6 +148,7 @@ class Engine:
         choice: Choice,
         check: bool | None,
         inside: bool = False,
+        kept: Kept | None = None,
     ) -> Any:
         """The result of a call whose signature is known; None when it needs a closer look."""
         arrays = inputs if outs is None else (*inputs, *outs)
@@ -158,7 +166,7 @@ class Engine:
         if self.spec.requires and (self.checking if check is None else check):
             self._check_values(library, bound, inputs)
         try:
-            return self._execute(library, bound, inputs, outs)
+            return self._execute(library, bound, inputs, outs, True, kept)
         except Again:
             return None
 
@@ -167,7 +175,13 @@ class Engine:
         return [alignment_class(library.pointer(arrays[n])) for n in self._aligned if n < count]
 
     def _careful(
-        self, inputs: tuple[Any, ...], given: tuple[Any, ...], out: Any, choice: Choice, check: Any
+        self,
+        inputs: tuple[Any, ...],
+        given: tuple[Any, ...],
+        out: Any,
+        choice: Choice,
+        check: Any,
+        kept: Kept | None = None,
     ) -> Any:
         """A call that is seen for the first time or that needs an answer in words."""
         library, inputs, outs = self.admit(inputs, out)
@@ -183,7 +197,7 @@ class Engine:
 
                     return dispatch(self, inputs, given, None, choice)
                 raise RuntimeError(self.no_gradient())
-        return self.local(library, inputs, given, outs, choice, check)
+        return self.local(library, inputs, given, outs, choice, check, kept)
 
     def local(
         self,
@@ -193,10 +207,11 @@ class Engine:
         outs: tuple[Any, ...] | None = None,
         choice: Choice = None,
         check: bool | None = None,
+        kept: Kept | None = None,
     ) -> Any:
         """The kernel on these arrays, past what torch's own machinery wants to see."""
         spec = self.spec
-        result = self._repeat(library, inputs, given, outs, choice, check, inside=True)
+        result = self._repeat(library, inputs, given, outs, choice, check, True, kept)
         if result is not None:
             return result
         inputs = tuple(library.prepare(x) for x in inputs)
@@ -215,7 +230,7 @@ class Engine:
             for target, result in zip(outs, fresh):
                 library.copy_into(target, result)
             return self._pack(outs)
-        return self._execute(library, bound, inputs, outs)
+        return self._execute(library, bound, inputs, outs, True, kept)
 
     def explain(
         self, inputs: tuple[Any, ...], given: tuple[Any, ...], out: Any, choice: Choice
@@ -342,6 +357,8 @@ class Engine:
         b, env = call.binding, call.env
         bound = Bound()
         bound.run = self.dispatcher.entry(variant)
+        bound.path = self.dispatcher.file(variant)[1] if self.native else ""
+        bound.part = part_of(bound.path) if self.native else None
         bound.moved, bound.prepared = call.moved, None
         ints = [env[s] for s in spec.sizes]
         ints += [int(env[p.name]) for p in spec.params if p.kind != "real"]
@@ -422,7 +439,13 @@ class Engine:
     # -- execution ---------------------------------------------------------------------------------
 
     def _execute(
-        self, library: Any, bound: Bound, inputs: Any, outs: Any, pack: bool = True
+        self,
+        library: Any,
+        bound: Bound,
+        inputs: Any,
+        outs: Any,
+        pack: bool = True,
+        kept: Kept | None = None,
     ) -> Any:
         """Allocate, call, return; Again when a cached signature does not fit these addresses."""
         if outs is None or bound.moved:
@@ -445,7 +468,12 @@ class Engine:
                     raise Again
             if self.native:
                 threads = self._threads if self._threads_fixed else library.threads(self._threads)
-                if bound.run(bound.vector(*addresses), bound.ints, bound.reals, _INT32(threads)):
+                buffers = bound.vector(*addresses)
+                if kept is not None:
+                    failed = kept.run(bound, buffers, threads)
+                else:
+                    failed = bound.run(buffers, bound.ints, bound.reals, _INT32(threads))
+                if failed:
                     raise MemoryError(NO_SCRATCH.format(self.spec.name))
             else:
                 self.launch(library, bound, inputs, results)

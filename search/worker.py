@@ -48,6 +48,7 @@ class Worker:
             self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.size = size
         self.functions: list[Any] = []
+        self.forgetting: list[Any] = []  # what drops scratch that a library kept, where it does
         self.held: list[Any] = []
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +63,7 @@ class Worker:
         run.restype = ctypes.c_int32
         run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int32]
         self.functions.append(run)
+        self.forgetting.append(getattr(library, "opwright_forget", None))
         return {"library": len(self.functions) - 1}
 
     def _arguments(self, pointers: list[int], request: dict[str, Any]) -> tuple[Any, ...]:
@@ -81,6 +83,9 @@ class Worker:
         forbidden = [(self.base + at, size) for at, size in request.get("guards", ())]
         for at, size in forbidden:
             self._protect(at, size, FORBIDDEN)
+        forget = self.forgetting[request["library"]]
+        if forget is not None:
+            forget()  # what is kept of another call is not filled with anything
         self.libc.mallopt(PERTURB, request["perturb"])
         status = self.functions[request["library"]](*arguments)
         self.libc.mallopt(PERTURB, 0)

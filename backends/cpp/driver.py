@@ -11,6 +11,7 @@ from importlib import resources
 from opwright.backends.cpp.scalar import Names, PrintError, Scalars, element, symbol
 from opwright.ir.dtypes import DTYPES, DType
 from opwright.ir.expr import Expr, leaves, param, show, size
+from opwright.ir.kept import Kept
 from opwright.ir.op import Operator, Tensor
 from opwright.ir.plan import Launch, Plan
 from opwright.ir.text import parse_expr
@@ -29,13 +30,20 @@ def plan_names(op: Operator) -> dict[str, Expr]:
     return names | {p.name: param(p.name, p.dtype.kind) for p in op.params}
 
 
-def driver_source(plan: Plan, op: Operator, work: str | None = None) -> str:
-    """C++ text of `opwright_run` and `opwright_abi` for a plan of this operator.
+MOST_INPUTS = 64  # of an operator whose launches may be kept: bits of a word
+
+
+def driver_source(
+    plan: Plan, op: Operator, work: str | None = None, kept: Kept | None = None
+) -> str:
+    """C++ text of `opwright_run`, `opwright_abi` and `opwright_forget` for a plan of this operator.
 
     `work` is an expression for the element operations of a call (default: elements of all inputs
-    and outputs); small work runs without a parallel region. Raises DriverError.
+    and outputs); small work runs without a parallel region. With `kept` there is `opwright_part`
+    too, which runs the launches that constant inputs determine apart from the others. Raises
+    DriverError.
     """
-    return Driver(plan, op).text(work)
+    return Driver(plan, op, kept).text(work)
 
 
 class Driver:
@@ -43,10 +51,13 @@ class Driver:
 
     backend = "cpp"
 
-    def __init__(self, plan: Plan, op: Operator) -> None:
+    def __init__(self, plan: Plan, op: Operator, kept: Kept | None = None) -> None:
         if plan.backend != self.backend:
             raise DriverError(f"the plan's backend is {plan.backend}, not {self.backend}")
         self.plan, self.op, self.names = plan, op, Names()
+        names = [t.name for t in op.inputs]
+        self.kept = kept if len(names) <= MOST_INPUTS else None
+        self.bits = {n: 1 << k for k, n in enumerate(names)}
         self.known = plan_names(op)
         self.tensors: dict[str, Tensor] = {t.name: t for t in (*op.inputs, *op.outputs)}
         self.dtypes: dict[str, DType] = {n: t.dtype for n, t in self.tensors.items()}
@@ -93,17 +104,32 @@ class Driver:
             task, call = self.launch(n, launch)
             tasks += task
             body += call
-        head = (
-            'extern "C" __attribute__((visibility("default"))) i32 opwright_run('
-            "void *const *buffers, const i64 *ints, const double *reals, i32 threads) {"
-        )
-        version = (
-            'extern "C" __attribute__((visibility("default"))) i32 opwright_abi() { return 1; }'
-        )
+        visible = 'extern "C" __attribute__((visibility("default")))'
         lines = [f"  {x}" for x in body]
-        return "\n".join(
-            [shim, *tasks, head, *lines, f"  return {self.ending()};", "}", version, ""]
-        )
+        ends = [
+            f"{visible} i32 opwright_abi() {{ return 1; }}",
+            f"{visible} void opwright_forget() {{ forget(); }}",
+            "",
+        ]
+        given = "void *const *buffers, const i64 *ints, const double *reals, i32 threads"
+        if self.kept is None:
+            head = f"{visible} i32 opwright_run({given}) {{"
+            return "\n".join([shim, *tasks, head, *lines, f"  return {self.ending()};", "}", *ends])
+        # phases: 0 everything, 1 what constant inputs determine, 2 the rest, 3 the bytes that 1 fills
+        part = f"{given}, i32 phase, u64 constant, void *held"
+        own = "buffers, ints, reals, threads"
+        return "\n".join([
+            shim,
+            *tasks,
+            f"{visible} i64 opwright_part({part}) {{",
+            *lines,
+            f"  return {self.ending()};",
+            "}",
+            f"{visible} i32 opwright_run({given}) {{",
+            f"  return (i32)opwright_part({own}, 0, 0, nullptr);",
+            "}",
+            *ends,
+        ])  # fmt: skip
 
     def ending(self) -> str:
         """What `opwright_run` returns after the last launch."""
@@ -152,6 +178,8 @@ class Driver:
 
     def scratch(self) -> list[str]:
         out, frees, takes, shared = [], [], [], []
+        if self.kept is not None:
+            out += self.noted()
         for name, s in self.plan.scratch.items():
             where = f"scratch {name}"
             shape = ", ".join(self.number(t, where) for t in s.shape)
@@ -165,18 +193,58 @@ class Driver:
             copies = "team_size" if s.scope == "program" else "1"
             zero = "true" if s.init == "zero" else "false"
             kind = element(self.dtypes[name])
-            takes.append(f"{kind} *const {v} = ({kind} *)take({length}, {copies}, {zero});")
-            frees.append(f"free({v});")
+            fresh = f"take({length}, {copies}, {zero})"
+            if self.kept is not None and name in self.kept.scratch:
+                out += [
+                    f"const bool {v}_held = phase && {self.determined(self.kept.scratch[name])};",
+                    f"const i64 {v}_at = held_bytes;",
+                    f"if ({v}_held && {length} < 0) return phase == 3 ? -1 : 1;",
+                    f"if ({v}_held) held_bytes += {length};",
+                ]
+                fresh = f"({v}_held ? (char *)held + {v}_at : (char *){fresh})"
+                frees.append(f"{v}_held ? nullptr : {v}")
+            else:
+                frees.append(v)
+            takes.append(f"{kind} *const {v} = ({kind} *){fresh};")
             if s.scope != "program":
                 shared.append(f'OPWRIGHT_SHARED({v}, {length}, "{v}");')
+        if self.kept is not None:
+            out.append("if (phase == 3) return held_bytes;")
         if frees:
             pointers = [self.names.give(("buffer", n), n) for n in self.plan.scratch]
             failed = " || ".join(f"!{p}" for p in pointers)
-            takes.append(
-                f"const release<{len(pointers)}> scratch_held = {{{{{', '.join(pointers)}}}}};"
-            )
+            takes.append(f"const release<{len(frees)}> scratch_held = {{{{{', '.join(frees)}}}}};")
             takes.append(f"if ({failed}) return 1;")
         return out + takes + shared
+
+    def determined(self, inputs: frozenset[str]) -> str:
+        """Whether all of these inputs are constant."""
+        mask = sum(self.bits[n] for n in inputs)
+        return f"({mask}ull & ~constant) == 0"
+
+    def noted(self) -> list[str]:
+        """The head of what is kept: the numbers that it was made for. A call for others gets 2."""
+        assert self.kept is not None
+        uses: dict[str, set[str]] = {}
+        for n, inputs in self.kept.launches.items():
+            launch = self.plan.launches[n]
+            texts = [t for t in (*launch.grid, *launch.args) if t.strip() not in self.dtypes]
+            names = [t.strip() for t in launch.args]
+            texts += [t for k, s in self.plan.scratch.items() if k in names for t in s.shape]
+            for text in texts:
+                e = self.parse(text, f"launches[{n}] {launch.kernel}", None)
+                for x in leaves(e, "size", "param", "stride"):
+                    uses.setdefault(self.leaf(x), set()).add(self.determined(inputs))
+        out = [f"i64 held_bytes = {-(-8 * (len(uses) + 1) // 64) * 64};"]
+        keeps = ["((u64 *)held)[0] = constant;"]
+        same = ["((const u64 *)held)[0] == constant"]
+        for n, (name, conditions) in enumerate(sorted(uses.items()), 1):
+            bits = f"bits_of({name})"
+            keeps.append(f"((u64 *)held)[{n}] = {bits};")
+            matters = " || ".join(sorted(conditions))
+            same.append(f"(((const u64 *)held)[{n}] == {bits} || !({matters}))")
+        out.append(f"if (phase == 1) {{ {' '.join(keeps)} }}")
+        return [*out, f"if (phase == 2 && !({' && '.join(same)})) return 2;"]
 
     def launch(self, n: int, launch: Launch) -> tuple[list[str], list[str]]:
         """(text before the run function, statements in it) of one launch."""
@@ -223,6 +291,12 @@ class Driver:
             f"  launch_{n} c = {{{', '.join(['grid[0]', 'grid[1]', *values])}}};",
             f"  run_all(run_{n}, &c, count, {dynamic}, team_size); }}",
         ]
+        if self.kept is not None:
+            inputs = self.kept.launches.get(n)
+            when = "phase != 1"
+            if inputs is not None:
+                when = f"!phase || ({self.determined(inputs)}) == (phase == 1)"
+            call.insert(0, f"if ({when})")
         return task, call
 
     def argument(self, text: str, where: str, field: str) -> tuple[str, str, str]:
@@ -250,7 +324,8 @@ class Driver:
 
 # locals of the run function and names of the shim that a spec's names must not hide
 _SHIM_NAMES = """buffers ints reals threads status elements team_size count grid c release
-    scratch_held take bytes_of run_all default_threads free memset
+    scratch_held take bytes_of run_all default_threads free memset phase constant held held_bytes
+    bits_of give keep room spare forget least_kept most_kept large_page madvise
     i_min i_max i_div i_mod r_min r_max""".split()
 
 

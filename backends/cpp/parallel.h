@@ -7,6 +7,7 @@ typedef __UINT8_TYPE__ u8; typedef __UINT16_TYPE__ u16; typedef __UINT32_TYPE__ 
 extern "C" {
 void *dlopen(const char *, int); void *dlsym(void *, const char *);
 int posix_memalign(void **, __SIZE_TYPE__, __SIZE_TYPE__); void free(void *); void *memset(void *, int, __SIZE_TYPE__);
+int madvise(void *, __SIZE_TYPE__, int);
 char *getenv(const char *); long sysconf(int); int getpid(void);
 }
 
@@ -161,17 +162,66 @@ i64 bytes_of(const i64 *shape, int rank, i64 element) {
   return n > (i64)1 << 56 ? -1 : (n + 127) / 64 * 64;
 }
 
+#ifdef OPWRIGHT_PLAIN_MEMORY
 void *take(i64 bytes, i64 copies, bool zero) {
   void *p = nullptr; i64 all;
   if (bytes < 0 || __builtin_mul_overflow(bytes, copies, &all) || posix_memalign(&p, 64, all)) return nullptr;
   return zero ? memset(p, 0, all) : p;
 }
+void give(void *p) { free(p); }
+[[maybe_unused]] void forget() {}
+#else
+/* Scratch of finished calls that later ones take over, since every page of a fresh block is a fault: a few
+   blocks, each with its size in the line before it. Large ones lie on large pages where there are any. */
+char *spare[4];
+const i64 least_kept = (i64)1 << 16, most_kept = (i64)1 << 26, large_page = (i64)1 << 21;
 
-template <int N> struct release { void *held[N]; ~release() { for (void *p : held) free(p); } };
+i64 room(char *block) { return *(i64 *)block; }
+void keep(char *block) {
+  if (room(block) >= least_kept && room(block) <= most_kept)
+    for (char *&slot : spare) {
+      char *none = nullptr;
+      if (__atomic_compare_exchange_n(&slot, &none, block, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return;
+    }
+  free(block);
+}
+
+void *take(i64 bytes, i64 copies, bool zero) {
+  i64 all;
+  if (bytes < 0 || __builtin_mul_overflow(bytes, copies, &all)) return nullptr;
+  char *block = nullptr;
+  if (all >= least_kept)
+    for (char *&slot : spare) {
+      char *found = __atomic_load_n(&slot, __ATOMIC_RELAXED) ? __atomic_exchange_n(&slot, nullptr, __ATOMIC_ACQ_REL) : nullptr;
+      if (found && room(found) >= all && room(found) / 2 <= all) { block = found; break; }
+      if (found) keep(found);
+    }
+  if (!block) {
+    const bool large = all >= 2 * large_page;
+    const i64 whole = large ? (all + 64 + large_page - 1) / large_page * large_page : all + 64;
+    void *fresh = nullptr;
+    if (posix_memalign(&fresh, large ? large_page : 64, whole)) return nullptr;
+    if (large) madvise(fresh, whole, 14);  // MADV_HUGEPAGE
+    block = (char *)fresh;
+    *(i64 *)block = whole - 64;
+  }
+  void *p = block + 64;
+  return zero ? memset(p, 0, all) : p;
+}
+
+void give(void *p) { if (p) keep((char *)p - 64); }
+
+[[maybe_unused]] void forget() { for (char *&slot : spare) free(__atomic_exchange_n(&slot, nullptr, __ATOMIC_ACQ_REL)); }
+#endif
+
+template <int N> struct release { void *held[N]; ~release() { for (void *p : held) give(p); } };
 
 /* program scratch: one part per worker */
 template <class T> struct worker_part { T *base; i64 bytes; T *of(i64 w) const { return (T *)((char *)base + w * bytes); } };
 
+[[maybe_unused]] u64 bits_of(i64 x) { return (u64)x; }
+[[maybe_unused]] u64 bits_of(double x) { u64 u; __builtin_memcpy(&u, &x, 8); return u; }
+[[maybe_unused]] u64 bits_of(bool x) { return x; }
 [[maybe_unused]] i64 i_min(i64 a, i64 b) { return a < b ? a : b; }
 [[maybe_unused]] i64 i_max(i64 a, i64 b) { return a > b ? a : b; }
 [[maybe_unused]] double r_min(double a, double b) { return a < b || a != a ? a : b; }

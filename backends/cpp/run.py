@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from opwright.ir.expr import ExprError, evaluate, show
 from opwright.ir.op import Operator, Tensor
 
 ABI = 1
+LINE = 64  # bytes at whose multiples scratch begins
 
 
 class RunError(RuntimeError):
@@ -27,6 +28,7 @@ class Library:
         self.path, self.op = path, op
         try:
             library = ctypes.CDLL(str(path))
+            self._library = library
             self._run = library.opwright_run
             version = library.opwright_abi()
         except (OSError, AttributeError) as e:
@@ -62,6 +64,58 @@ class Library:
         threads: int = 0,
     ) -> Callable[[], int]:
         """A call with its arguments made once, for timing; it returns 0, or 1: no memory."""
+        held, buffers, integers, numbers = self._arguments(inputs, outputs, params, sizes)
+        function = self._run
+        count = ctypes.c_int32(threads)
+
+        def call(_held: object = held) -> int:
+            return int(function(buffers, integers, numbers, count))
+
+        return call
+
+    def bind_kept(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        constant: Sequence[str],
+        params: Mapping[str, float | int | bool] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        threads: int = 0,
+    ) -> Callable[[], int] | None:
+        """A call like that of `bind`, with what these inputs determine made now and kept; None
+        where they determine nothing of this library. RunError."""
+        part = getattr(self._library, "opwright_part", None)
+        if part is None:
+            return None
+        part.restype = ctypes.c_int64
+        part.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int32] * 2
+        part.argtypes += [ctypes.c_uint64, ctypes.c_void_p]
+        arrays, buffers, integers, numbers = self._arguments(inputs, outputs, params, sizes)
+        mask = sum(1 << n for n, t in enumerate(self.op.inputs) if t.name in constant)
+        given = (buffers, integers, numbers, threads)
+        bytes_ = part(*given, 3, mask, None)
+        head = part(*given, 3, 0, None)  # of nothing but the numbers that it is made for
+        if bytes_ <= head:
+            return None
+        memory = np.empty(bytes_ + LINE, np.uint8)
+        held = ctypes.c_void_p(memory.ctypes.data + -memory.ctypes.data % LINE)
+        if part(*given, 1, mask, held):
+            raise RunError(f"{self.op.name}: scratch memory could not be allocated")
+        count, phase, which = ctypes.c_int32(threads), ctypes.c_int32(2), ctypes.c_uint64(mask)
+
+        def call(_held: object = (arrays, memory)) -> int:
+            return int(part(buffers, integers, numbers, count, phase, which, held))
+
+        return call
+
+    def _arguments(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        params: Mapping[str, float | int | bool] | None,
+        sizes: Mapping[str, int] | None,
+    ) -> tuple[list[NDArray[Any]], Any, Any, Any]:
+        """(arrays to keep alive, addresses, integers, reals) of a call."""
         op = self.op
         pairs = [(t, _array(inputs, t, op)) for t in op.inputs]
         pairs += [(t, _array(outputs, t, op)) for t in op.outputs]
@@ -78,14 +132,7 @@ class Library:
         buffers = (ctypes.c_void_p * max(1, len(pairs)))(*(a.ctypes.data for _, a in pairs))
         integers = (ctypes.c_int64 * max(1, len(ints)))(*ints)
         numbers = (ctypes.c_double * max(1, len(reals)))(*reals)
-        held = [a for _, a in pairs]
-        function = self._run
-        count = ctypes.c_int32(threads)
-
-        def call(_held: object = held) -> int:
-            return int(function(buffers, integers, numbers, count))
-
-        return call
+        return [a for _, a in pairs], buffers, integers, numbers
 
 
 def _array(arrays: Mapping[str, NDArray[Any]], t: Tensor, op: Operator) -> NDArray[Any]:
