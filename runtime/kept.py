@@ -1,9 +1,9 @@
 """Inputs that a caller holds constant: what kernels make of them alone is made once and kept.
 
-A library whose first launches depend on some inputs only has `int64_t opwright_part(buffers, ints,
+A library with launches that depend on some inputs only has `int64_t opwright_part(buffers, ints,
 reals, threads, phase, constant, held)`: phase 3 says how many bytes are kept for the constant
-inputs (bits), phase 1 fills them, phase 2 runs the other launches. It gives 2 where what is held was
-made for other sizes.
+inputs (bits), phase 1 fills them, phase 2 runs the other launches. It gives 2 where what is held
+was made for other sizes.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Driver:
         if self.kept is None:
             head = f"{visible} i32 opwright_run({given}) {{"
             return "\n".join([shim, *tasks, head, *lines, f"  return {self.ending()};", "}", *ends])
-        # phases: 0 everything, 1 what constant inputs determine, 2 the rest, 3 the bytes that 1 fills
+        # phases: 0 all, 1 what constant inputs determine, 2 the rest, 3 the bytes that 1 fills
         part = f"{given}, i32 phase, u64 constant, void *held"
         own = "buffers, ints, reals, threads"
         return "\n".join([

@@ -20,8 +20,9 @@ from opwright.backends import isolation
 from opwright.backends.cpp.build import TIME_LIMIT, compiler, run_compiler, toolchain
 from opwright.backends.cpp.vocabulary import isa
 
-COMMON = ("-std=gnu++17", "-O1", "-g", "-w", "-DOPWRIGHT_PLAIN_MEMORY", "-fno-exceptions", "-fno-rtti", "-fopenmp-simd",
-          "-fno-omit-frame-pointer", "-ffp-contract=fast", "-fno-math-errno")  # fmt: skip
+COMMON = ("-std=gnu++17", "-O1", "-g", "-w", "-fno-exceptions", "-fno-rtti", "-fopenmp-simd",
+          "-fno-omit-frame-pointer", "-ffp-contract=fast", "-fno-math-errno",
+          "-DOPWRIGHT_PLAIN_MEMORY")  # fmt: skip
 CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize=vptr,shift-base,shift",
           "-fsanitize=shift-exponent", "-static-libasan", "-static-libubsan")  # fmt: skip
 WRAPPED = ("-Wl,--wrap=memcpy", "-Wl,--wrap=memset")
