@@ -22,7 +22,7 @@ from opwright.backends.cpp.build import BuildError, host_isa
 from opwright.benchmarks.baselines import BASELINES
 from opwright.benchmarks.library_baselines import LIBRARY
 from opwright.benchmarks.limits import LimitError, measure
-from opwright.benchmarks.pairs import Settings
+from opwright.benchmarks.pairs import STAGE, Settings
 from opwright.benchmarks.plots import write_plots
 from opwright.benchmarks.report import into_readme, markdown, text
 from opwright.benchmarks.results_file import RESULTS, Results, slug, version
@@ -37,7 +37,7 @@ DISCIPLINE = {
     "THP_MEM_ALLOC_ENABLE": "1",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
-GRACE = 150.0  # seconds that measuring may take beside the search
+GRACE = 240.0  # seconds that measuring may take beside the search
 LEAST = 25.0  # seconds left, below which no pair is begun
 
 
@@ -89,8 +89,11 @@ def one(pair: Pair, settings: Settings, seconds: float) -> dict[str, Any]:
             input=json.dumps(asked), capture_output=True, text=True,
             timeout=seconds, env=environment,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {**pair.to_json(), "failed": f"not measured within {seconds:.0f} s"}
+    except subprocess.TimeoutExpired as e:
+        said = e.stderr.decode(errors="replace") if isinstance(e.stderr, bytes) else e.stderr or ""
+        stages = [x.removeprefix(STAGE) for x in said.splitlines() if x.startswith(STAGE)]
+        where = f" (it was {stages[-1]})" if stages else ""
+        return {**pair.to_json(), "failed": f"not measured within {seconds:.0f} s{where}"}
     try:
         result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
         return result

@@ -85,9 +85,12 @@ def _sum(axis: int) -> _Model:
 
 def _unary(kind: str, **attributes: str) -> _Model:
     """One node on x; attributes are params by name."""
-    return _Model(
-        lambda g: (g(kind, "x", **{k: float(g.params[v]) for k, v in attributes.items()}),)
-    )
+    return _Model(lambda g: (_node(g, kind, attributes),))
+
+
+def _node(g: _Graph, kind: str, attributes: Mapping[str, str]) -> str:
+    given: dict[str, Any] = {k: float(g.params[v]) for k, v in attributes.items()}
+    return str(g(kind, "x", **given))
 
 
 def _reduced(kind: str) -> _Model:

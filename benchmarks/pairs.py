@@ -51,6 +51,7 @@ from opwright.verify.inputs import Case
 from opwright.verify.sizes import work
 
 TWIN = "opwright again"
+STAGE = "stage: "  # of lines that say what is being done
 SEEDS = 4  # tried in turn where an archive holds another version's run
 ERROR_STEPS = 1 << 31  # scalar steps of a reference whose error is worth having
 ERROR_SECONDS = 20.0
@@ -131,6 +132,11 @@ def found(op: Operator, settings: Settings) -> Winner:
     raise last
 
 
+def stage(text: str) -> None:
+    """Say what is being done, for whoever ends this process."""
+    print(f"{STAGE}{text}", file=sys.stderr, flush=True)
+
+
 def measured(pair: Pair, settings: Settings) -> dict[str, Any]:
     """Everything about one pair, as plain data; `failed` says why there is nothing."""
     begin = time.monotonic()
@@ -138,6 +144,7 @@ def measured(pair: Pair, settings: Settings) -> dict[str, Any]:
         import torch  # noqa: F401  # its threads are the ones that all kernels share
     try:
         s = subject(pair)
+        stage("searching")
         try:
             won = found(s.op, settings)
         except RuntimeError:
@@ -195,6 +202,7 @@ def timed(
         )
         if kept is not None:
             calls[f"{OWN}|packed"] = kept
+    stage("preparing rivals")
     for (name, mode), rival in rivals(s, op, case, inputs, settings, threads).items():
         packed = name.endswith(" (packed)")
         key = f"{name.removesuffix(' (packed)')}|{'packed' if packed else mode}"
@@ -202,8 +210,11 @@ def timed(
             notes[key] = rival
         else:
             calls[key] = rival
+    stage("errors against the reference")
     calls[f"{OWN}|out"]()
-    errors = _errors(op, case, made[0], calls.get("torch|fresh"))
+    forward = s.pair.direction != BACKWARD  # torch's own gradient is of outputs of its own
+    errors = _errors(op, case, made[0], calls.get("torch|fresh") if forward else None)
+    stage("timing")
     timings = compare(calls, threads, settings.rounds, limit=120.0)
     rows = []
     for key, t in timings.items():
@@ -262,16 +273,14 @@ def _errors(
         if isinstance(e, KeyboardInterrupt | SystemExit):
             raise
         return {}
-    out = {}
+    out: dict[str, float] = {}
     for t in tensors:
         want = np.asarray(exact[t.name], np.float64)
         scale = float(np.max(np.abs(want), initial=0.0, where=np.isfinite(want))) or 1.0
         out[OWN] = max(out.get(OWN, 0.0), _largest(decode(own[t.name], t.dtype), want) / scale)
         if eager is not None:
-            result = eager()
+            result: Any = eager()
             results = result if isinstance(result, dict) else {op.outputs[0].name: result}
-            if isinstance(result, tuple):
-                results = dict(zip((x.name for x in op.outputs), result, strict=False))
             r = results.get(t.name)
             if r is not None and hasattr(r, "double"):
                 got = np.asarray(r.detach().double().numpy()).reshape(want.shape)

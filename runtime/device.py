@@ -17,6 +17,7 @@ from .arrays import TorchFamily, family
 from .binding import Choice, Dispatcher
 from .describe import Env, Spec, Variant
 from .engine import Bound, Engine
+from .kept import Kept
 
 ANY = "any"  # the level of a variant that takes whatever GPU there is
 INTERPRETER = "interpreter"
@@ -214,10 +215,16 @@ class DeviceEngine(Engine):
             return super()._bind(library, inputs, given, outs, choice)
 
     def _execute(
-        self, library: Any, bound: Bound, inputs: Any, outs: Any, pack: bool = True
+        self,
+        library: Any,
+        bound: Bound,
+        inputs: Any,
+        outs: Any,
+        pack: bool = True,
+        kept: Kept | None = None,
     ) -> Any:
         with self._guarded(library, inputs):
-            return super()._execute(library, bound, inputs, outs, pack)
+            return super()._execute(library, bound, inputs, outs, pack, kept)
 
     def launch(
         self, library: Any, bound: Bound, inputs: Sequence[Any], results: Sequence[Any]

@@ -58,8 +58,9 @@ def test_baselines_agree_with_the_reference(name: str) -> None:
 
 def _same(op: Operator, result: Any, exact: Any, torch: Any, who: str) -> None:
     results = result if isinstance(result, dict) else {op.outputs[0].name: result}
-    assert set(results) == {t.name for t in op.outputs}
-    for t in op.outputs:
+    # frameworks keep some results, as the log-sum-exp of an attention's rows, to themselves
+    assert set(results) <= {t.name for t in op.outputs} and op.outputs[0].name in results
+    for t in (t for t in op.outputs if t.name in results):
         r = results[t.name]
         got = r.detach().double().numpy() if isinstance(r, torch.Tensor) else np.asarray(r, float)
         want = np.asarray(exact[t.name], float)
