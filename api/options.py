@@ -70,6 +70,7 @@ class Backend(StrEnum):
     triton = "triton"
     cuda = "cuda"
     jax = "jax"
+    pallas = "pallas"
 
 
 Written = Annotated[Backend, typer.Option("--backend", help="What candidates are written in.")]

@@ -84,6 +84,8 @@ def text_of(view: View) -> str:
         return array_text(op, view)
     if stage == "schedules":
         return "\n".join(s.text for space in known_spaces(op, view) for s in space.preferred())
+    if view.backend == "pallas" and stage != "tile":
+        return kernel_text(op, view)
     program = lowered(op, view)
     if stage == "tile":
         from opwright.ir.tiletext import show_program
@@ -138,6 +140,26 @@ def array_text(op: Operator, view: View) -> str:
     if view.schedule is not None:
         raise Problem("array code has no schedules", "leave --schedule out")
     found = arrays_candidate(op)
+    return plan_text(found) if view.stage == "plan" else found.source
+
+
+def kernel_text(op: Operator, view: View) -> str:
+    """A Pallas text or its plan: of a schedule, or of the first that is a program of blocks."""
+    from opwright.backends.jax.scalar import PrintError
+    from opwright.compiler.pallas import printed, texts
+
+    if view.schedule is not None:
+        try:
+            found = printed(lowered(op, view), op)
+        except PrintError as e:
+            raise Problem(f"{view.schedule}: {e}", "another schedule: --stage schedules", NO) from e
+    else:
+        reasons: dict[str, None] = {}
+        first = next(texts(op, reasons), None)
+        if first is None:
+            said = "; ".join(list(reasons)[:4])
+            raise Problem(f"{op.name} is no program over whole blocks: {said}", "--backend jax", NO)
+        found = first[2]
     return plan_text(found) if view.stage == "plan" else found.source
 
 
@@ -225,6 +247,10 @@ def gradient_of(op: Operator) -> str:
 
 def known_spaces(op: Operator, view: View) -> list[Space]:
     """The spaces of a backend; the first preferred schedule of the first one is candidate 0."""
+    if view.backend == "pallas":
+        from opwright.compiler import block_spaces
+
+        return block_spaces.spaces(op)
     if view.backend in ("triton", "cuda"):
         from opwright.compiler import block_spaces
 

@@ -250,18 +250,16 @@ def compiled(
     c: Candidate, op: Operator, targets: Sequence[str]
 ) -> tuple[Resources, dict[str, str]]:
     """(resources by target and kernel, why a target has none)."""
-    from opwright.backends.triton.build import BuildError, compile_for
+    from opwright.backends.triton.build import BuildError, compile_all
 
     bound: BoundPlan = bind_plan(c.plan, op)
     out: Resources = {}
     refused: dict[str, str] = {}
-    for target in targets:
-        try:
-            artefact = compile_for(c.source, bound, target)
-        except BuildError as e:
-            refused[target] = str(e).splitlines()[0][:300]
-            continue
-        out[target] = {k: dict(v) for k, v in artefact.resources.items()}
+    for target, made in compile_all(c.source, bound, targets).items():
+        if isinstance(made, BuildError):
+            refused[target] = str(made).splitlines()[0][:300]
+        else:
+            out[target] = {k: dict(v) for k, v in made.resources.items()}
     return out, refused
 
 

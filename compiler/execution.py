@@ -85,7 +85,7 @@ def execute(
         found = _library(c, static, op, isa, seed)
     elif c.plan.backend == "triton":
         found = _interpreted(c, static, op, isa, seed)
-    elif c.plan.backend == "jax":
+    elif c.plan.backend in ("jax", "pallas"):
         found = _functional(c, static, op, isa, seed)
     else:
         why = f"this version does not run {c.plan.backend} candidates"

@@ -38,6 +38,7 @@ PASSED = {
     "cuda": "kernels and what they call on the device; no host code, no state, no clocks",
     "triton": "nothing but imports of the language, constants and kernels at module level",
     "jax": "nothing but imports of the framework, constants and functions at module level",
+    "pallas": "nothing but imports of the framework, constants and functions at module level",
 }
 
 
@@ -153,6 +154,8 @@ def _tile_gates(
     views: dict[str, Any] = {}
     if c.program is not None and (flat := seen_flat(c.program, bound.buffers)):
         views = {"flat": flat} if c.plan.backend == "cpp" else {}
+    if c.plan.backend == "pallas":
+        views = {"op": op}
     program, why = read_back(c, bound, **views)
     spent = time.perf_counter() - begin
     if program is None and c.program is None:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from opwright.compiler.transfer import Transfer
     from opwright.compiler.universal import Beside
 
-BACKENDS = ("cpp", "triton", "cuda", "jax")
+BACKENDS = ("cpp", "triton", "cuda", "jax", "pallas")
 BACKWARD_BUDGET = 2  # candidates of a gradient, candidate 0 among them
 FREE_BYTES = 64 << 20  # what a package and its temporary files may need
 
@@ -271,6 +271,12 @@ def backend_of(name: str, target: str = "") -> Backend:
 
         check_target(target)
         return Pure()
+    if name == "pallas":
+        from opwright.compiler.pallas import Kernels
+        from opwright.compiler.pure import check_target
+
+        check_target("" if target == "pallas" else target)
+        return Kernels()
     if name == "triton":
         from opwright.compiler.blocks import Blocks, targets_of
 
@@ -406,7 +412,7 @@ def _package(
         operators=operators,
         benchmarks=tuple(measured),
         machine=backend.machine(),
-        backend=backend.name,
+        backend="jax" if backend.name == "pallas" else backend.name,  # what imports it
         unrun=tuple(dict.fromkeys(text for f in found for text in f.unrun)),
         modelled=tuple(row for f in found for row in f.modelled),
         resources={types_label(f.op): f.resources for f in found if f.resources},
@@ -424,6 +430,10 @@ def _package(
 def _arrays(f: Found, backend: Backend) -> Arrays | None:
     """What `<package>.jax` runs: the winner where it is array code, else what is printed."""
     v = f.variants[0]
+    if backend.name == "pallas":
+        from opwright.compiler.pallas import packaged
+
+        return packaged(v, f.op)
     if backend.name == "jax" and "text" in v.plan.origin:
         return arrays_from(Candidate(v.plan, v.source), f.op)
     return arrays_of(f.op)[0]

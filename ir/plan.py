@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ("cpp", "triton", "cuda", "jax")
+BACKENDS = ("cpp", "triton", "cuda", "jax", "pallas")
 MOST_WARPS, MOST_STAGES = 32, 16
 
 

@@ -17,6 +17,8 @@ INLINED = {
     "custom_vjp_call_jaxpr", "remat", "remat2", "checkpoint", "custom_lin", "xla_call",
     "core_closed_call", "run_state",
 }  # fmt: skip
+# accesses of a kernel to its blocks, and where their indices begin among their operands
+ACCESSES = {"get": 1, "swap": 2, "masked_load": 1, "masked_swap": 2, "addupdate": 2}
 CONSTANT_LIMIT = 65536  # elements of an array that the source holds
 
 
@@ -86,7 +88,7 @@ def trace(
         found = function(**named, **given)
         return tuple(found) if isinstance(found, tuple | list) else (found,)
 
-    with _decided(file):
+    with _decided(file), _any_blocks():
         closed = jax.make_jaxpr(call)(*traced)
     return _Writer(file, own).closed(closed)
 
@@ -125,6 +127,15 @@ def _decided(file: str) -> Iterator[None]:
     finally:
         dimension.__eq__, dimension.__ne__ = kept
         del dimension.__bool__
+
+
+def _any_blocks() -> Any:
+    """While a function is traced, blocks of its kernels may have symbolic extents."""
+    if "jax.experimental.pallas" not in sys.modules:
+        return contextlib.nullcontext()
+    from jax._src.pallas import core
+
+    return core.pallas_export_experimental(dynamic_shapes=True)
 
 
 def _open(a: Any, b: Any, equal: Any) -> bool:
@@ -226,11 +237,74 @@ class _Writer:
         with_params: bool,
     ) -> None:  # fmt: skip
         params = {}
-        if with_params:
-            params = {k: self.value(v, line) for k, v in eqn.params.items()}
         arguments = [self.atom(v, env) for v in eqn.invars]
+        if name == "pallas_call":
+            params = self.kernel(eqn.params, line)
+        elif name in ACCESSES:
+            params = {"index": self.indices(eqn, env, line)}
+        elif with_params:
+            params = {k: self.value(v, line) for k, v in eqn.params.items()}
         results = [self.fresh(v, env) for v in eqn.outvars]
-        eqns.append({"prim": name, "in": arguments, "out": results, "params": params, "line": line})
+        made = {"prim": name, "in": arguments, "out": results, "params": params, "line": line}
+        if any(type(e).__name__ not in ("ReadEffect", "PallasReadEffect") for e in eqn.effects):
+            made["kept"] = True  # it writes
+        eqns.append(made)
+
+    def kernel(self, params: Any, line: int) -> dict[str, Any]:
+        """A kernel with its grid and the blocks that it sees."""
+        grid = params["grid_mapping"]
+        blocks = []
+        for b in grid.block_mappings:
+            kinds = {type(n).__name__ for n in b.block_shape} - {"int"}
+            if kinds - {"Blocked", "Squeezed"}:
+                raise Refusal(f"blocks that are {min(kinds)}", line)
+            array = b.array_aval
+            blocks.append(
+                {
+                    "block": [
+                        None if type(n).__name__ == "Squeezed"
+                        else self.dim(getattr(n, "block_size", n))
+                        for n in b.block_shape
+                    ],
+                    "map": self.closed(b.index_map_jaxpr),
+                    **self.type(array),
+                }
+            )  # fmt: skip
+        return {
+            "grid": [self.dim(n) for n in grid.grid],
+            "blocks": blocks,
+            "jaxpr": self.value(params["jaxpr"], line)["jaxpr"],
+            "dynamic": int(grid.num_dynamic_grid_bounds),
+            "outputs": int(grid.num_outputs),
+            "more": int(grid.num_index_operands) + int(grid.num_scratch_operands),
+            "aliases": bool(params["input_output_aliases"]),
+        }
+
+    def indices(self, eqn: Any, env: dict[Any, Any], line: int) -> list[Any]:
+        """Where a reference is accessed: for every axis a slice, or one place."""
+        import jax
+
+        flat = eqn.invars[ACCESSES[eqn.primitive.name] :]
+        found = jax.tree_util.tree_unflatten(eqn.params["tree"], flat)
+        if not found:
+            shape = eqn.invars[0].aval.shape
+            return [{"start": 0, "size": self.dim(n), "stride": 1} for n in shape]
+        if len(found) != 1 or type(found[0]).__name__ != "NDIndexer":
+            raise Refusal("a reference that is transformed", line)
+
+        def place(x: Any) -> Any:
+            if isinstance(x, int):
+                return x
+            return self.atom(x, env) if hasattr(x, "aval") else self.dim(x)
+
+        out: list[Any] = []
+        for x in found[0].indices:
+            if type(x).__name__ == "Slice":
+                stride = self.dim(x.stride)
+                out.append({"start": place(x.start), "size": self.dim(x.size), "stride": stride})
+            else:
+                out.append({"at": place(x)})
+        return out
 
     def line(self, eqn: Any) -> int:
         try:
@@ -313,7 +387,7 @@ def _live(eqns: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> list[dic
     wanted = {o["var"] for o in outputs if "var" in o}
     kept = []
     for e in reversed(eqns):
-        if any(o["var"] in wanted for o in e["out"]):
+        if e.get("kept") or any(o["var"] in wanted for o in e["out"]):
             kept.append(e)
             wanted |= {a["var"] for a in e["in"] if "var" in a}
     return kept[::-1]

@@ -7,6 +7,7 @@ it is no security boundary, and the function runs in a process of its own.
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 
 from opwright.ir.launch import ImportRefusal
 
@@ -32,16 +33,21 @@ FORBIDDEN_ATTRIBUTES = {"save", "savez", "load", "fromfile", "tofile", "dump", "
                         "platform_dependent", "default_backend", "devices", "local_devices",
                         "device_count", "local_device_count", "process_index"}  # fmt: skip
 
+# of Pallas: what describes grids, blocks and accesses of a kernel
+PALLAS = frozenset("BlockSpec cdiv ds dslice num_programs pallas_call program_id when".split())
 
-def check_policy(source: str, file: str) -> None:
-    """Raise ImportRefusal with the line of the first thing that a candidate may not contain."""
+
+def check_policy(source: str, file: str, pallas: Collection[str] = ()) -> None:
+    """Raise ImportRefusal with the line of the first thing that a candidate may not contain.
+
+    `pallas` are the names of `jax.experimental.pallas` that it may use, under an alias of it."""
     try:
-        _judge(source, file)
+        _judge(source, file, frozenset(pallas))
     except (RecursionError, MemoryError):
         raise ImportRefusal("its expressions are nested too deeply", file) from None
 
 
-def _judge(source: str, file: str) -> None:
+def _judge(source: str, file: str, pallas: frozenset[str]) -> None:
     try:
         tree = ast.parse(source, file)
     except (SyntaxError, ValueError) as e:
@@ -50,8 +56,38 @@ def _judge(source: str, file: str) -> None:
         ) from None
     for n, statement in enumerate(tree.body):
         _module_level(statement, file, first=n == 0)
+    known = _aliases(tree) if pallas else {}
     for node in ast.walk(tree):
-        _anywhere(node, file)
+        if node not in known.values():
+            _anywhere(node, file)
+    if known:
+        _kernels(tree, frozenset(known), pallas, file)
+
+
+def _aliases(tree: ast.Module) -> dict[str, ast.AST]:
+    """Names that `from jax.experimental import pallas as NAME` at module level gives."""
+    out: dict[str, ast.AST] = {}
+    for s in tree.body:
+        if isinstance(s, ast.ImportFrom) and s.module == "jax.experimental" and not s.level:
+            if [a.name for a in s.names] == ["pallas"]:
+                out[s.names[0].asname or "pallas"] = s
+    return out
+
+
+def _kernels(tree: ast.Module, aliases: frozenset[str], pallas: frozenset[str], file: str) -> None:
+    """Of the language of kernels nothing is used but these names, and by its alias alone."""
+    taken = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in aliases:
+                taken.add(node.value)
+                if node.attr not in pallas:
+                    raise _refuse(f"{ast.unparse(node)} is not allowed", node, file)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in aliases and node not in taken:
+            raise _refuse(f"{node.id} is used as a value", node, file)
+        if isinstance(node, ast.arg) and node.arg in aliases:
+            raise _refuse(f"{node.arg} is used as a value", node, file)
 
 
 def _refuse(what: str, node: ast.AST, file: str) -> ImportRefusal:

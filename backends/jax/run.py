@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opwright.backends import isolation
-from opwright.backends.jax.policy import check_policy
+from opwright.backends.jax.policy import PALLAS, check_policy
 from opwright.backends.jax.printer import needs_x64
 from opwright.backends.jax.scalar import identifier, random_texts
 from opwright.ir.op import Operator, Tensor
@@ -57,7 +57,8 @@ class Process:
     """
 
     def __init__(self, source: str, plan: Plan, op: Operator, platform: str = "cpu") -> None:
-        check_policy(source, plan.source)
+        self.kernels = plan.backend == "pallas"
+        check_policy(source, plan.source, PALLAS if self.kernels else ())
         self.source, self.plan, self.op, self.platform = source, plan, op, platform
         self.parameters: tuple[str, ...] = ()
         self._process: isolation.Confined | None = None
@@ -132,7 +133,7 @@ class Process:
             request = {
                 "do": "load", "source": self.source, "file": self.plan.source,
                 "function": identifier(kernel), "x64": needs_x64(self.op),
-                "own": random_texts(),
+                "own": random_texts(), "kernels": self.kernels,
             }  # fmt: skip
             reply, _ = self._ask(request, [], START)
             self.parameters = tuple(reply["parameters"])

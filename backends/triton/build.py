@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,24 +76,59 @@ def compile_for(source: str, bound: BoundPlan, target: str, limit: float = TIME_
     Raises BuildError with the line of the source; also for a kernel that takes more shared memory
     than the target has.
     """
-    where = target_of(target)
+    made = compile_all(source, bound, [target], limit)[target]
+    if isinstance(made, BuildError):
+        raise made
+    return made
+
+
+def compile_all(
+    source: str, bound: BoundPlan, targets: Sequence[str], limit: float = TIME_LIMIT
+) -> dict[str, Artefact | BuildError]:
+    """What became of a plan for each of several targets, by one compiler process. A target at which
+    that process died is tried again, alone."""
+    where = [target_of(t) for t in targets]
     if importlib.util.find_spec("triton") is None:
         raise BuildError("Triton is not installed: pip install triton")
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="triton-") as folder:
-        made = _compile(source, bound, where, Path(folder), limit)
-        binaries = tuple(_binary(k, where, Path(folder)) for k in made)
+    out: dict[str, Artefact | BuildError] = {}
+    with tempfile.TemporaryDirectory(prefix="triton-") as name:
+        folder = Path(name)
+        begin = time.perf_counter()
+        died = _compile(source, bound, where, folder, limit)
+        spent = (time.perf_counter() - begin) / max(len(where), 1)
+        for t in where:
+            try:
+                out[t.name] = _artefact(t, folder / t.name, spent, died)
+            except BuildError as e:
+                out[t.name] = e
+    if died and len(where) > 1:
+        for t in where:
+            if out[t.name] is died:
+                out |= compile_all(source, bound, [t.name], limit)
+    return out
+
+
+def _artefact(target: Target, folder: Path, seconds: float, died: BuildError | None) -> Artefact:
+    """What the compiler left for one target; BuildError where it refused, or died before it."""
+    answer = folder / "answer.json"
+    if not answer.exists():
+        raise died or BuildError(f"the compiler gave no answer for {target.name}")
+    data = json.loads(answer.read_text())
+    if data["error"]:
+        raise BuildError(str(data["error"]))
+    made: list[dict[str, Any]] = data["kernels"]
+    binaries = tuple(_binary(k, target, folder) for k in made)
     for b in binaries:
-        if b.resources["shared"] > where.shared:
+        if b.resources["shared"] > target.shared:
             raise BuildError(
                 f"{b.kernel} needs {b.resources['shared']} bytes of shared memory; a program on "
-                f"{target} may have {where.shared}"
+                f"{target.name} may have {target.shared}"
             )
     version = str(made[0]["triton"]) if made else ""
-    return Artefact(target, binaries, time.perf_counter() - begin, version)
+    return Artefact(target.name, binaries, seconds, version)
 
 
-def request_of(source: str, bound: BoundPlan, target: Target, path: Path) -> dict[str, Any]:
+def request_of(bound: BoundPlan, targets: Sequence[Target], path: Path) -> dict[str, Any]:
     """What the child is asked: types, constants and known divisibility of every launch."""
     launches = []
     for c in bound.launches:
@@ -107,8 +142,8 @@ def request_of(source: str, bound: BoundPlan, target: Target, path: Path) -> dic
                 "options": hints,
             }
         )
-    where = {"family": target.family, "arch": target.arch, "warp": target.warp}
-    return {"source": str(path), "target": where, "launches": launches}
+    where = [{"name": t.name, "family": t.family, "arch": t.arch, "warp": t.warp} for t in targets]
+    return {"source": str(path), "targets": where, "launches": launches}
 
 
 def _type(a: Any) -> str:
@@ -144,11 +179,14 @@ def aligned_arguments(c: BoundLaunch, bound: BoundPlan) -> list[int]:
 
 
 def _compile(
-    source: str, bound: BoundPlan, target: Target, folder: Path, limit: float
-) -> list[dict[str, Any]]:
+    source: str, bound: BoundPlan, targets: Sequence[Target], folder: Path, limit: float
+) -> BuildError | None:
+    """Run the compiler; how it died, if it gave no answer for some target."""
     path = folder / bound.plan.source
     path.write_text(source)
-    (folder / "request.json").write_text(json.dumps(request_of(source, bound, target, path)))
+    for t in targets:
+        (folder / t.name).mkdir()
+    (folder / "request.json").write_text(json.dumps(request_of(bound, targets, path)))
     hidden = {"TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
     script = Path(__file__).with_name("compiling.py").absolute()
     with _confined(
@@ -158,18 +196,13 @@ def _compile(
         {**hidden, "TRITON_CACHE_DIR": str(folder / "cache")},
     ) as process:
         try:
-            log, _ = process.communicate(timeout=limit)
+            log, _ = process.communicate(timeout=limit * len(targets))
         except subprocess.TimeoutExpired:
-            raise BuildError(f"the compiler was stopped after {limit:g} s") from None
-    answer = folder / "answer.json"
-    if not answer.exists():
-        last = [x for x in log.splitlines() if x.strip()][-1:]
-        raise BuildError(f"the compiler ended with {process.status()}: {''.join(last)[:300]}")
-    data = json.loads(answer.read_text())
-    if data["error"]:
-        raise BuildError(str(data["error"]))
-    found: list[dict[str, Any]] = data["kernels"]
-    return found
+            return BuildError(f"the compiler was stopped after {limit:g} s")
+    if all((folder / t.name / "answer.json").exists() for t in targets):
+        return None
+    last = [x for x in log.splitlines() if x.strip()][-1:]
+    return BuildError(f"the compiler ended with {process.status()}: {''.join(last)[:300]}")
 
 
 # -- what the binaries say -------------------------------------------------------------------------

@@ -16,22 +16,31 @@ from typing import Any
 
 
 def main(folder: Path) -> None:
-    """Compile every launch of a request; the first failure ends it."""
+    """Compile every launch of a request for every target; of a target the first failure is its
+    answer, which is written before the next one begins."""
     request = json.loads((folder / "request.json").read_text())
-    answer: dict[str, Any] = {"error": "", "kernels": []}
     spec = importlib.util.spec_from_file_location("kernels", request["source"])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    failure: BaseException | None = None
     try:
         spec.loader.exec_module(module)
-        for n, launch in enumerate(request["launches"]):
-            kernel = getattr(module, launch["kernel"], None)
-            if kernel is None:
-                raise NameError(f"the module has no kernel {launch['kernel']}")
-            answer["kernels"].append(compiled(kernel, launch, request["target"], folder, n))
     except BaseException as e:
-        answer["error"] = reason(e, module, request)
-    (folder / "answer.json").write_text(json.dumps(answer))
+        failure = e
+    for target in request["targets"]:
+        answer: dict[str, Any] = {"error": "", "kernels": []}
+        place = folder / target["name"]
+        try:
+            if failure is not None:
+                raise failure
+            for n, launch in enumerate(request["launches"]):
+                kernel = getattr(module, launch["kernel"], None)
+                if kernel is None:
+                    raise NameError(f"the module has no kernel {launch['kernel']}")
+                answer["kernels"].append(compiled(kernel, launch, target, place, n))
+        except BaseException as e:
+            answer["error"] = reason(e, module, request)
+        (place / "answer.json").write_text(json.dumps(answer))
 
 
 def compiled(
