@@ -58,6 +58,7 @@ READ = "what was read of the text was run over the reals"
 # an interpreter takes milliseconds for every operation of every program
 SLOW_LIMITS = Limits(elements=1 << 13)
 SLOW_CASES = 10
+KERNEL_CASES = 6  # each is compiled anew
 FULL_CASES = 3  # with elements: fewer are too few
 RISING = (
     "normal",
@@ -532,6 +533,16 @@ def _functional(c: Candidate, static: Static, op: Operator, isa: str, seed: int)
         why = "this installation runs no array code (JAX is missing); pip install jax"
         return [Record("G6.runs", "G6", "UNKNOWN", why)]
     facts = TileProgram(op.name, (), (), static.bound.facts)
-    cases = _Cases.of(op, isa, seed, facts, CASES, (), c.source, branches(c.source))
+    count = KERNEL_CASES if c.plan.backend == "pallas" else CASES
+    sizes = branches(c.source) if count == CASES else ()
+    cases = _Cases.of(op, isa, seed, facts, count, (), c.source, sizes)
+    if facts.facts:  # a guard keeps other calls away
+        cases.cases = [
+            x
+            for x in cases.cases
+            if all(evaluate(f, {**x.sizes, **x.params}) for f in facts.facts if not strided(f))
+        ]
+    if count < CASES:
+        cases.cases = sorted(cases.cases, key=_full, reverse=True)[: 2 * count]
     found = functional_numeric(c, op, cases.cases, cases.bound, cases.notes, CALL_LIMIT * 6)
     return [*found.records, *bound_records(c, op, found.error)]

@@ -69,11 +69,12 @@ def static_gates(
     prove: bool = True,
     budget: float | None = None,
     early: Callable[[Static], list[Record]] | None = None,
+    function: bool = True,
 ) -> Static:
     """G0 to G3 of a candidate; the first gate that refutes ends it. PlanError for a plan that does
     not fit its source or the operator. Without `prove` a text that reads back as its own TileIR is
     not proved again. `budget` bounds the questions of its proofs, in seconds. `early` is a gate on
-    what was read that comes before proofs; where it refutes, it is the last."""
+    what was read that comes before proofs; where it refutes, it is the last. `function`: G5 too."""
     bound = bind_plan(c.plan, op)
     check_expressions(bound)
     check_signatures(c.plan, c.source, op)
@@ -87,7 +88,7 @@ def static_gates(
     context = Context.of(op)
     context = context if budget is None else replace(context, budget=budget)
     with about(c, op):
-        return _tile_gates(c, op, bound, records, prove, context, early)
+        return _tile_gates(c, op, bound, records, prove, context, early, function)
 
 
 def compiled(c: Candidate) -> list[Record]:
@@ -148,6 +149,7 @@ def _tile_gates(
     prove: bool,
     context: Context,
     early: Callable[[Static], list[Record]] | None = None,
+    function: bool = True,
 ) -> Static:
     subject = own_subject(c)
     begin = time.perf_counter()
@@ -201,7 +203,8 @@ def _tile_gates(
         checks = _checks(program, proved)
         if same and c.program is not None and not _weak(checks):
             judged, proved = c.program, [*own, *checks]
-    return Static((*records, *proved, *_function(judged, op, proved, subject)), judged, bound)
+    known = _function(judged, op, proved, subject) if function else []
+    return Static((*records, *proved, *known), judged, bound)
 
 
 @part("G5")

@@ -51,6 +51,8 @@ class Candidate:
     def __init__(self) -> None:
         self.function: Any = None
         self.file = ""
+        self.kernels = False
+        self.compiled: dict[tuple[str, ...], Any] = {}
         self.own: dict[str, list[Any]] = {}  # functions that a call may stand for
 
     def load(self, request: dict[str, Any], _: list[bytes]) -> Reply:
@@ -59,6 +61,7 @@ class Candidate:
         config: Any = jax.config
         config.update("jax_enable_x64", bool(request["x64"]))
         self.file = request["file"]
+        self.kernels = bool(request["kernels"])
         if request["kernels"] and jax.default_backend() == "cpu":
             _interpret_kernels()
         names: dict[str, Any] = {"__name__": "kernel", "__file__": self.file}
@@ -87,7 +90,15 @@ class Candidate:
     ) -> tuple[dict[str, Any], list[bytes]]:
         import numpy as np
 
-        found = self.function(**self._arguments(request, data))
+        function = self.function
+        if self.kernels:  # an interpreted kernel is compiled anew by every call that is not
+            import jax
+
+            fixed = [k for k, v in request["values"].items() if isinstance(v, int)]
+            if tuple(fixed) not in self.compiled:
+                self.compiled[tuple(fixed)] = jax.jit(function, static_argnames=fixed)
+            function = self.compiled[tuple(fixed)]
+        found = function(**self._arguments(request, data))
         results = list(found) if isinstance(found, tuple | list) else [found]
         arrays = [np.ascontiguousarray(np.asarray(x)) for x in results]
         shapes = [{"dtype": str(np.asarray(x).dtype), "shape": list(np.shape(x))} for x in results]

@@ -95,7 +95,7 @@ class KernelReader:
         self.env: dict[int, Any] = {}
         self.exact = {f.args[0]: f.args[1] for f in facts if f.op == "eq"}
         self.checked: set[Expr] = set()
-        self.steps: dict[Expr, int] = {}  # loop variables that are multiples of a number
+        self.steps: dict[Expr | None, int] = {}  # loop variables that are multiples of a number
         self.axes = Axes(jaxpr)
 
     def refuse(self, what: str) -> ImportRefusal:
@@ -176,9 +176,13 @@ class KernelReader:
 
     def divides(self, start: Expr, n: Expr, extent: int) -> bool:
         """Whether an array has whole tiles: none of them goes past its end."""
+        form = affine(start)
+        if form is None or any(c % extent and self.steps.get(k) != extent
+                               for k, c in form.items()):  # fmt: skip
+            return False
         n = self.exact.get(n, n)
         if n.op == "const":
-            return n.attr % extent == 0
+            return bool(n.attr % extent == 0)
         for e, rest in self.exact.items():
             if e.op == "mod" and e.args[0] is n and rest is ZERO and e.args[1].op == "const":
                 if e.args[1].attr % extent == 0:

@@ -11,7 +11,7 @@ import pytest
 from support.operators import row_sum
 from support.shipped import SPECS
 
-from opwright.backends.triton.build import Artefact, BuildError, compile_for
+from opwright.backends.triton.build import Artefact, BuildError, compile_all, compile_for
 from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.run import RunError, interpret
 from opwright.backends.triton.targets import TARGETS
@@ -157,3 +157,14 @@ def test_the_guard_of_a_running_fold_is_kept():
             schedule = schedule.changed("aligned", False)
         made = run(space.instantiate(schedule), sizes, inputs)["y"]
         assert np.allclose(made, wanted, atol=1e-5)
+
+
+def test_one_process_compiles_for_several_targets():
+    _, source, bound = printed("loop")
+    made = compile_all(source, bound, ["sm_90", "gfx942"])
+    assert list(made) == ["sm_90", "gfx942"]
+    for target, artefact in made.items():
+        assert isinstance(artefact, Artefact) and artefact.target == target
+        assert artefact.resources["row_sum"]["spill_stores"] == 0
+    bad = compile_all(source.replace("tl.sum(acc", "tl.sun(acc"), bound, ["sm_80", "sm_90"])
+    assert all(isinstance(x, BuildError) and "kernel.py:" in str(x) for x in bad.values())
