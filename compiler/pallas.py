@@ -73,7 +73,7 @@ class Kernels:
         tried = 0
         best: tuple[float, Schedule, Candidate, tuple[Record, ...]] | None = None
         reasons: dict[str, None] = {}
-        most = max(effort.budget.evaluations, 1)
+        most = max(effort.budget.evaluations, 1) if effort.primary else 1
         for schedule, program, c in texts(op, reasons):
             if tried >= most:
                 break
