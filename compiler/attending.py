@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,10 +26,12 @@ from opwright.compiler.elaborate import Spec, load_spec
 from opwright.compiler.exchanging import Desk, Medium, fixed_of, judge, medium_of
 from opwright.compiler.paths import cache_folder
 from opwright.ir.op import Operator
-from opwright.search.archive import archive_path
+from opwright.search.archive import Candidate, archive_path
 from opwright.search.events import Confirming, Evaluated, Event, Note, Proposed, SearchResult
 from opwright.search.exchange import Exchange, Folder, Texts, write
 from opwright.search.propose import Builtin, Proposal, View
+from opwright.search.results import TextSpace
+from opwright.search.space import parse, space_of
 from opwright.verify.cases import know
 
 PAUSE = 0.1  # seconds between two looks into the folder
@@ -105,6 +107,7 @@ class Clerk:
 
     def _write(self, view: View, path: Path) -> None:
         from opwright.compiler.guiding import context_of, learned, limits_of
+        from opwright.compiler.limiting import described
         from opwright.compiler.profiling import profile
         from opwright.search.experience import Bandit
         from opwright.search.moves import fitting
@@ -116,10 +119,15 @@ class Clerk:
         for c in view.candidates:
             file = path / "profiles" / f"{c.number}.json"
             if c.ok and not file.exists():
-                write(file, profile(c, limits, backend == "triton").model_dump_json() + "\n")
+                made = profile(c, limits, backend == "triton", None, self._seen(c, view))
+                write(file, made.model_dump_json() + "\n")
         best = min(view.scores, key=lambda n: (view.scores[n], n), default=None)
         parent = next((c for c in view.candidates if c.number == best), None)
-        label, why = limits.diagnose(parent) if parent is not None else ("unknown", "")
+        label, why = "unknown", ""
+        seen: dict[str, Any] = {}
+        if parent is not None:
+            seen = {**parent.build, **self._seen(parent, view)}
+            label, why = limits.diagnose(replace(parent, build=seen))
         known = learned()
         bandit = Bandit(known, context.forms, limits.machine.name, backend)
         chance = Random(f"{self.ident}:{len(view.candidates)}")
@@ -129,6 +137,7 @@ class Clerk:
             "parent": best,
             "bottleneck": label,
             "why": why,
+            "built": described(seen),
             "forms": list(context.forms),
             "hardware": [list(row) for row in context.hardware],
             "floors": dict(context.floors),
@@ -145,6 +154,17 @@ class Clerk:
                 "snippet": snippet,
             }
         write(path / "task.json", json.dumps(task, default=str) + "\n")
+
+    def _seen(self, c: Candidate, view: View) -> Mapping[str, Any]:
+        """What is built of a candidate, where the archive does not say."""
+        if "loops" in c.build or self.medium.backend != "cpp":
+            return {}
+        schedule = parse(c.schedule)
+        space = space_of(view.spaces, schedule)
+        if isinstance(space, TextSpace):
+            return self.medium.look(space.given(schedule).emitted)
+        own = self.medium.own(space.instantiate(schedule))
+        return self.medium.look(self.medium.emit(own.plan, own.source))
 
 
 class Attended(Desk):

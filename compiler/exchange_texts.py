@@ -33,6 +33,10 @@ WRITTEN = (
     "Inputs are read only; every element of every output is written, by one program; programs of a "
     "launch share nothing. Launches run in order."
 )
+EXCLUDED = (
+    "A workload that the facts of a candidate exclude is run by the best candidate that takes "
+    "every call, and counts with its time: such a fact gains nothing there."
+)
 CPP = (
     "A candidate is a launch plan (candidate.json) and one C++ source. Launching and allocation "
     "are generated from the plan; the source holds kernels alone.",
@@ -42,6 +46,7 @@ CPP = (
     "other text an expression over sizes, params and stride(x, axis), passed as int64_t; i32(expr) "
     "is an int32_t and needs a fact that bounds it; a real param is float or double as declared.",
     ELEMENT,
+    EXCLUDED,
     f"{WRITTEN} Scratch of scope plan lives across launches, of "
     "scope program it belongs to one program at a time; both hold garbage at first.",
     "Include what you use (<cmath> for std::fma; __builtin_fmaf needs nothing). In LAUNCH integers "
@@ -52,6 +57,9 @@ CPP = (
     " a pointer of another type. Loops count in closed form.",
     "Alignment that is not stated as a fact, aligned(x, 64), is not assumed: a dereferenced "
     "pointer to vectors has to be aligned, v_load, memcpy and types with aligned(4) need not.",
+    "The address of a __builtin_prefetch is neither read nor checked and may lie beyond a buffer: "
+    "the processor drops what it cannot reach and never faults for it. Compute it without reading "
+    "memory that is not there.",
     f"{JUDGED} Plain loops with affine indices are what the prover understands best.",
 )
 VOCABULARY = (
@@ -82,6 +90,7 @@ TRITON = (
     "first element, any other text an expression over sizes, params and stride(x, axis), passed as "
     "an i64; i32(expr) is an i32 and needs a fact that bounds it; a real param has its own type.",
     ELEMENT,
+    EXCLUDED,
     f"{WRITTEN} Scratch of scope plan lives across launches and holds garbage at first.",
     "Offsets that can exceed 2^31 - 1 elements are computed in 64 bits "
     "(tl.program_id(0).to(tl.int64)); a masked load whose masked lanes are used says `other`.",

@@ -87,12 +87,14 @@ class Waiting(Refused):
 @dataclass(frozen=True, slots=True, eq=False)
 class Medium:
     """How one backend treats texts: what is built of one before it runs (PlanError, DriverError),
-    and the text of a program of our own. `targets` as the command line names them."""
+    and the text of a program of our own; `look` says what is built of one: instructions, hot loops.
+    `targets` as the command line names them."""
 
     language: Language
     targets: tuple[str, ...]
     emit: Callable[[Plan, str], Emitted]
     own: Callable[[TileProgram], Candidate]
+    look: Callable[[Emitted], Mapping[str, Any]] = lambda e: {}
 
     @property
     def backend(self) -> str:
@@ -104,8 +106,20 @@ def medium_of(backend: str, targets: tuple[str, ...], op: Operator) -> Medium:
     if backend == "cpp":
         level = targets[0].removeprefix("cpu(").removesuffix(")")
         tools = evaluation_tools(op, level)
+
+        def look(e: Emitted) -> Mapping[str, Any]:
+            try:
+                inspect = tools.tools.inspect
+                return inspect(tools.tools.build(e)) if inspect is not None else {}
+            except (RuntimeError, ValueError, OSError):
+                return {}
+
         return Medium(
-            LANGUAGES["cpp"], targets, tools.emit_plan, lambda program: printed(program, op, level)
+            LANGUAGES["cpp"],
+            targets,
+            tools.emit_plan,
+            lambda program: printed(program, op, level),
+            look,
         )
     if backend == "triton":
         from opwright.compiler.blocks import printed as block_text
@@ -292,6 +306,7 @@ class Desk:
     def _prompt(self, best: Choice | None, number: int, tried: Sequence[Mapping[str, Any]]) -> str:
         """The prompt that a model gets in the guided search: the parent and exactly one move."""
         from opwright.compiler.guiding import context_of, launch_text, learned, limits_of
+        from opwright.compiler.limiting import described
 
         medium = self.medium
         context = context_of(self.op, self.text, medium, medium.backend, medium.targets)
@@ -300,10 +315,23 @@ class Desk:
         if best is not None:
             plan, source = self._text_of(best)
             limits = limits_of(self.op, medium.backend, medium.targets)
-            label, why = limits.diagnose(replace(best.candidate, metrics=best.metrics))
-            times = {w: m["latency"] for w, m in best.metrics.items() if "latency" in m}
-            name, text = best.schedule.text, launch_text(plan)
-            parent = Parent(name, text, source, times, best.score, label, why)
+            seen = {**best.candidate.build, **self._seen(best)}
+            label, why = limits.diagnose(replace(best.candidate, metrics=best.metrics, build=seen))
+            own = {w: m for w, m in best.metrics.items() if "latency" in m}
+            parent = Parent(
+                best.schedule.text,
+                launch_text(plan),
+                source,
+                {w: m["latency"] for w, m in own.items()},
+                best.score,
+                label,
+                why,
+                (),
+                {w: m["spread"] for w, m in own.items() if "spread" in m},
+                tuple(w for w, m in own.items() if m.get("delegated")),
+                (),
+                tuple(described(seen)),
+            )
         machine = limits_of(self.op, medium.backend, medium.targets).machine.name
         known = learned()
         bandit = Bandit(known, context.forms, machine, medium.backend)
@@ -313,6 +341,15 @@ class Desk:
         told = known.told(context.forms, machine, medium.backend, context.operator)
         memory = Memory(tuple(unexpected(_line(r)[2:]) for r in answers), (), told)
         return f"{system(context)}\n\n{kernel(context, parent, move, '', memory)}"
+
+    def _seen(self, c: Choice) -> Mapping[str, Any]:
+        """What is built of a candidate, where the archive does not say."""
+        if "loops" in c.candidate.build or self.medium.backend != "cpp":
+            return {}
+        if c.given is not None:
+            return self.medium.look(c.given.emitted)
+        own = self.medium.own(c.program)
+        return self.medium.look(self.medium.emit(own.plan, own.source))
 
     def _text_of(self, c: Choice) -> tuple[dict[str, Any], str]:
         if c.given is not None:

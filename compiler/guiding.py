@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from opwright.backends.cpp.importer_prelude import without_vocabulary
-from opwright.backends.cpp.inspection import vectorised
+from opwright.backends.cpp.inspection import Report, report
 from opwright.backends.cpp.policy import breaches
 from opwright.compiler.backend import CompileError, Effort
 from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, medium_of
-from opwright.compiler.forms import Limits, forms_of
+from opwright.compiler.forms import forms_of
+from opwright.compiler.limiting import Limits, described
 from opwright.compiler.paths import cache_folder
 from opwright.compiler.profiling import profile
 from opwright.ir.op import Operator
 from opwright.search import clients
 from opwright.search.accounts import Accounts, Caller, Caps, Exhausted, estimate, price_of
-from opwright.search.answers import SOURCES
+from opwright.search.answers import SOURCES, shortened
 from opwright.search.archive import Candidate as Tried
 from opwright.search.artefacts import Keeper
 from opwright.search.cassette import Cassette, CassetteError
@@ -42,6 +44,7 @@ from opwright.search.run import Budget
 from opwright.search.space import Space, parse, space_of
 
 PROVIDERS = ("openai", "anthropic", "dialogue", "replay")
+SCALAR = 3  # loops that stay scalar, in one prompt
 _MACHINE = ("abi", "op", "spec", "target", "backend", "source", "types", "origin")
 
 
@@ -88,6 +91,8 @@ class Workshop:
     drafts: Drafts
     limits: Limits
     keeper: Keeper
+    _looked: dict[int, tuple[str, str, tuple[str, ...]]] = field(default_factory=dict)
+    _reports: dict[str, Report | None] = field(default_factory=dict)
 
     def text_of(self, c: Tried, spaces: Sequence[Space]) -> tuple[str, str]:
         schedule = parse(c.schedule)
@@ -101,8 +106,37 @@ class Workshop:
             source = without_vocabulary(source, level_of(self.medium.targets))
         return launch_text(plan.to_json()), source
 
-    def diagnose(self, c: Tried) -> tuple[str, str]:
-        return self.limits.diagnose(c)
+    def look(self, c: Tried, spaces: Sequence[Space]) -> tuple[str, str, tuple[str, ...]]:
+        if c.number not in self._looked:
+            build = dict(c.build)
+            if self.medium.backend == "cpp" and "loops" not in build:
+                build |= self._built(c, spaces)
+            lines = described(build)
+            found = self._report(c)
+            if found is not None:
+                source = self.drafts.text_of(parse(c.schedule))[1]
+                lines += [_quoting(line, source) for line in found.scalar[:SCALAR]]
+            label, why = self.limits.diagnose(replace(c, build=build))
+            self._looked[c.number] = label, why, tuple(lines)
+        return self._looked[c.number]
+
+    def _built(self, c: Tried, spaces: Sequence[Space]) -> Mapping[str, Any]:
+        """What is built of a candidate that the archive does not describe."""
+        schedule = parse(c.schedule)
+        space = space_of(spaces, schedule)
+        if isinstance(space, Drafts):
+            return self.medium.look(space.given(schedule).emitted)
+        own = self.medium.own(space.instantiate(schedule))
+        return self.medium.look(self.medium.emit(own.plan, own.source))
+
+    def _report(self, c: Tried) -> Report | None:
+        """What the compiler says of the loops of a text that an author wrote."""
+        if self.medium.backend != "cpp" or not c.schedule.startswith(f"{NAME}("):
+            return None
+        if c.schedule not in self._reports:
+            source = self.drafts.text_of(parse(c.schedule))[1]
+            self._reports[c.schedule] = report(source, level_of(self.medium.targets))
+        return self._reports[c.schedule]
 
     def faults(self, c: Tried) -> list[str]:
         if self.medium.backend != "cpp" or not c.schedule.startswith(f"{NAME}("):
@@ -111,12 +145,17 @@ class Workshop:
         return [f"{SOURCES['cpp']}:{line}: {what}" for line, what in breaches(source)]
 
     def profile(self, c: Tried) -> None:
-        loops = None
-        if self.medium.backend == "cpp":
-            source = self.drafts.text_of(parse(c.schedule))[1]
-            loops = len(vectorised(source, level_of(self.medium.targets)))
         modelled = self.medium.backend in ("triton", "cuda")
-        self.keeper.profile(profile(c, self.limits, modelled, loops))
+        self.keeper.profile(profile(c, self.limits, modelled, self._report(c)))
+
+
+def _quoting(line: str, source: str) -> str:
+    """A compiler's note with the line of the text that it means in place of its number."""
+    m = re.match(r"line (\d+): (.*)", line)
+    text = source.splitlines()
+    if m is None or not 0 < int(m[1]) <= len(text):
+        return line
+    return f"`{shortened(text[int(m[1]) - 1].strip(), 80)}` stays scalar: {m[2]}"
 
 
 def level_of(targets: tuple[str, ...]) -> str:

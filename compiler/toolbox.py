@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from opwright.backends.cpp.build import BuildError, build, compiler, compiler_version
 from opwright.backends.cpp.driver import driver_source
-from opwright.backends.cpp.inspection import instructions
+from opwright.backends.cpp.inspection import inspect
 from opwright.compiler.candidates import printed
 from opwright.compiler.paths import cache_folder
 from opwright.ir.kept import kept
@@ -59,8 +59,8 @@ def evaluation_tools(op: Operator, isa: str) -> Toolbox:
     ) -> Mapping[str, NDArray[Any]]:
         return reference(op, inputs, params, sizes)
 
-    def look(b: Built) -> Mapping[str, int]:
-        return instructions(b.path)
+    def look(b: Built) -> Mapping[str, Any]:
+        return inspect(b.path)
 
     identity = f"{isa} {compiler_identity()}"
     return Toolbox(op, isa, Tools(identity, prove, emit, make, expected, look))

@@ -15,16 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from opwright.search.archive import Candidate
 from opwright.search.drafts import Attempt, Node
 from opwright.search.events import SearchResult
 from opwright.search.exchange import write
 from opwright.search.pareto import front
-
-COLUMNS = ("candidate", "schedule", "status", "score", "workload", "latency", "spread", "memory",
-           "error", "code_size", "compile_time", "confirmed")  # fmt: skip
 
 
 class _Strict(BaseModel):
@@ -68,12 +65,67 @@ class ProfileReport(_Strict):
     sentence: str
     readings: dict[str, Reading]
     absent: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)  # what the compiler says of loops
+
+
+class Variant(_Strict):
+    """candidate_variants/NUMBER.json: one setting of an idea's holes that was measured."""
+
+    schedule: str
+    score: float | None
+    metrics: dict[str, dict[str, float]]
+
+
+class Front(RootModel[list[dict[str, float]]]):
+    """front.json: candidates that none beats in every respect, each with what it costs."""
+
+
+class Used(_Strict):
+    """Tokens."""
+
+    input: int
+    output: int
+    cached: int
+    estimated: bool
+
+
+class Account(_Strict):
+    """accounts.json: what the model's part cost."""
+
+    requests: int
+    failed: int
+    retries: int
+    usage: Used
+    assumed_tokens: int
+    cost_usd: float | None
+
+
+class Result(_Strict):
+    """A line of bench_results.csv; fields that a candidate has no value of are empty."""
+
+    candidate: int
+    schedule: str
+    status: str
+    score: float | Literal[""] | None
+    workload: str
+    latency: float | Literal[""]
+    spread: float | Literal[""]
+    memory: float | Literal[""]
+    error: float | Literal[""]
+    code_size: float | Literal[""]
+    compile_time: float | Literal[""]
+    confirmed: bool
 
 
 SCHEMAS: Mapping[str, type[BaseModel]] = {
     "tuning_plan.json": TuningPlan,
     "profile_report.json": ProfileReport,
+    "candidate_variants": Variant,
+    "bench_results.csv": Result,
+    "front.json": Front,
+    "accounts.json": Account,
 }
+COLUMNS = tuple(Result.model_fields)
 
 
 def schema() -> dict[str, Any]:
@@ -118,8 +170,9 @@ class Keeper:
         self._write(at / name, answer.code)
         self._write(at / "launch.json", answer.launch)
         if c is not None and c.ok and answer.holes:
-            row = {"schedule": c.schedule, "score": score, "metrics": dict(c.metrics)}
-            text = json.dumps(row, indent=1) + "\n"
+            metrics = {w: dict(m) for w, m in c.metrics.items()}
+            row = Variant(schedule=c.schedule, score=score, metrics=metrics)
+            text = row.model_dump_json(indent=1) + "\n"
             self._write(at / "candidate_variants" / f"{c.number}.json", text)
 
     def profile(self, report: ProfileReport) -> None:
@@ -132,9 +185,10 @@ class Keeper:
         """bench_results.csv, front.json and accounts.json of the whole run."""
         self._write(self.folder / "bench_results.csv", table(result.table))
         points = {int(str(r["number"])): _point(r) for r in result.table if r["status"] == "ok"}
-        shown = [{"candidate": n, **points[n]} for n in front(points)]
-        self._write(self.folder / "front.json", json.dumps(shown, indent=1) + "\n")
-        self._write(self.folder / "accounts.json", json.dumps(dict(accounts), indent=1) + "\n")
+        shown = Front([{"candidate": float(n), **points[n]} for n in front(points)])
+        self._write(self.folder / "front.json", shown.model_dump_json(indent=1) + "\n")
+        held = Account.model_validate(dict(accounts))
+        self._write(self.folder / "accounts.json", held.model_dump_json(indent=1) + "\n")
 
     def _write(self, path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +215,9 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
         names = [k[: -len(".latency")] for k in r if k.endswith(".latency")]
         for w in names or [""]:
             values = [r.get(f"{w}.{c}", "") for c in COLUMNS[5:-1]]
-            lines.writerow(
-                [r["number"], r["schedule"], r["status"], r["score"], w, *values, r["confirmed"]]
+            first = [r["number"], r["schedule"], r["status"], r["score"], w]
+            row = Result.model_validate(
+                dict(zip(COLUMNS, [*first, *values, r["confirmed"]], strict=True))
             )
+            lines.writerow(row.model_dump().values())
     return out.getvalue()

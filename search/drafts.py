@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -25,7 +25,8 @@ from opwright.search.space import Decision, IllegalSchedule, Schedule
 
 NAME = "llm"
 ATTEMPTS = 3  # at one idea
-_FIXED = ("node", "attempt", "text")
+DEALT = "dealt"  # how programs are dealt to threads, where it is not as the text says
+_FIXED = ("node", "attempt", "text", DEALT)
 
 
 @dataclass(slots=True)
@@ -114,16 +115,27 @@ class Drafts:
         return Schedule(NAME)
 
     def neighbours(self, schedule: Schedule) -> list[Schedule]:
-        """The same text with one hole at its next or previous value."""
+        """The same text with one hole at its next or previous value, and with its programs dealt to
+        threads the other way."""
         node, attempt = self.find(schedule)
         assert attempt.answer is not None
         own = {n: str(v) for n, v in schedule.decisions if n not in _FIXED}
         out = []
+        if self.plan.get("backend") == "cpp" and DEALT not in dict(schedule.decisions):
+            try:
+                launches = self.text_of(schedule)[0].launches
+            except IllegalSchedule:
+                launches = ()
+            if launches and launches[0].grid != ("1",):
+                other = "static" if launches[0].schedule == "dynamic" else "dynamic"
+                out.append(Schedule(NAME, (*schedule.decisions, (DEALT, other))))
         for name, values in attempt.answer.holes.items():
             at = values.index(own[name])
             for n in (at + 1, at - 1):
                 if 0 <= n < len(values):
-                    out.append(node.schedule(attempt, {**own, name: values[n]}))
+                    near = node.schedule(attempt, {**own, name: values[n]})
+                    kept = tuple(d for d in schedule.decisions if d[0] == DEALT)
+                    out.append(Schedule(NAME, (*near.decisions, *kept)))
         return out
 
     def find(self, schedule: Schedule) -> tuple[Node, Attempt]:
@@ -145,9 +157,14 @@ class Drafts:
         assert attempt.answer is not None
         values = {n: str(v) for n, v in schedule.decisions if n not in _FIXED}
         try:
-            return candidate(attempt.answer, values, self.plan)
+            plan, source = candidate(attempt.answer, values, self.plan)
         except PlanError as e:
             raise IllegalSchedule(str(e)) from None
+        how = dict(schedule.decisions).get(DEALT)
+        if how is not None:
+            launches = tuple(replace(x, schedule=str(how)) for x in plan.launches)
+            plan = replace(plan, launches=launches)
+        return plan, source
 
     def passed(self, schedule: Schedule) -> None:
         """From now on texts of the same program are not tried. Those of a text that failed are:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from opwright.search.calls import (
     floor,
     scratch_bytes,
 )
+from opwright.search.counters import PREFIX, Counters
 from opwright.search.judging import Judge
 from opwright.search.loads import host, workloads
 from opwright.search.measure import Timing, timings
@@ -48,6 +49,7 @@ from opwright.verify.sizes import Scaled, work
 
 SPREAD = 0.1  # half of the samples' range over the median, above which they are taken again
 SURPRISING = 0.8  # of the incumbent's time: a gain that is measured twice
+COUNTED = 1000  # calls that events are counted over, at most
 LONG = 0.1  # seconds of a call beyond which candidate 0 or an incumbent is not timed again
 
 
@@ -173,6 +175,7 @@ class CandidateEvaluator(Judge):
                 "error": float(result.build.get("error", 0.0)),
                 "compile_time": built.seconds,
                 "code_size": float(built.size),
+                **{PREFIX + event: value for event, value in found.counts.items()},
             }
         return replace(result, metrics=metrics, reason="; ".join(dict.fromkeys(notes)))
 
@@ -251,7 +254,11 @@ class CandidateEvaluator(Judge):
         contenders: list[dict[str, Any]] = []
         patience = o.call_limit * 6 + o.time_limit * 3
         files = list(libraries.values())
-        with self._alone(), Worker(shared, o.threads, o.limits, files) as worker:
+        with (
+            self._alone(),
+            Counters.open() if check is not None else Counters() as counters,
+            Worker(shared, o.threads, o.limits, files) as worker,
+        ):
             for name, path in libraries.items():
                 loaded = worker.request("load", o.call_limit, path=os.path.abspath(path))
                 entry: dict[str, Any] = {"name": name, "library": loaded["library"]}
@@ -271,7 +278,13 @@ class CandidateEvaluator(Judge):
                 settings=settings,
                 mode=mode,
             )
-        found = timings(reply, o.threads)
+            found = timings(reply, o.threads)
+            counts = {}
+            if check is not None and counters.handles and found[check].median < LONG:
+                calls = max(1, min(COUNTED, int(o.block / found[check].median)))
+                counters.start()
+                worker.request("again", patience, contender=check, calls=calls)
+                counts = counters.stop(calls)
         least = floor(timed, o.threads)
         for t in found.values():
             if t.median < least:
@@ -279,7 +292,7 @@ class CandidateEvaluator(Judge):
         problem = ""
         if check is not None:
             problem = self._compare(load, other)
-        return _Measured(found, problem)
+        return _Measured(found, problem, counts=counts)
 
     def _compare(self, load: Load, frame: Frame) -> str:
         """What is wrong with the outputs of a timed call."""
@@ -386,6 +399,7 @@ class _Measured:
     timings: Mapping[str, Timing]
     wrong: str
     again: str = ""
+    counts: Mapping[str, float] = field(default_factory=dict)
 
 
 def ratio(found: Mapping[str, Timing]) -> float:

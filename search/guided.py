@@ -10,28 +10,26 @@ results and recorded answers alone, so that a run that was killed goes on where 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
 
 from opwright.search import prompts
 from opwright.search.accounts import Caller, Reply
-from opwright.search.answers import AnswerError, alike, numbered, parse, shortened, signature
+from opwright.search.answers import AnswerError, alike, numbered, parse, signature
 from opwright.search.archive import Candidate
-from opwright.search.artefacts import Keeper
 from opwright.search.drafts import ATTEMPTS, NAME, Attempt, Drafts, Node
 from opwright.search.experience import Bandit, Experience, Gain
 from opwright.search.llm import Request
 from opwright.search.moves import Move, fitting
-from opwright.search.prompts import Context, Memory, Parent
+from opwright.search.prompts import Context
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.ranker import Calibration
 from opwright.search.ranking import FREE
 from opwright.search.space import Space, space_of
 from opwright.search.space import parse as parse_schedule
+from opwright.search.telling import Teller, Workshop, dealt, drafted, short
 
 # a candidate with one of these was never timed, and does not count against the budget
 UNTIMED = (*FREE, "refuted", "unproved", "unbuilt", "wrong", "crashed", "timeout")
@@ -39,12 +37,10 @@ PLANS = 8  # asked for in one call
 IMPROVEMENT = 0.02  # less is stagnation
 AT_FLOOR = 1.05  # of what is possible: nothing is left to gain
 PARADIGMS = 3
+ABOUT_LAUNCHES = ("grid-shape", "own-idea")  # moves that may change how programs are dealt
 GIVEN_UP = 5  # windows of stagnation after which the model is not asked any more
 FRUITLESS = 2  # ideas by one move without a gain, after which the others come first
 UNREAD = 12  # answers in a row of which nothing could be read, after which it is not either
-SHOWN = ("G0", "G1", "G2", "G3", "G4", "G6")  # gates of which a repair is told all that is wrong
-FAULTS = 8  # messages in one repair
-EXCERPTS = 4  # lines of the text in one repair
 PAGES = 20  # requests in one call of `propose`, at most
 
 
@@ -55,29 +51,6 @@ class Shares:
     seed: float = 0.08
     breadth: float = 0.28
     exploit: float = 0.85
-
-
-class Workshop(Protocol):
-    """What the layers around know of candidates."""
-
-    @property
-    def keeper(self) -> Keeper: ...
-
-    def text_of(self, c: Candidate, spaces: Sequence[Space]) -> tuple[str, str]:
-        """Launch plan (as JSON, without what the machine fills in) and source."""
-        ...
-
-    def diagnose(self, c: Candidate) -> tuple[str, str]:
-        """The class of its bottleneck (moves.BOTTLENECKS) and a sentence with numbers."""
-        ...
-
-    def faults(self, c: Candidate) -> list[str]:
-        """All that is wrong with a text before it is read, where more than one thing is."""
-        ...
-
-    def profile(self, c: Candidate) -> None:
-        """Keep what is known of a candidate that passed."""
-        ...
 
 
 @dataclass(slots=True)
@@ -120,6 +93,7 @@ class Guided:
     _boost: float = 0.0
     _guides: int = 0
     _restart: int | None = None
+    _teller: Teller | None = None
 
     def attach(self, log: Callable[..., None]) -> None:
         """Take what requests and answers are written into the ledger with."""
@@ -137,6 +111,15 @@ class Guided:
                 self.experience, self.context.forms, self.device, self.context.backend
             )
         return self._bandit
+
+    @property
+    def teller(self) -> Teller:
+        if self._teller is None:
+            self._teller = Teller(
+                self.context, self.drafts, self.workshop, self.experience, self.device,
+                self._by_number, self._blocked,
+            )  # fmt: skip
+        return self._teller
 
     # -- the protocol ------------------------------------------------------------------------
 
@@ -182,7 +165,7 @@ class Guided:
 
     def _inner(self, view: View, count: int, rng: Random) -> list[Proposal]:
         """The proposer without a model, on the spaces that it knows."""
-        own = [c for c in view.candidates if not _drafted(c)]
+        own = [c for c in view.candidates if not drafted(c)]
         numbers = {c.number for c in own}
         scores = {n: s for n, s in view.scores.items() if n in numbers}
         spaces = [s for s in view.spaces if s.name != NAME]
@@ -194,7 +177,7 @@ class Guided:
         for c in view.candidates[self._seen :]:
             self._by_number[c.number] = c
             score = view.scores.get(c.number)
-            if _drafted(c):
+            if drafted(c):
                 self._judged(c, score, view)
         self._seen = len(view.candidates)
         used = sum(c.status not in UNTIMED for c in view.candidates)
@@ -233,9 +216,10 @@ class Guided:
         self.workshop.keeper.keep(node, attempt, c, score)
         before = view.scores.get(node.parent) if node.parent is not None else None
         gain = math.log(before / score) if before and score else None
-        if first and node.move and c.ok:
+        mixed = c.ok and bool(node.move) and self._dealt_otherwise(node, c)
+        if first and node.move and c.ok and not mixed:
             self.bandit.learn(node.move, gain)
-        if node.move and c.ok:
+        if node.move and c.ok and not mixed:
             self._remember(node, gain, c.status)
         if first and c.ok and gain is not None and gain < 0.0 and node.move:
             self._blocked[(node.move, node.parent)] = f"{math.exp(-gain):.2f} times as slow"
@@ -253,9 +237,20 @@ class Guided:
             reason=c.reason[:500],
             score=score,
             gain=gain,
+            mixed=mixed,
             predicted=[predicted.speedup, predicted.confidence] if predicted else None,
             times={w: m["latency"] for w, m in c.metrics.items() if "latency" in m},
         )
+
+    def _dealt_otherwise(self, node: Node, c: Candidate) -> bool:
+        """Whether a child's programs are dealt to threads in another way than its parent's, and its
+        move is not about that: then its gain is not the move's alone."""
+        before = self._by_number.get(node.parent) if node.parent is not None else None
+        if before is None or self.context.backend != "cpp" or node.move in ABOUT_LAUNCHES:
+            return False
+        own = dealt(self.workshop.text_of(c, self._spaces)[0])
+        theirs = dealt(self.workshop.text_of(before, self._spaces)[0])
+        return set(own) != set(theirs)
 
     def _remember(self, node: Node, gain: float | None, status: str) -> None:
         self.record(
@@ -299,7 +294,7 @@ class Guided:
     def _close(self, node: Node, why: str) -> None:
         node.closed = why
         if node.move:
-            self._blocked[(node.move, node.parent)] = f"failed: {_short(why)}"
+            self._blocked[(node.move, node.parent)] = f"failed: {short(why)}"
             self.bandit.learn(node.move, None)
             last = node.last
             self._remember(node, None, last.status or "malformed" if last else "unanswered")
@@ -356,47 +351,15 @@ class Guided:
         last = node.last
         assert last is not None
         kind = last.kind or last.status
-        error = last.problem or self._error(last)
+        error = last.problem or self.teller.error(last)
         good = None
-        if len(node.attempts) == ATTEMPTS - 1 and last.kind not in ("truncated", "malformed"):
+        final = len(node.attempts) == ATTEMPTS - 1 and last.kind not in ("truncated", "malformed")
+        if final and node.kind == "move":  # a plan of its own has little in common with a parent
             c = self._by_number.get(node.parent if node.parent is not None else -1)
             good = self.workshop.text_of(c, self._spaces) if c is not None else None
-        text = prompts.repair(self.context, error, kind, len(node.attempts), good)
+        text = prompts.repair(self.context, error, kind, good, final)
         logical = self._logical(node, len(node.attempts))
         return prompts.again(last.request, last.text, text, logical)
-
-    def _error(self, attempt: Attempt) -> str:
-        """What is wrong, all that the machine found of it: reasons, counterexamples, and the lines
-        of the text that are meant."""
-        lines = [attempt.reason]
-        c = self._by_number.get(attempt.candidate) if attempt.candidate is not None else None
-        if c is not None:
-            lines += [x for x in self.workshop.faults(c) if x not in attempt.reason]
-            worst = "REFUTED" if any(r.status == "REFUTED" for r in c.records) else "UNKNOWN"
-            for r in c.records:
-                told = r.reason in "\n".join(lines)
-                if r.status != worst or r.kind not in SHOWN or r.id.endswith(".import"):
-                    continue
-                if not told:
-                    lines.append(f"{r.id} is {r.status}: {r.reason}")
-                if r.counterexample and r.status == "REFUTED" and r.kind != "G0":
-                    lines.append(f"counterexample: {dict(r.counterexample)}")
-        return "\n".join([*lines[:FAULTS], *self._excerpts(lines[:FAULTS], attempt)])[:4000]
-
-    def _excerpts(self, said: Sequence[str], attempt: Attempt) -> list[str]:
-        """The lines of a text that messages name by their numbers."""
-        node = next(n for n in self.drafts.nodes if attempt in n.attempts)
-        try:
-            _, source = self.drafts.text_of(node.schedule(attempt))
-        except ValueError:
-            return []
-        text = source.splitlines()
-        numbers = [int(n) for n in re.findall(r"kernel\.\w+:(\d+)", "\n".join(said))]
-        out = []
-        for n in list(dict.fromkeys(numbers))[:EXCERPTS]:
-            if 0 < n <= len(text):
-                out.append(f"line {n}: {shortened(text[n - 1].strip(), 200)}")
-        return out
 
     def _new(self, view: View, share: float, count: int, rng: Random) -> list[tuple[Node, Request]]:
         """Requests for new ideas."""
@@ -425,7 +388,7 @@ class Guided:
     def _ask_plans(self, view: View, count: int, kind: str) -> None:
         """Distinct plans, to be written one by one."""
         best = self._ranked(view)[:1]
-        parent = self._parent(best[0], view) if best else None
+        parent = self.teller.parent(best[0], view) if best else None
         label = parent.bottleneck if parent else "unknown"
         fit = fitting(
             self.context.forms,
@@ -435,7 +398,9 @@ class Guided:
             parent.text if parent else "",
         )
         stuck = kind == "paradigm"
-        text = prompts.plans(self.context, parent, count, fit, self._memory(None), stuck)
+        text = prompts.plans(
+            self.context, parent, count, fit, self.teller.memory(None, view), stuck
+        )
         request = self._request(text, f"{self.context.operator}/{kind}s/{self._guides}/0")
         for reply in self.caller.ask([request]):
             found = numbered(reply.response.text, count) if reply.response is not None else []
@@ -448,10 +413,11 @@ class Guided:
 
     def _planned(self, view: View, kind: str, plan: tuple[str, ...]) -> tuple[Node, Request]:
         best = self._ranked(view)[:1]
-        parent = self._parent(best[0], view) if best else None
+        parent = self.teller.parent(best[0], view) if best else None
         node = self._node(kind, best[0] if best else None, plan=plan)
         node.bottleneck = parent.bottleneck if parent else "unknown"
-        text = prompts.kernel(self.context, parent, memory=self._memory(None), plan=plan)
+        memory = self.teller.memory(None, view)
+        text = prompts.kernel(self.context, parent, memory=memory, plan=plan)
         return node, self._request(text, self._logical(node, 0))
 
     def _sample(self) -> tuple[Node, Request]:
@@ -465,7 +431,7 @@ class Guided:
         that gained nothing twice wait until the others were tried."""
         barren = self._barren(view)
         for number in self._parents(view, share, rng, Counter(p for _, p in taken)):
-            parent = self._parent(number, view)
+            parent = self.teller.parent(number, view)
             fit = [
                 m
                 for m in fitting(
@@ -484,7 +450,8 @@ class Guided:
             taken.add((move.name, number))
             node = self._node("move", number, move.name)
             node.bottleneck = parent.bottleneck
-            memory = self._memory(number, rng.random() < 0.3, view)
+            other = self._other_family(view) if rng.random() < 0.3 else None
+            memory = self.teller.memory(number, view, other if other != number else None)
             mean, _ = self.bandit.belief(move, parent.bottleneck)
             seen = len(self.bandit.own.get(move.name, ()))
             evidence = f"Measured so far: {math.exp(mean):.2f} times as fast." if seen else ""
@@ -568,50 +535,6 @@ class Guided:
         first = self._family(ranked[0]) if ranked else ""
         return next((n for n in ranked if self._family(n) != first), None)
 
-    def _parent(self, number: int, view: View) -> Parent:
-        c = self._by_number[number]
-        launch, code = self.workshop.text_of(c, self._spaces)
-        label, why = self.workshop.diagnose(c)
-        times = {w: m["latency"] for w, m in c.metrics.items() if "latency" in m}
-        plan: tuple[str, ...] = ()
-        if _drafted(c):
-            plan = self.drafts.find(parse_schedule(c.schedule))[0].plan
-        return Parent(c.schedule, launch, code, times, view.scores[number], label, why, plan)
-
-    def _memory(
-        self, number: int | None, inspire: bool = False, view: View | None = None
-    ) -> Memory:
-        """What is worth telling: siblings, what to avoid, what gained elsewhere."""
-        siblings, avoid = [], []
-        for node in self.drafts.nodes:
-            if node.parent != number and number is not None:
-                continue
-            for a in node.attempts[-1:]:
-                what = node.move or "; ".join(node.plan[:1])
-                c = self._by_number.get(a.candidate) if a.candidate is not None else None
-                if c is not None and c.ok:
-                    times = ", ".join(
-                        prompts.time(m["latency"]) for m in c.metrics.values() if "latency" in m
-                    )
-                    siblings.append(f"{what} | {times} | passed")
-                elif a.problem or a.status:
-                    why = prompts.unexpected(a.problem or a.reason)
-                    siblings.append(f"{what} | {a.status or a.kind} | {_short(why)}")
-        for (move, parent), why in self._blocked.items():
-            if parent == number or number is None:
-                avoid.append(f"{move}: {_short(prompts.unexpected(why))}")
-        told = self.experience.told(
-            self.context.forms, self.device, self.context.backend, self.context.operator
-        )
-        inspiration = ""
-        if inspire and view is not None:
-            other = self._other_family(view)
-            if other is not None and other != number:
-                _, code = self.workshop.text_of(self._by_number[other], self._spaces)
-                if len(code) < 6000:
-                    inspiration = f"```\n{code.strip()}\n```"
-        return Memory(tuple(siblings), tuple(avoid), told, inspiration)
-
     # -- tuning ------------------------------------------------------------------------------
 
     def _tune(self, view: View, count: int, rng: Random) -> list[Proposal]:
@@ -633,14 +556,16 @@ class Guided:
         ranked = self._ranked(view)
         if not ranked or not self.context.floors:
             return False
-        near = [
-            n
-            for n in ranked[:4]
-            if all(
-                self._by_number[n].metrics.get(w, {}).get("latency", math.inf) <= AT_FLOOR * floor
+        shares = [
+            [
+                self._by_number[n].metrics.get(w, {}).get("latency", math.inf) / floor
                 for w, floor in self.context.floors.items()
-            )
+            ]
+            for n in ranked[:4]
         ]
+        if any(x < 1 / AT_FLOOR for times in shares for x in times):
+            return False  # what counts as possible was measured on a busy machine
+        near = [times for times in shares if max(times) <= AT_FLOOR]
         return len(near) > 1  # one time alone may be an accident
 
     # -- names -------------------------------------------------------------------------------
@@ -670,14 +595,6 @@ class Guided:
         )
 
 
-def _drafted(c: Candidate) -> bool:
-    return c.schedule.startswith(f"{NAME}(")
-
-
 def _signature(a: Attempt) -> str:
     """What went wrong, without numbers: the same twice is no progress."""
     return "".join(ch for ch in f"{a.status} {a.problem or a.reason}" if not ch.isdigit())[:200]
-
-
-def _short(text: str) -> str:
-    return shortened(" ".join(text.split()), 240)

@@ -151,7 +151,7 @@ class Judge:
         source = hashlib.sha256(emitted.source.encode()).hexdigest()
         facts: dict[str, Any] = {"seconds": built.seconds, "size": built.size}
         if job.given is not None and self.tools.inspect is not None:
-            facts["instructions"] = dict(self.tools.inspect(built))
+            facts |= self.tools.inspect(built)
         found = self._numeric(job, emitted.plan, built, f"sha256:{source}")
         how = isolation.describe()
         executed = (replace(r, assumptions=(*r.assumptions, how)) for r in found.records)

@@ -49,7 +49,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The candidate to improve: its plan and code, seconds by workload, what limits it."""
+    """The candidate to improve: its plan and code, seconds by workload, what limits it. `spread`:
+    half of the middle range of its samples over their median; `delegated`: workloads that its facts
+    exclude; `tuned`: what other values of its holes gave; `built`: what was built of it."""
 
     name: str
     launch: str
@@ -59,6 +61,10 @@ class Parent:
     bottleneck: str = "unknown"
     why: str = ""
     plan: tuple[str, ...] = ()
+    spread: Mapping[str, float] = field(default_factory=dict)
+    delegated: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
+    built: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -75,6 +81,7 @@ class Memory:
     avoid: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     inspiration: str = ""
+    others: tuple[str, ...] = ()  # what was tried from other parents
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +151,19 @@ def _parent(c: Context, p: Parent) -> list[_Part]:
     for name, seconds in p.times.items():
         floor = c.floors.get(name)
         share = f", {floor / seconds:.0%} of what is possible" if floor and seconds > 0 else ""
-        lines.append(f"- {name}: {time(seconds)}{share}")
+        noise = f" +- {p.spread[name]:.1%}" if name in p.spread else ""
+        if name in p.delegated:
+            share = " (its facts exclude this one: the best candidate that takes every call runs)"
+            noise = ""
+        lines.append(f"- {name}: {time(seconds)}{noise}{share}")
+    if p.spread:
+        lines.append("+- is half of the middle range of its samples; a gain below it is none.")
     if p.why:
-        lines.append(f"What limits it: {p.why}")
+        lines.append(f"What limits it ({p.bottleneck}): {p.why}")
+    if p.built:
+        lines += ["What was built of it (disassembly, the compiler's report):", _list(p.built)]
+    if p.tuned:
+        lines += ["Other values that were timed:", _list(p.tuned)]
     if p.plan:
         lines += ["Its plan:", quoted(p.plan)]
     tag = TAGS[c.backend][0]
@@ -156,11 +173,13 @@ def _parent(c: Context, p: Parent) -> list[_Part]:
 
 def _move(c: Context, move: Move, evidence: str) -> list[_Part]:
     low, high = move.gain
+    kept = ", `schedule` neither: the machine tries the other way itself" if c.launching else ""
     lines = [f"{move.title}.", move.why]
     if evidence:
         lines.append(evidence)
     lines.append(
-        f"Expected: {low:g} to {high:g} times as fast. Change what it needs and nothing else; "
+        f"Expected: {low:g} to {high:g} times as fast. Change what it needs and nothing else"
+        f"{kept}; "
         "where it can gain nothing, say so in PLAN and write the best change that you know instead."
     )
     snippet = move.snippet.get(c.backend, "")
@@ -178,6 +197,8 @@ def _memory(m: Memory) -> list[_Part]:
         parts.append(_Part("MEASURED ON OTHER OPERATORS OF THIS FORM", _list(m.elsewhere), 5))
     if m.siblings:
         parts.append(_Part("TRIED FROM THIS PARENT", _list(m.siblings[-MEMORY:]), 3))
+    if m.others:
+        parts.append(_Part("TRIED FROM OTHER PARENTS", _list(m.others[:MEMORY]), 5))
     if m.avoid:
         parts.append(_Part("AVOID", _list(m.avoid[-MEMORY:]), 3))
     if m.inspiration:
@@ -246,21 +267,31 @@ def plans(
 
 
 def repair(
-    c: Context, error: str, kind: str, attempt: int, good: tuple[str, str] | None = None
+    c: Context,
+    error: str,
+    kind: str,
+    good: tuple[str, str] | None = None,
+    final: bool = False,
 ) -> str:
-    """Ask to mend the last answer: all that the machine said. A last attempt is from a text that
-    passed (`good`: launch plan and code)."""
-    lines = [f"The machine refused this ({kind}). What it says, as data:", "```", error, "```"]
+    """Ask to mend the last answer: all that the machine said. A last attempt (`final`) at a move
+    begins from a text that passed (`good`: launch plan and code), at a plan from the plan."""
+    lines = [f"The machine refused this ({kind}). What it says, as data:", "```", error, "```", ""]
     if good is not None:
         tag = TAGS[c.backend][0]
         lines += [
-            "",
-            "This text passed. Make the smallest change of it that does what you planned:",
+            "This is the last attempt. Drop your text: begin from the one below, which passed, and "
+            "change in it what the move needs, no more; leave out what the machine refused.",
             f"```json\n{good[0].strip()}\n```",
             f"```{tag}\n{good[1].strip()}\n```",
         ]
+    elif final:
+        lines.append(
+            "This is the last attempt. Keep the idea of your plan and write it anew in its "
+            "plainest form: fewer cases, affine indices, one loop over full blocks and one over "
+            "the rest; leave out what the machine refused and what only polishes."
+        )
     else:
-        lines += ["", "Mend all of it, and what has the same cause elsewhere; keep the plan."]
+        lines.append("Mend all of it, and what has the same cause elsewhere; keep the plan.")
     lines.append("Answer with all parts: PLAN, LAUNCH, CODE, HOLES, PREDICTED.")
     return "\n".join(lines)
 

@@ -129,14 +129,14 @@ class Built:
 class Tools:
     """What the layers around hand in. `safety` returns the records of G2 and G3; `emit` and `build`
     raise ValueError, RuntimeError or OSError with a reason. `identity` names compiler and
-    target. `inspect` counts instructions of what was built of a text that was given."""
+    target. `inspect` says what was built of a given text: instructions by kind, hot loops."""
 
     identity: str
     safety: Callable[[TileProgram], Sequence[Record]]
     emit: Callable[[TileProgram], Emitted]
     build: Callable[[Emitted], Built]
     reference: Reference
-    inspect: Callable[[Built], Mapping[str, int]] | None = None
+    inspect: Callable[[Built], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _VECTOR_ROWS = frozenset(
 _VECTOR_NAMES = {"v_root": "sqrt", "v_abs": "abs", "v_positive": "abs", "v_pow": "pow"}
 _VECTOR_ROUND = {"v_floor": "floor", "v_ceil": "ceil", "v_trunc": "trunc", "v_rint": "nearest"}
 _IGNORED = frozenset(["__builtin_prefetch", "__builtin_ia32_sfence"])
+SILENT = frozenset(["min", "max", "i_min", "i_max"])  # of numbers, without any effect
 # what an author may call: functions of reals (also as __builtin_), and what else the compiler has
 FUNCTIONS = frozenset(
     {*_ROWS, *_RENAMED, *_ROUNDED, *_OPAQUE, "isnan", "isinf", "isfinite", "lrint", "llrint", "abs"}
@@ -64,12 +65,21 @@ class Calls(Memory, ABC):
         """What an expression is."""
 
     @abstractmethod
+    def silent(self, n: Node) -> bool:
+        """Whether evaluating an expression can do nothing but give a number or an address."""
+
+    @abstractmethod
     def by_lane(self, name: str, n: Node, numbers: tuple[int, ...]) -> C:
         """A lambda for each lane: its parameter is the lane, or the lane's number."""
 
     def call(self, n: Node) -> C:
         name, _, numbers, _ = n.attr
         if name in _IGNORED:
+            if not all(map(self.silent, n.args)):
+                raise self.refuse(
+                    f"an argument of {name} that reads memory, divides, calls or assigns: "
+                    "compute it before, in a variable"
+                )
             return C(n.type, None)
         if name == "__builtin_expect":
             return self.convert(self.expression(n.args[0]), n.type)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from opwright.backends.cpp.clang import CType, Function, Node
-from opwright.backends.cpp.importer_calls import Calls
+from opwright.backends.cpp.importer_calls import SILENT, Calls, plain_name
 from opwright.backends.cpp.importer_structure import (
     STEPS,
     assigned,
@@ -125,6 +125,34 @@ class Expressions(Calls):
         if n.op == "init" and len(n.args) == 1:
             return self.convert(self.expression(n.args[0]), n.type)
         raise self.refuse(f"the expression {n.op} is not understood here")
+
+    def silent(self, n: Node) -> bool:
+        """Whether evaluating an expression can do nothing but give a number or an address, so that
+        leaving it out leaves nothing unproved."""
+        if n.op in ("int", "real"):
+            return True
+        if n.op == "name":
+            held = self.env.get(n.attr[0])
+            return held is not None and not isinstance(held.what, Place)
+        if n.op == "unary" and n.attr == "&":
+            inner = plain(n.args[0])
+            if inner.op == "index" or (inner.op == "unary" and inner.attr == "*"):
+                return all(map(self.silent, inner.args))
+            return bool(inner.op == "name")
+        if n.op == "unary":
+            return n.attr in ("+", "-", "~", "!") and self.silent(n.args[0])
+        named = plain_name(n.attr[0]) if n.op == "call" else ""
+        if (n.op == "binary" and n.attr in ("/", "%")) or named in ("i_div", "i_mod"):
+            divisor = n.args[1]
+            while divisor.op in ("paren", "cast"):
+                divisor = divisor.args[0]
+            by = divisor.op == "int" and int(divisor.attr) > 0
+            return by and self.silent(n.args[0])
+        if named and named not in SILENT:
+            return False
+        if n.op in ("paren", "cast", "binary", "cond", "call"):
+            return all(map(self.silent, n.args))
+        return False
 
     def variable(self, n: Node) -> C:
         ident, name = n.attr

@@ -20,7 +20,8 @@ from typing import Any
 FORMS = ("map", "rows", "columns", "inner", "fold", "folds", "contraction", "window", "scan",
          "recurrence", "scatter", "gather", "walk")  # fmt: skip
 BACKENDS = ("cpp", "triton", "cuda", "jax")
-BOTTLENECKS = ("memory", "compute", "instructions", "traffic", "overhead", "unknown")
+BOTTLENECKS = ("memory", "latency", "compute", "instructions", "threads", "traffic", "overhead",
+               "unknown")  # fmt: skip
 _FIELDS = {"title", "why", "forms", "backends", "bottlenecks", "needs", "unless", "gain", "snippet"}
 
 

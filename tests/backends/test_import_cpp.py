@@ -51,6 +51,26 @@ def test_what_is_not_understood_is_refused_with_its_line(body, what):
     assert e.value.file == "kernel.cpp" and e.value.line == 4
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["x + pid0 + 64", "&x[2 * pid0 + 64]", "x + (pid0 < n ? pid0 + 9 : pid0 / 4)",
+     "(const char *)x + 4 * pid0"],
+)  # fmt: skip
+def test_the_address_of_a_prefetch_is_not_read(address):
+    op, program = one(f"__builtin_prefetch({address}, 0, 3); y[pid0] = x[pid0];")
+    assert statuses(op, program) == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["x + (int64_t)x[pid0 + 64]", "x + (y[pid0] = 3) * 2", "x + n++", "*(const float **)(x + n)",
+     "x + pid0 / n", "x + lrintf(x[n])", "&x[(int)y[n]]"],
+)  # fmt: skip
+def test_what_computes_the_address_of_a_prefetch_reads_and_changes_nothing(address):
+    with pytest.raises(ImportRefusal):
+        one(f"__builtin_prefetch({address}); y[pid0] = x[pid0];")
+
+
 def test_a_printed_scan_comes_back():
     op = operator(
         "op running @ 1.0 { dims B, N input x: f32[B, N] output y: f32[B, N]"

@@ -94,8 +94,8 @@ class Workshop:
     def text_of(self, c: Candidate, all_spaces: object) -> tuple[str, str]:
         return "{}", f"// {c.schedule}"
 
-    def diagnose(self, c: Candidate) -> tuple[str, str]:
-        return "instructions", "it is slow"
+    def look(self, c: Candidate, all_spaces: object) -> tuple[str, str, tuple[str, ...]]:
+        return "instructions", "it is slow", ()
 
     def faults(self, c: Candidate) -> list[str]:
         return []
@@ -377,6 +377,11 @@ def test_artefacts_are_what_their_schemas_say(tmp_path: Path) -> None:
     assert len(plans) == len(made.drafts.nodes)
     for path in plans:
         jsonschema.validate(json.loads(path.read_text()), held["tuning_plan.json"])
+    for name in ("front.json", "accounts.json"):
+        jsonschema.validate(json.loads((tmp_path / "run" / name).read_text()), held[name])
+    variants = list((tmp_path / "run").rglob("candidate_variants/*.json"))
+    for path in variants:
+        jsonschema.validate(json.loads(path.read_text()), held["candidate_variants"])
     rows = (tmp_path / "run/bench_results.csv").read_text().splitlines()
     assert rows[0].startswith("candidate,schedule,status,score,workload,latency")
     assert len(rows) == len(found.table) + 1

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -66,6 +67,10 @@ PARENT = Parent(
     "instructions",
     "one: 2 times what traffic alone would take",
     ("sum by lanes",),
+    {"one": 0.02},
+    (),
+    ("width: 8 -> 16: 1.20 times its time",),
+    ("`k`: a trip moves 16 elements: 9 instructions, 1 loads, 1 stores; cycles at least: 1.5",),
 )
 MOVE = Move(
     "vectorise", "Use vectors", "Lanes idle.", ("rows",), ("cpp",), (), (1.2, 4.0),
@@ -75,7 +80,8 @@ MEMORY = Memory(
     ("grid-shape | 4.2 us | passed",),
     ("pack-operand: 1.3 times as slow",),
     ("vectorise: 2.1 times as fast (instructions): sums by lanes",),
-    "```\nvoid other();\n```",
+    "`column(width=8)`: 0.700 of the first candidate's time; one 5 us.\n```\nvoid other();\n```",
+    ("vectorise | static -> dynamic | 3 us, 1.33 times as fast as its parent | passed",),
 )
 GOOD = """Some words before.
 
@@ -109,8 +115,17 @@ def test_prompts_are_as_kept(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDENS / "stuck.md", plans(CONTEXT, PARENT, 3, [MOVE], MEMORY, stuck=True))
     golden(GOLDENS / "sample.md", kernel(CONTEXT, None))
     text = "G2.bounds.x: x[0, 1]: 1 is outside [0, 1)"
-    golden(GOLDENS / "repair.md", repair(CONTEXT, text, "refuted", 1))
-    golden(GOLDENS / "last.md", repair(CONTEXT, text, "refuted", 2, (PARENT.launch, PARENT.code)))
+    golden(GOLDENS / "repair.md", repair(CONTEXT, text, "refuted"))
+    golden(
+        GOLDENS / "last.md", repair(CONTEXT, text, "refuted", (PARENT.launch, PARENT.code), True)
+    )
+    golden(GOLDENS / "plainest.md", repair(CONTEXT, text, "refuted", None, True))
+
+
+def test_times_that_another_candidate_has_are_named() -> None:
+    there = replace(PARENT, delegated=("one",))
+    text = kernel(CONTEXT, there, MOVE)
+    assert "its facts exclude this one" in text and "4 us +-" not in text
 
 
 def test_prompts_hold_exactly_one_move_and_no_tests() -> None:
