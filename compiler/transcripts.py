@@ -18,10 +18,10 @@ from opwright.ir.op import Operator
 from opwright.ir.plan import Plan
 from opwright.search.answers import AnswerError, candidate, parse
 from opwright.search.cassette import Cassette, CassetteError
+from opwright.search.drafts import FIXED, dealt_as
 from opwright.search.space import parse as parse_schedule
 
 ORIGIN = ("client", "model", "operator", "spec", "backend", "targets", "types")
-_FIXED = ("node", "attempt", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,10 @@ def read(path: Path, specs: Path | None = None) -> Transcript:
             answer = parse(response["text"], str(origin["backend"]))
         except AnswerError as e:
             raise CassetteError(f"{path}: {logical}: {e}") from None
-        said = dict(parse_schedule(v["schedule"]).decisions)
-        values = {n: str(x) for n, x in said.items() if n not in _FIXED}
+        schedule = parse_schedule(v["schedule"])
+        values = {n: str(x) for n, x in schedule.decisions if n not in FIXED}
         plan, source = candidate(answer, values, fixed)
+        plan = dealt_as(plan, schedule)
         passed.append(Text(v["schedule"], float(v["score"]), plan, source))
     passed.sort(key=lambda t: (t.score, t.schedule))
     return Transcript(path, origin, op, len(passed), tuple(passed), refused)

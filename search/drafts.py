@@ -26,7 +26,7 @@ from opwright.search.space import Decision, IllegalSchedule, Schedule
 NAME = "llm"
 ATTEMPTS = 3  # at one idea
 DEALT = "dealt"  # how programs are dealt to threads, where it is not as the text says
-_FIXED = ("node", "attempt", "text", DEALT)
+FIXED = ("node", "attempt", "text", DEALT)
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class Drafts:
         threads the other way."""
         node, attempt = self.find(schedule)
         assert attempt.answer is not None
-        own = {n: str(v) for n, v in schedule.decisions if n not in _FIXED}
+        own = {n: str(v) for n, v in schedule.decisions if n not in FIXED}
         out = []
         if self.plan.get("backend") == "cpp" and DEALT not in dict(schedule.decisions):
             try:
@@ -155,16 +155,12 @@ class Drafts:
         """Plan and source; IllegalSchedule for a launch plan that is none."""
         _, attempt = self.find(schedule)
         assert attempt.answer is not None
-        values = {n: str(v) for n, v in schedule.decisions if n not in _FIXED}
+        values = {n: str(v) for n, v in schedule.decisions if n not in FIXED}
         try:
             plan, source = candidate(attempt.answer, values, self.plan)
         except PlanError as e:
             raise IllegalSchedule(str(e)) from None
-        how = dict(schedule.decisions).get(DEALT)
-        if how is not None:
-            launches = tuple(replace(x, schedule=str(how)) for x in plan.launches)
-            plan = replace(plan, launches=launches)
-        return plan, source
+        return dealt_as(plan, schedule), source
 
     def passed(self, schedule: Schedule) -> None:
         """From now on texts of the same program are not tried. Those of a text that failed are:
@@ -192,6 +188,14 @@ class Drafts:
                 raise IllegalSchedule(f"the same program as {twin}, up to names")
             self._made[schedule.text] = made
         return self._made[schedule.text]
+
+
+def dealt_as(plan: Plan, schedule: Schedule) -> Plan:
+    """A plan whose programs are dealt to threads as a schedule decides, where it does."""
+    how = dict(schedule.decisions).get(DEALT)
+    if how is None:
+        return plan
+    return replace(plan, launches=tuple(replace(x, schedule=str(how)) for x in plan.launches))
 
 
 _MARKS = re.compile(

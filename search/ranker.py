@@ -1,24 +1,21 @@
-"""Ranking schedules before they are measured: a learned model on physical features, and how good it
-and other predictions were on candidates that came after they were made.
+"""Ranking candidates before they are measured: models that learn from numbers and from texts, and
+how good these and other predictions were on candidates that came after they were made.
 
-The model (LightGBM, an extra) learns again after every few measurements and is asked only while its
-ranks of what came next agreed with the clock; otherwise order is by chance. It never excludes a
-space. Where LightGBM is absent nothing is ranked.
+Models learn again after every few measurements. The best of them (LightGBM, an extra, on physical
+features; a regression on words) is asked while its ranks of what came next agreed with the clock;
+otherwise order is the proposer's. None excludes a space. Without LightGBM nothing is ranked.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
-from opwright.ir.expr import TRUE, walk
-from opwright.ir.tile import Def, For, Load, Store, TileProgram, Value, lanes, statements
-from opwright.ir.tile import expressions as expressions_of
+from opwright.search.features import decisions, features, hashed, names_of
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.space import IllegalSchedule, Schedule, parse, space_of
 
@@ -28,70 +25,6 @@ WINDOW = 32  # latest predictions that decide whether the model is asked
 GOOD = 0.2  # rank correlation below which it is not
 MORE = 4  # schedules drawn for each that is measured
 BY_CHANCE = 0.1
-FEATURES = (
-    "kernels", "loads", "stores", "loops", "depth", "dots", "arithmetic", "transcendental", "lanes",
-    "widest", "unrolled", "vectors", "scratch", "grids", "masks", "facts",
-)  # fmt: skip
-_SLOW = frozenset("exp log tanh sin cos erf pow div sqrt rsqrt log1p expm1".split())
-
-
-def features(program: TileProgram) -> list[float]:
-    """Physical features of a program, in the order of FEATURES."""
-    n: Counter[str] = Counter()
-    n["kernels"], n["facts"] = len(program.kernels), len(program.facts)
-    widest, widths = 1, 1.0
-    for k in program.kernels:
-        n["grids"] += len(k.grid)
-        axes = lanes(*k.grid, *expressions_of(k.body))
-        for a in axes:
-            widest = max(widest, a.extent)
-            widths *= a.extent
-        for s in statements(k.body):
-            if isinstance(s, For):
-                n["loops"] += 1
-            elif isinstance(s, Store):
-                n["stores"] += 1
-                n["masks"] += s.mask is not TRUE
-            elif isinstance(s, Def):
-                _count(s.value, n)
-        n["scratch"] += sum(b.role not in ("in", "out") for b in k.buffers)
-        n["depth"] += sum(1 for e in expressions_of(k.body) for _ in walk(e))
-    for p in program.placements:
-        n["unrolled"] += sum(v == "unroll" for v in p.axes.values())
-        n["vectors"] += sum(v[1] for v in p.axes.values() if isinstance(v, tuple))
-    n["lanes"] = round(math.log2(max(widths, 1.0)))
-    n["widest"] = widest
-    return [float(n[name]) for name in FEATURES]
-
-
-def _count(v: Value, n: Counter[str]) -> None:
-    if isinstance(v.attr, Load):
-        n["loads"] += 1
-        n["masks"] += v.attr.mask is not TRUE
-    elif v.op == "dot":
-        n["dots"] += 1
-    else:
-        n["transcendental" if v.op in _SLOW else "arithmetic"] += 1
-
-
-def decisions(schedule: Schedule, names: Sequence[str]) -> list[float]:
-    """A schedule's numbers under names; -1 where it has none."""
-    held: dict[str, float] = {}
-    for name, v in schedule.decisions:
-        parts = v if isinstance(v, tuple) else (v,)
-        for at, x in enumerate(parts):
-            number = float(x) if isinstance(x, int | float) else float(sum(map(ord, str(x))) % 97)
-            held[f"{schedule.strategy}.{name}.{at}"] = number
-    return [held.get(name, -1.0) for name in names]
-
-
-def names_of(schedules: Sequence[Schedule]) -> list[str]:
-    found: dict[str, None] = {}
-    for s in schedules:
-        for name, v in s.decisions:
-            for at in range(len(v) if isinstance(v, tuple) else 1):
-                found[f"{s.strategy}.{name}.{at}"] = None
-    return list(found)
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:
@@ -135,58 +68,132 @@ def available() -> bool:
     return importlib.util.find_spec("lightgbm") is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A candidate as models see it: its schedule, numbers of its program and of what was built of
+    it, its text."""
+
+    schedule: Schedule
+    program: tuple[float, ...] = ()
+    built: tuple[float, ...] = ()
+    text: str = ""
+
+
+class Model(Protocol):
+    """Learns from candidates with their times, in groups that are not compared with each other."""
+
+    def fit(self, groups: Sequence[Sequence[tuple[Known, float]]]) -> None: ...
+
+    def scores(self, rows: Sequence[Known]) -> list[float]:
+        """Higher is faster; only their order counts."""
+        ...
+
+
 @dataclass(slots=True)
 class Learned:
-    """Gradient-boosted trees that rank candidates of one operator and device by their times."""
+    """Gradient-boosted trees that rank candidates by their times, from numbers. `compiled`: also of
+    what was built; `program`: also of the program and the schedule."""
 
     seed: int = 0
+    compiled: bool = False
+    program: bool = True
     _model: Any = None
     _names: list[str] = field(default_factory=list)
 
-    def fit(self, rows: Sequence[tuple[Schedule, TileProgram, float]]) -> None:
+    def fit(self, groups: Sequence[Sequence[tuple[Known, float]]]) -> None:
         """Learn ranks of measured times."""
         import lightgbm
         import numpy as np
 
-        self._names = names_of([s for s, _, _ in rows])
-        x = np.array([self._row(s, p) for s, p, _ in rows])
-        order = np.argsort(np.argsort([-t for _, _, t in rows]))
-        grades = (order * 31 // max(len(rows) - 1, 1)).astype(int)
+        self._names = names_of([k.schedule for rows in groups for k, _ in rows])
+        x = np.array([self._row(k) for rows in groups for k, _ in rows])
+        grades = [g for rows in groups for g in _grades([t for _, t in rows])]
         settings = {
             "objective": "lambdarank", "num_leaves": 7, "min_data_in_leaf": 2, "num_threads": 1,
             "learning_rate": 0.1, "seed": self.seed, "deterministic": True, "verbose": -1,
             "force_row_wise": True, "label_gain": list(range(32)), "min_data_in_bin": 1,
         }  # fmt: skip
-        data = lightgbm.Dataset(x, label=grades, group=[len(rows)])
-        model = lightgbm.train(settings, data, num_boost_round=60)
-        self._model = model
+        data = lightgbm.Dataset(x, label=np.array(grades), group=[len(rows) for rows in groups])
+        self._model = lightgbm.train(settings, data, num_boost_round=60)
 
-    def _row(self, s: Schedule, p: TileProgram) -> list[float]:
-        return [*features(p), *decisions(s, self._names)]
+    def _row(self, k: Known) -> list[float]:
+        program = [*k.program, *decisions(k.schedule, self._names)] if self.program else []
+        return [*program, *(k.built if self.compiled else ())]
 
-    def scores(self, rows: Sequence[tuple[Schedule, TileProgram]]) -> list[float]:
-        """Higher is faster; only their order counts."""
+    def scores(self, rows: Sequence[Known]) -> list[float]:
         import numpy as np
 
         if self._model is None or not rows:
             return [0.0] * len(rows)
-        found = self._model.predict(np.array([self._row(s, p) for s, p in rows]))
-        return [float(v) for v in found]
+        return [float(v) for v in self._model.predict(np.array([self._row(k) for k in rows]))]
+
+
+def _grades(times: Sequence[float]) -> list[int]:
+    """Ranks in at most 32 steps, the fastest highest."""
+    order = sorted(range(len(times)), key=lambda n: -times[n])
+    out = [0] * len(times)
+    for place, n in enumerate(order):
+        out[n] = place * 31 // max(len(times) - 1, 1)
+    return out
+
+
+@dataclass(slots=True)
+class Worded:
+    """A ridge regression of the logarithm of times on the words of texts: what ranks where numbers
+    of a program say little."""
+
+    weight: float = 4.0
+    _mean: Any = None
+    _slope: Any = None
+
+    def fit(self, groups: Sequence[Sequence[tuple[Known, float]]]) -> None:
+        import numpy as np
+
+        x, y = [], []
+        for rows in groups:
+            logs = [math.log(max(t, 1e-300)) for _, t in rows]
+            middle = sum(logs) / len(logs)
+            x += [hashed(_words(k)) for k, _ in rows]
+            y += [v - middle for v in logs]
+        xs = np.array(x)
+        self._mean = xs.mean(axis=0)
+        xs = xs - self._mean
+        kernel = xs @ xs.T + self.weight * np.eye(len(xs))
+        self._slope = xs.T @ np.linalg.solve(kernel, np.array(y))
+
+    def scores(self, rows: Sequence[Known]) -> list[float]:
+        import numpy as np
+
+        if self._slope is None or not rows:
+            return [0.0] * len(rows)
+        x = np.array([hashed(_words(k)) for k in rows]) - self._mean
+        return [-float(v) for v in x @ self._slope]
+
+
+def _words(k: Known) -> str:
+    return f"{k.schedule.text}\n{k.text}"
+
+
+MODELS: Mapping[str, Callable[[int], Model]] = {
+    "learned model": lambda seed: Learned(seed),
+    "text model": lambda seed: Worded(),
+}
 
 
 @dataclass(slots=True)
 class Ranked:
     """Another proposer's schedules, more of them, the ones that should be fastest first; a tenth by
-    chance. Its order is that proposer's while the model is unproved."""
+    chance. Of several models the one is asked whose latest predictions ranked best; the order is
+    the proposer's while none is good."""
 
     inner: Proposer
     calibration: Calibration = field(default_factory=Calibration)
     seed: int = 0
-    _model: Learned | None = None
+    _models: dict[str, Model] = field(default_factory=dict)
     _fitted: int = 0
-    _predicted: dict[str, float] = field(default_factory=dict)
+    _predicted: dict[str, dict[str, float]] = field(default_factory=dict)
     _noted: set[int] = field(default_factory=set)
-    _programs: dict[str, TileProgram] = field(default_factory=dict)
+    _known: dict[str, Known] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -196,27 +203,36 @@ class Ranked:
         if not available():
             return self.inner.propose(view, count, rng)
         self._learn(view)
-        if self._model is None:
+        if not self._models:
             return self.inner.propose(view, count, rng)
         drawn = self.inner.propose(view, count * MORE, rng)
-        rows = [(p.schedule, made) for p in drawn if (made := self._program(view, p.schedule))]
-        scores = dict(zip((s.text for s, _ in rows), self._model.scores(rows), strict=True))
-        self._predicted |= scores
-        tau = self.calibration.tau("learned model")
-        if not tau >= GOOD:  # also where nothing is known yet
+        rows = [k for p in drawn if (k := self._seen(view, p.schedule)) is not None]
+        for who, model in self._models.items():
+            found = zip((k.schedule.text for k in rows), model.scores(rows), strict=True)
+            self._predicted.setdefault(who, {}).update(found)
+        who = self.asked
+        if not who:
             return drawn[:count]
+        scores = self._predicted[who]
         best = sorted(drawn, key=lambda p: -scores.get(p.schedule.text, -math.inf))
         chance = [p for p in best[count:] if rng.random() < BY_CHANCE]
         return [*best[: count - 1], *chance[:1], *best[count - 1 :]][:count]
 
-    def _program(self, view: View, schedule: Schedule) -> TileProgram | None:
-        if schedule.text not in self._programs:
+    @property
+    def asked(self) -> str:
+        """The model whose order is followed: the best one, where it is good enough; else none."""
+        taus = {who: self.calibration.tau(who) for who in self._models}
+        good = {who: tau for who, tau in taus.items() if tau >= GOOD}  # nan where nothing is known
+        return max(good, key=lambda who: (good[who], who), default="")
+
+    def _seen(self, view: View, schedule: Schedule) -> Known | None:
+        if schedule.text not in self._known:
             try:
                 made = space_of(view.spaces, schedule).instantiate(schedule)
             except (IllegalSchedule, ValueError):
                 return None
-            self._programs[schedule.text] = made
-        return self._programs[schedule.text]
+            self._known[schedule.text] = Known(schedule, tuple(features(made)))
+        return self._known[schedule.text]
 
     def _learn(self, view: View) -> None:
         """Note what came of predictions; fit again where enough is new."""
@@ -225,19 +241,21 @@ class Ranked:
                 continue
             self._noted.add(number)
             text = next(c.schedule for c in view.candidates if c.number == number)
-            if text in self._predicted:
-                self.calibration.note("learned model", -self._predicted[text], score)
+            for who, predicted in self._predicted.items():
+                if text in predicted:
+                    self.calibration.note(who, -predicted[text], score)
         measured = [c for c in view.candidates if c.number in view.scores]
         if len(measured) < LEAST or len(measured) - self._fitted < EVERY:
             return
         rows = []
         for c in measured:
-            schedule = parse(c.schedule)
-            made = self._program(view, schedule)
-            if made is not None:
-                rows.append((schedule, made, view.scores[c.number]))
+            k = self._seen(view, parse(c.schedule))
+            if k is not None:
+                rows.append((k, view.scores[c.number]))
         if len(rows) < LEAST:
             return
-        self._model = Learned(self.seed)
-        self._model.fit(rows)
+        for who, make in MODELS.items():
+            model = make(self.seed)
+            model.fit([rows])
+            self._models[who] = model
         self._fitted = len(measured)

@@ -16,7 +16,8 @@ from opwright.search.counters import PREFIX
 from opwright.search.moves import BOTTLENECKS, fitting
 
 MACHINE = Machine(
-    "m", ((1e5, 4e11), (1e6, 1e11), (1e7, 3e10), (math.inf, 2e10)), 4e11, 2e-5, (), 2, 3e9, 1e-7, True
+    "m", ((1e5, 4e11), (1e6, 1e11), (1e7, 3e10), (math.inf, 2e10)), 4e11, 2e-5, (), 2, 3e9, 1e-7,
+    True,
 )  # fmt: skip
 BIG = Load("w", "N = 1", 2e8, 1e8)  # 10 ms of traffic, 0.25 ms of arithmetic
 LOOP: dict[str, Any] = {

@@ -9,14 +9,15 @@ import pytest
 from support.operators import scaled
 from support.simulated import Simulated, spaces
 
+from opwright.search.features import BUILT, FEATURES, built, features, hashed
 from opwright.search.propose import Builtin
 from opwright.search.ranker import (
-    FEATURES,
     Calibration,
+    Known,
     Learned,
     Ranked,
+    Worded,
     available,
-    features,
     kendall,
 )
 from opwright.search.run import Budget, search
@@ -56,12 +57,36 @@ def test_it_learns_what_is_fast() -> None:
         w, d = s["width"], s["depth"]
         assert isinstance(w, int) and isinstance(d, int)
         if w * d <= 512:
-            rows.append((s, space.instantiate(s), abs(math.log2(w) - 6) + abs(math.log2(d) - 2)))
+            time = 1 + abs(math.log2(w) - 6) + abs(math.log2(d) - 2)
+            rows.append((Known(s, tuple(features(space.instantiate(s)))), time))
     model = Learned()
-    model.fit(rows[:30])
+    model.fit([rows[:30]])
     rest = rows[30:]
-    found = model.scores([(s, p) for s, p, _ in rest])
-    assert kendall([-x for x in found], [t for _, _, t in rest]) > 0.4
+    found = model.scores([k for k, _ in rest])
+    assert kendall([-x for x in found], [t for _, t in rest]) > 0.4
+
+
+def test_words_are_learned_from() -> None:
+    schedule = spaces()[0].preferred()[0]
+    rows = [(Known(schedule, text=f"loop {n} of {w}"), 2.0 + (w == "gathers"))
+            for n in range(12) for w in ("gathers", "vectors")]  # fmt: skip
+    model = Worded()
+    model.fit([rows])
+    slow, fast = model.scores(
+        [Known(schedule, text=f"loop 99 of {w}") for w in ("gathers", "vectors")]
+    )
+    assert fast > slow and hashed("a b") == hashed("a  b") != hashed("b a")
+
+
+def test_what_was_built_is_numbers_or_nothing() -> None:
+    assert len(built({})) == len(BUILT) and all(map(math.isnan, built({})))
+    loop = dict.fromkeys(
+        "instructions packed scalar fma divisions operations loads stores gathers scatters spills "
+        "reloads shuffles converts prefetches streams calls".split(), 2
+    )  # fmt: skip
+    loop |= {"width": 64, "depth": 1, "elements": 16.0, "cycles": {"front": 8.0}}  # type: ignore[dict-item]
+    found = dict(zip(BUILT, built({"loops": [loop], "instructions": {"all": 7}}), strict=True))
+    assert found["fma_each"] == 1 / 8 and found["cycles"] == found["cycles_front"] == 0.5
 
 
 @learns
@@ -81,5 +106,5 @@ def test_a_model_that_is_wrong_is_not_asked() -> None:
     for n in range(40):
         proposer.calibration.note("learned model", n, -n)
     with_bad = search(spaces(), scaled(), Simulated(), Budget(40), 1, proposer=proposer)
-    assert proposer.calibration.tau("learned model") < 0.2 or proposer._model is not None
+    assert proposer.calibration.tau("learned model") < 0.2 or proposer.asked
     assert with_bad.winner is not None
