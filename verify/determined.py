@@ -16,6 +16,7 @@ from opwright.verify.terms import NO, YES, Formula, Poly
 from opwright.verify.walk import Access, Fence
 from opwright.verify.witness import proposals
 
+UNROLLED = 4  # stores side by side, beyond which they are taken together first
 Otherwise = list[tuple[list[Case], str]]
 
 
@@ -78,9 +79,16 @@ class Determined(Collector):
             t.atoms[number].hi = None if hi is None else hi - 1
             facts += t.parts(t.lt(x, size))
         ways: dict[Formula, None] = {}
+        joined: dict[Formula, None] = {}
         for w in stores:
             ways |= dict.fromkeys(proposals(encoder, w, element))
-        case = (facts, t.any(ways))
+            joined |= dict.fromkeys(proposals(encoder, w, element, together=True))
+        case, otherwise = (facts, t.any(ways)), self.counted(stores, element, facts, ways)
+        if set(joined) != set(ways):
+            # many stores of an unrolled loop: a division of each is more than a prover can join
+            both: list[Case] = [(facts, t.any(joined)), case]
+            first, second = both if len(stores) > UNROLLED else both[::-1]
+            case, otherwise = first, [([second], "stores side by side"), *otherwise]
         out = self.make(
             "G3",
             "cover",
@@ -91,7 +99,7 @@ class Determined(Collector):
             statements=(),
             buffers=(b.name,),
             proposed=True,
-            otherwise=self.counted(stores, element, facts, ways),
+            otherwise=otherwise,
         )
         out.line = written_at(self.program.kernels, b.name)
         return out

@@ -19,13 +19,17 @@ Equation = tuple[Expr, Poly]
 class Witness:
     """Instances of one store that should write an element."""
 
-    def __init__(self, encoder: Encoder, store: Access, fixed: dict[Expr, Poly]) -> None:
+    def __init__(
+        self, encoder: Encoder, store: Access, fixed: dict[Expr, Poly], together: bool = False
+    ) -> None:
+        """`together`: digits do not depend on small offsets, so that the stores of an unrolled loop
+        have their quotients in common, and a prover one division in place of many."""
         self.encoder, self.terms, self.store = encoder, encoder.terms, store
         grid = encoder.program.kernels[store.launch].grid
         self.loops = {var(s.variable): s for s in store.loops}
         order = [*(pid(d) for d in range(len(grid))), *self.loops, *(a.lane for a in store.axes)]
         self.free = [v for v in order if v not in fixed]
-        self.fixed = fixed
+        self.fixed, self.together = fixed, together
 
     def proposals(self, target: list[Poly]) -> list[Formula]:
         """Conditions, each of which implies that the store writes the element.
@@ -115,8 +119,15 @@ class Witness:
                 n = c.constant
                 if n is not None and n < 0:
                     left, c = t.scale(left, -1), t.const(-n)
+                if self.together and n is not None:
+                    left = t.shift(left, self._offset(left, abs(n)))
                 counts[v] = t.divide(left, c)[0]
         return self.instance(counts, last)
+
+    def _offset(self, left: Poly, weight: int) -> int:
+        """What takes a constant between -weight and 0 away from a polynomial."""
+        constant = next((c for m, c in left.items if not m), 0)
+        return -constant if -weight < constant < 0 else 0
 
     def _size(self, p: Poly) -> tuple[int, int]:
         """Products weigh more than numbers."""
@@ -215,7 +226,11 @@ class Witness:
 
 
 def proposals(
-    encoder: Encoder, store: Access, target: list[Poly], fixed: dict[Expr, Poly] | None = None
+    encoder: Encoder,
+    store: Access,
+    target: list[Poly],
+    fixed: dict[Expr, Poly] | None = None,
+    together: bool = False,
 ) -> Iterable[Formula]:
     """Conditions under which the store writes the element at `target`."""
-    return Witness(encoder, store, fixed or {}).proposals(target)
+    return Witness(encoder, store, fixed or {}, together).proposals(target)

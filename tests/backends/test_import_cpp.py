@@ -71,6 +71,33 @@ def test_what_computes_the_address_of_a_prefetch_reads_and_changes_nothing(addre
         one(f"__builtin_prefetch({address}); y[pid0] = x[pid0];")
 
 
+def unrolled(offsets, rest="for (int64_t j = full; j < n; j++) y[j] = x[j];"):
+    """Full blocks of 128 by stores of 16 lanes at offsets, and what is left."""
+    stores = "".join(
+        f"for (int l = 0; l < 16; l++) y[j + {o} + l] = x[j + {o} + l];" for o in offsets
+    )
+    body = f"for (int64_t j = 0; j < full; j += 128) {{ {stores} }} {rest}"
+    return one(f"int64_t full = n / 128 * 128; if (pid0 == 0) {{ {body} }}")
+
+
+def test_an_unrolled_loop_and_its_rest_cover_all():
+    op, program = unrolled(range(0, 128, 16))
+    assert statuses(op, program) == {}
+
+
+@pytest.mark.parametrize(
+    "offsets, rest",
+    [
+        ([0, 16, 32, 48, 64, 80, 112], "for (int64_t j = full; j < n; j++) y[j] = x[j];"),
+        ([0, 16, 32, 48, 64, 80, 97, 112], "for (int64_t j = full; j < n; j++) y[j] = x[j];"),
+        (range(0, 128, 16), "for (int64_t j = full; j < n - 1; j++) y[j] = x[j];"),
+    ],
+)
+def test_an_element_that_an_unrolled_loop_leaves_out_is_seen(offsets, rest):
+    found = statuses(*unrolled(offsets, rest))
+    assert found["G3.cover.y"] == "REFUTED", found
+
+
 def test_a_printed_scan_comes_back():
     op = operator(
         "op running @ 1.0 { dims B, N input x: f32[B, N] output y: f32[B, N]"
