@@ -7,10 +7,13 @@ and compiled to a binary for every target. Nothing is timed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from opwright.backends.cpp.build import BuildError
 from opwright.backends.cuda import build
 from opwright.backends.cuda.plan import make_plan, print_for
+from opwright.backends.cuda.printer import known_leaves
+from opwright.backends.cuda.vectors import Vectors, best_axis, ends_of
 from opwright.compiler.backend import CompileError
 from opwright.compiler.blocks import Blocks, Resources, targets_of
 from opwright.compiler.candidates import Candidate
@@ -70,8 +73,31 @@ class Cuda:
 def printed(program: TileProgram, op: Operator, target: str) -> Candidate:
     """The candidate that the printer makes of a block program. Its TileIR is not what a proof is
     about: the text says which thread does what."""
-    program = for_threads(program)
+    program = with_vectors(for_threads(program))
     return Candidate(make_plan(program, op, target), print_for(program, op))
+
+
+def with_vectors(program: TileProgram) -> TileProgram:
+    """The program with placements that say along which axis threads take whole vectors of memory,
+    as far as facts make them vectors.
+
+    Where rows are known to be aligned, a fact that ranges end with a vector may be added to them.
+    """
+    known, facts = known_leaves(program), list(program.facts)
+    places = []
+    for kernel, placement in zip(program.kernels, program.placements, strict=True):
+        vectors = Vectors(facts, known, kernel)
+        found = best_axis(kernel, vectors)
+        if found is None and vectors.starts:
+            ends = ends_of(kernel, vectors)
+            found = best_axis(kernel, Vectors([*facts, *ends], known, kernel)) if ends else None
+            facts += ends if found is not None else []
+        if found is not None and not any(k.startswith("vec_") for k in placement.launch):
+            axis, count = found
+            launch = {**placement.launch, f"vec_{axis.name}": count}
+            placement = replace(placement, launch=launch)
+        places.append(placement)
+    return replace(program, placements=tuple(places), facts=tuple(facts))
 
 
 def _warps(block: object) -> int:

@@ -71,7 +71,7 @@ class CudaReader(Reader):
         if c.kind == kinds.VAR_DECL:
             if self.is_shared(c):
                 kind = self.type(c.type, c)
-                return Node("shared", kind, (), (self.ident(c), c.spelling), line)
+                return Node("shared", kind, (), (self.ident(c), c.spelling, self.starts(c)), line)
             if c.type.get_canonical().kind == self.ci.TypeKind.RECORD:
                 kind = self.type(c.type, c)
                 inits = [x for x in c.get_children() if x.kind.is_expression()]
@@ -99,7 +99,8 @@ class CudaReader(Reader):
             number = self.ident(d)
             kind = self.type(d.type, d)
             if d.semantic_parent.kind == kinds.TRANSLATION_UNIT:
-                self.outer[number] = Node("shared", kind, (), (number, d.spelling), self.line(d))
+                where = (number, d.spelling, self.starts(d))
+                self.outer[number] = Node("shared", kind, (), where, self.line(d))
             return Node("name", kind, (), (number, d.spelling), line)
         if c.kind == kinds.CALL_EXPR and (found := self.special(c, children, line)):
             return found
@@ -113,6 +114,13 @@ class CudaReader(Reader):
         """Whether a variable is in the memory of a block."""
         kind = self.ci.CursorKind.ANNOTATE_ATTR
         return any(x.kind == kind and x.spelling == "shared" for x in declared.get_children())
+
+    def starts(self, declared: Any) -> int:
+        """Bytes to which a variable is aligned by its declaration; 0 where it does not say."""
+        kind = self.ci.CursorKind.ANNOTATE_ATTR
+        said = [x.spelling.removeprefix("aligned ") for x in declared.get_children()
+                if x.kind == kind and x.spelling.startswith("aligned ")]  # fmt: skip
+        return max((int(n) for n in said if n.isdigit()), default=0)
 
     def special(self, c: Any, children: list[Any], line: int) -> Node | None:
         """Constructors and assignments of vector types."""

@@ -9,6 +9,7 @@ from opwright.backends.cpp.clang import CType
 from opwright.backends.cuda.values import Pointer, Sym, Values, Vector, dtype_of
 from opwright.ir.delinearize import logical_index, settled, strides_of
 from opwright.ir.expr import Expr, call, conjunction, const, param, substitute
+from opwright.ir.polynomial import expression, polynomial
 from opwright.ir.tile import Axis, Buffer, Builder
 
 SCALARS = ("real", "int", "uint", "bool")
@@ -75,6 +76,12 @@ class Memory(Values):
         b = p.buffer
         needed = n * b.dtype.bytes
         goal = call("eq", p.offset % n, 0)
+        if b.role == "program" and p.prefix:  # rows follow one another
+            total, far = p.offset, const(1)
+            for at, extent in zip(p.prefix[::-1], b.shape[:0:-1], strict=True):
+                far = far * extent
+                total = total + at * far
+            goal = call("eq", expression(polynomial(total)) % n, 0)
         if b.role != "program":  # it is enough that rows and the place in a row are multiples
             view, index = self.place(p, p.offset)
             steps = strides_of(view, self.known)[:-1]

@@ -14,16 +14,19 @@ from collections.abc import Iterable, Mapping
 from opwright.backends.cpp.scalar import Names, PrintError, is_natural
 from opwright.backends.cpp.scalar import symbol as c_symbol
 from opwright.backends.cuda.layout import WARP, At, Digits, Layout, layout_of
+from opwright.backends.cuda.products import FIELDS, Products
 from opwright.backends.cuda.text import (
     COMBINE,
     HEADERS,
     HELPERS,
     Expressions,
+    bare,
     convert,
     literal,
     row,
     type_name,
 )
+from opwright.backends.cuda.vectors import NAMES, Vectors
 from opwright.ir.dtypes import BOOL, F64, I64, DType
 from opwright.ir.expr import TRUE, Expr, const, leaves, pid, show, substitute, var
 from opwright.ir.semantics import ROWS
@@ -64,7 +67,7 @@ def print_program(program: TileProgram, params: Mapping[str, DType] | None = Non
     """
     known = known_leaves(program)
     made = [
-        _Printer(k, p, params or {}, known).text()
+        _Printer(k, p, params or {}, known, program.facts).text()
         for k, p in zip(program.kernels, program.placements, strict=True)
     ]
     text = "\n".join(made)
@@ -95,13 +98,14 @@ def symbol(kernel: str) -> str:
     return c_symbol(kernel)
 
 
-class _Printer:
+class _Printer(Products):
     def __init__(
         self,
         kernel: Kernel,
         placement: Placement,
         params: Mapping[str, DType],
         known: Mapping[Expr, Expr],
+        facts: Iterable[Expr],
     ) -> None:
         self.kernel, self.placement, self.params, self.known = kernel, placement, params, known
         self.axes = axes_of(kernel)
@@ -120,6 +124,9 @@ class _Printer:
         self.shared = shared(kernel) if kernel.order == "statement" else {}
         self.ints = Expressions(self.leaf, self.never_negative)
         self.at: At = {}
+        self.vectors = Vectors(facts, known, kernel)
+        self.wide: dict[tuple[Value, object], str] = {}  # loaded vectors
+        self.products(kernel)
 
     # -- the kernel -----------------------------------------------------------------------------
 
@@ -152,14 +159,16 @@ class _Printer:
             if digits.threads > 1:
                 name = self.names.give(digits.name, f"t_{digits.axis.name}")
                 self.line(f"const int64_t {name} = {self.thread(digits)};")
-        body = self.kernel.body
-        self.block(body)
+        head_lines = len(self.out)
+        self.block(self.kernel.body)
+        self.out[head_lines:head_lines] = [f"  {text}" for text in self.places.values()]
         symbol_ = symbol(self.kernel.name)
         head = f'extern "C" __global__ void __launch_bounds__({self.layout.threads}) {symbol_}('
         inner = ",\n".join(f"    {a}" for a in arguments)
         declared = [
             f"  __shared__ {kind} {name}[{count}];" for (kind, count), name in self.pool.items()
         ]
+        declared += [f"  __shared__ {text};" for text in self.declared]
         return "\n".join([f"{head}\n{inner}) {{", *declared, *self.out, "}", ""])
 
     def scalar_type(self, e: Expr) -> str:
@@ -208,6 +217,8 @@ class _Printer:
             self.at = before
 
     def lane(self, a: Axis, at: At) -> Expr:
+        if self.walk is not None:
+            return self.first[a] + at[a][1]
         d = self.layout.digits[a]
         register, offset = at[a]
         if a not in self.looped:
@@ -244,6 +255,10 @@ class _Printer:
     def name(self, v: Value, at: At) -> str:
         """A fresh variable for one element of a value."""
         count = 1
+        if self.walk is not None:
+            own = self.walk.vector if self.walk.fast in v.axes else 1
+            wanted = f"{v.name}_{at[self.walk.fast][1]}" if own > 1 else v.name
+            return self.names.give((v, self.key(v, at), self.walk, len(self.out)), wanted)
         for a in v.axes:
             count *= 1 if a in self.looped else len(self.layout.digits[a].places)
         parts = [str(self.place(a, at)) for a in v.axes] if count > 1 else []
@@ -256,18 +271,29 @@ class _Printer:
 
     def coordinates(self, axes: Iterable[Axis]) -> list[dict[Axis, tuple[int, int]]]:
         """Elements of a thread that are written out; of an axis in a loop those of one trip."""
+        if self.walk is not None:
+            return list(self.walk.coordinates(axes))
         found = self.layout.coordinates(axes)
         return [c for c in found if all(c[a][0] == 0 for a in self.looped if a in c)]
 
     # -- statements -----------------------------------------------------------------------------
 
     def block(self, body: tuple[Stmt, ...]) -> None:
-        todo = list(body)
+        staged = self.layout.staged
+        todo = [
+            s
+            for s in body
+            if not isinstance(s, Def) or s.value not in staged.only or s.value in staged.factors
+        ]
+
+        def plain(s: Stmt) -> bool:
+            return _plain(s) and not (isinstance(s, Def) and s.value in staged.factors)
+
         while todo:
             run = [todo.pop(0)]
-            while _plain(run[0]) and todo and _plain(todo[0]):
+            while plain(run[0]) and todo and plain(todo[0]):
                 run.append(todo.pop(0))
-            if _plain(run[0]):
+            if plain(run[0]):
                 self.run(run)
             else:
                 self.statement(run[0])
@@ -281,7 +307,7 @@ class _Printer:
         if not self.shared:
             for a in axes:
                 d = self.layout.digits[a]
-                if d.registers <= _FEW:
+                if d.registers * d.vector <= _FEW or d.registers == 1:
                     continue
                 outside = any(a in v.axes and v not in own for s in run for v in _reads(s))
                 escapes = any(a in v.axes and self.uses[v] > _within(v, run) for v in own)
@@ -308,7 +334,12 @@ class _Printer:
         del self.looped[a]
 
     def statement(self, s: Stmt) -> None:
-        if isinstance(s, Def):
+        if isinstance(s, Def) and s.value in self.layout.staged.factors:
+            v = s.value
+            self.stage(v)
+            if v in self.layout.staged.remade and v not in self.layout.staged.only:
+                self.define(v)
+        elif isinstance(s, Def):
             self.define(s.value)
         elif isinstance(s, Store):
             self.store(s)
@@ -325,9 +356,18 @@ class _Printer:
         if v.op == "reduce":
             self.reduce(v)
             return
-        if v.op in ("scan", "dot", "view", "argreduce", "opaque"):
+        if v.op == "dot":
+            self.dot(v)
+            return
+        if v.op in ("scan", "view", "argreduce", "opaque"):
             raise PrintError(f"{v.name}: {v.op} has no CUDA form")
+        if any(v is made for made, _ in self.sums.values()):
+            return  # it was added to where it is contracted
+        count = self.vector(v.attr.buffer, v.attr.index, v.attr.mask) if v.op == "load" else None
         for at in self.coordinates(v.axes):
+            if count is not None:
+                self.texts[self.key(v, at)] = self.part(v, at, *count)
+                continue
             text = self.load(v, at) if v.op == "load" else self.rhs(v, at)
             if v.op == "full" or (v.op != "load" and self.uses[v] == 1 and len(text) < 60
                                   and v in self.nearby):  # fmt: skip
@@ -365,7 +405,39 @@ class _Printer:
         total: Expr = const(0)
         for e, s in zip(index, strides, strict=True):
             total = total + e * s
-        return f"{self.names.give(('buffer', b.name), b.name)}[{_bare(self.ix(total, at))}]"
+        return f"{self.names.give(('buffer', b.name), b.name)}[{bare(self.ix(total, at))}]"
+
+    def vector(
+        self, b: Buffer, index: tuple[Expr, ...], mask: Expr
+    ) -> tuple[Axis, int] | None:
+        """The axis along which an access is vectors of a thread, and their length."""
+        for a in lanes(*index):
+            if self.walk is not None:
+                count = self.walk.vector if a is self.walk.fast else 1
+            else:
+                count = self.layout.digits[a].vector
+            if count > 1 and self.vectors.whole(b, index, mask, a, count):
+                return a, count
+        return None
+
+    def part(self, v: Value, at: At, a: Axis, count: int) -> str:
+        """An element of a loaded vector, which the first one of them loads."""
+        what = v.attr
+        offset = at[a][1]
+        key = v, (self.key(v, {**at, a: (at[a][0], 0)}), tuple(self.looped), self.walk)
+        if offset == 0:
+            kind = NAMES[what.buffer.dtype.name, count]
+            cell = self.cell(what.buffer, what.index, at)
+            text = f"*reinterpret_cast<const {kind} *>(&{cell})"
+            if what.mask is not TRUE:
+                other = literal(what.other or 0, v.dtype)
+                made = ", ".join([other] * count)
+                text = f"{self.ix(what.mask, at)} ? {text} : make_{kind}({made})"
+            register = f"_{at[a][0]}" if self.walk is None and at[a][0] else ""
+            wanted = f"{v.name}{register}_{kind[:-1][0]}{count}"
+            self.wide[key] = self.names.give((key, len(self.out)), wanted)
+            self.line(f"const {kind} {self.wide[key]} = {text};")
+        return f"{self.wide[key]}.{FIELDS[offset]}"
 
     def load(self, v: Value, at: At) -> str:
         what = v.attr
@@ -382,7 +454,7 @@ class _Printer:
         """When a thread does what several of them could do: the first of them, under the mask."""
         parts = [f"{self.names.give(d.name, d.name)} == 0" for d in self.layout.replicas(axes)]
         if mask is not TRUE:
-            parts.append(_bare(self.ix(mask, at)) if not parts else self.ix(mask, at))
+            parts.append(bare(self.ix(mask, at)) if not parts else self.ix(mask, at))
         return f"if ({' && '.join(parts)}) " if parts else ""
 
     def barrier(self, name: str, before: bool = False) -> None:
@@ -397,9 +469,19 @@ class _Printer:
     def store(self, s: Store) -> None:
         axes = access_axes(s)
         self.barrier(s.buffer.name, before=True)
+        found = self.vector(s.buffer, s.index, s.mask)
         for at in self.coordinates(axes):
             cell = self.cell(s.buffer, s.index, at)
-            value = _bare(self.get(s.value, at))
+            if found is not None:
+                a, count = found
+                if at[a][1] == 0:
+                    kind = NAMES[s.buffer.dtype.name, count]
+                    parts = [self.get(s.value, {**at, a: (at[a][0], n)}) for n in range(count)]
+                    made = f"make_{kind}({', '.join(map(bare, parts))})"
+                    guard = self.guard(s.mask, axes, at)
+                    self.line(f"{guard}*reinterpret_cast<{kind} *>(&{cell}) = {made};")
+                continue
+            value = bare(self.get(s.value, at))
             self.line(f"{self.guard(s.mask, axes, at)}{cell} = {value};")
         self.barrier(s.buffer.name)
 
@@ -413,7 +495,7 @@ class _Printer:
         for at in self.coordinates(axes):
             cell = self.cell(s.buffer, s.index, at)
             guard = self.guard(s.mask, axes, at)
-            self.line(f"{guard}{_ATOMIC[s.monoid]}(&{cell}, {_bare(self.get(s.value, at))});")
+            self.line(f"{guard}{_ATOMIC[s.monoid]}(&{cell}, {bare(self.get(s.value, at))});")
         self.barrier(s.buffer.name)
 
     # -- control --------------------------------------------------------------------------------
@@ -427,18 +509,21 @@ class _Printer:
         if s.cond.op == "const":
             self.block(s.then if s.cond.attr else s.other)
             return
-        self.line(f"if ({_bare(self.uniform(s.cond, 'the branch condition'))}) {{")
+        self.line(f"if ({bare(self.uniform(s.cond, 'the branch condition'))}) {{")
+        self.elsewhere()
         self.inner(s.then)
         if s.other:
             self.line("} else {")
+            self.elsewhere()
             self.inner(s.other)
+        self.elsewhere()
         self.line("}")
 
     def loop(self, s: For) -> None:
         for i, p, r in zip(s.inits, s.params, s.results, strict=True):
             for at in self.coordinates(p.axes):
                 name = self.name(p, at)
-                self.line(f"{type_name(p.dtype)} {name} = {_bare(self.get(i, at))};")
+                self.line(f"{type_name(p.dtype)} {name} = {bare(self.get(i, at))};")
                 self.texts[self.key(p, at)] = name
                 self.texts[self.key(r, at)] = name
         lo, hi = self.uniform(s.lo, "the loop bound"), self.uniform(s.hi, "the loop bound")
@@ -446,10 +531,12 @@ class _Printer:
         if is_natural(s.lo, self.never_negative):
             self.natural.add(var(s.variable))
         step = f"++{v}" if s.step == 1 else f"{v} += {s.step}"
-        self.line(f"for (int64_t {v} = {_bare(lo)}; {v} < {hi}; {step}) {{")
+        self.line(f"for (int64_t {v} = {bare(lo)}; {v} < {hi}; {step}) {{")
         self.depth += 1
+        self.elsewhere()
         self.block(s.body)
         self.carry(s)
+        self.elsewhere()
         self.depth -= 1
         self.line("}")
 
@@ -464,7 +551,7 @@ class _Printer:
             for at in self.coordinates(p.axes):
                 target, text = self.get(p, at), self.get(y, at)
                 if target != text:
-                    moves.append((target, _bare(text), p.dtype))
+                    moves.append((target, bare(text), p.dtype))
         targets = {m[0] for m in moves}
         late = any(targets & (set(re.findall(r"\w+", text)) - {t}) for t, text, _ in moves)
         if late:
@@ -490,7 +577,7 @@ class _Printer:
             name = self.name(v, at)
             exchanged = d.threads > 1
             word = kind if exchanged else f"const {kind}"
-            self.line(f"{word} {name} = {_bare(self.tree(monoid, parts, v.dtype))};")
+            self.line(f"{word} {name} = {bare(self.tree(monoid, parts, v.dtype))};")
             self.texts[self.key(v, at)] = name
             made.append(name)
         if d.threads > 1:
@@ -517,7 +604,7 @@ class _Printer:
                 moved = f"__shfl_xor_sync({FULL}, {name}, {step})"
                 if kind is BOOL:
                     moved = f"(__shfl_xor_sync({FULL}, (int){name}, {step}) != 0)"
-                text = _bare(row(COMBINE[monoid], [name, moved], kind, kind))
+                text = bare(row(COMBINE[monoid], [name, moved], kind, kind))
                 self.line(f"for (int {step} = {first}; {step} >= {d.step}; {step} /= 2) {{")
                 self.line(f"  {name} = {text};")
                 self.line("}")
@@ -551,7 +638,7 @@ class _Printer:
                         f"{own} % {stride}" if not whole else f"threadIdx.x / 32 % {stride}"
                     )
                 parts.append(f"{share}[{' + '.join(terms) or '0'}]")
-            self.line(f"{name} = {_bare(self.tree(monoid, parts, kind))};")
+            self.line(f"{name} = {bare(self.tree(monoid, parts, kind))};")
 
     def share(self, kind: DType, count: int) -> str:
         """Shared memory; who uses it waits before and after."""
@@ -563,18 +650,6 @@ class _Printer:
 
 def _scalar_name(e: Expr) -> str:
     return f"{e.attr[0]}_stride{e.attr[1]}" if e.op == "stride" else str(e.attr)
-
-
-def _bare(text: str) -> str:
-    """Without parentheses around the whole."""
-    if not (text.startswith("(") and text.endswith(")")):
-        return text
-    depth = 0
-    for n, c in enumerate(text):
-        depth += (c == "(") - (c == ")")
-        if depth == 0 and n < len(text) - 1:
-            return text
-    return text[1:-1]
 
 
 def _plain(s: Stmt) -> bool:

@@ -135,7 +135,7 @@ class Statements(Expressions):
         return None
 
     def declare_shared(self, n: Node) -> None:
-        number, name = n.attr
+        number, name, starts = n.attr
         self.types[number] = n.type
         if number not in self.shared:
             shape, t = [], n.type
@@ -158,7 +158,8 @@ class Statements(Expressions):
             if sum(map(_bytes, held)) > SHARED:
                 raise self.refuse(f"{name}: a device has {SHARED} bytes of shared memory", n.line)
             unit = n.type if n.type.kind == "array" else t
-            self.shared[number] = Pointer(b, const(0), unit, (), 16 if wide > 1 else 0)
+            aligned = max(starts, 16 if wide > 1 else 0)
+            self.shared[number] = Pointer(b, const(0), unit, (), aligned)
             self.builder.buffer(b)
         self.env[number] = self.shared[number]
 

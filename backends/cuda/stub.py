@@ -20,7 +20,7 @@ _ATTRIBUTES = """
 #define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __align__(n) __attribute__((aligned(n)))
+#define __align__(n) __attribute__((aligned(n), annotate("aligned " #n)))
 #define __builtin_align__(n) __attribute__((aligned(n)))
 #include "math.h"
 #include "stdint.h"

@@ -93,6 +93,18 @@ def integer(n: int) -> str:
     return f"{n}{wide}" if n >= 0 else f"({n}{wide})"
 
 
+def bare(text: str) -> str:
+    """Without parentheses around the whole."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for n, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and n < len(text) - 1:
+            return text
+    return text[1:-1]
+
+
 def convert(x: str, source: DType, to: DType) -> str:
     """A cast: reals round to nearest even, truth values are 0 and 1."""
     if source == to or {source.name, to.name} == {"f32", "tf32"}:
