@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from opwright.ir.expr import Expr, conjuncts, leaves, pid, var
+from opwright.ir.expr import Expr, conjuncts, leaves, pid, substitute, var, walk
 from opwright.verify.encode import Encoder, Instance
 from opwright.verify.terms import Formula, Poly
 from opwright.verify.walk import Access
@@ -30,6 +30,7 @@ class Witness:
         order = [*(pid(d) for d in range(len(grid))), *self.loops, *(a.lane for a in store.axes)]
         self.free = [v for v in order if v not in fixed]
         self.fixed, self.together = fixed, together
+        self.digits: dict[Expr, tuple[Expr, Expr, int]] = {}  # of a lane: high, low, radix
 
     def proposals(self, target: list[Poly]) -> list[Formula]:
         """Conditions, each of which implies that the store writes the element.
@@ -37,6 +38,7 @@ class Witness:
         What no index determines is at its first iteration, or at its last one.
         """
         pairs = [*self.pinned(), *zip(self.store.index, target, strict=True)]
+        pairs = self.in_digits(pairs)
         equations = self.undivided(pairs)
         out: dict[Formula, None] = {}
         for last in (False, True):
@@ -52,6 +54,25 @@ class Witness:
                 if not leaves(c, "var", "value", "pid"):
                     out.append((c.args[0], self.terms.const(int(c.args[1].attr))))
         return out
+
+    def in_digits(self, pairs: list[Equation]) -> list[Equation]:
+        """Lanes that occur as quotient and remainder by one number alone, as two digits."""
+        known: dict[Expr, Expr] = {}
+        for a in self.store.axes:
+            found = {x for e, _ in pairs for x in walk(e) if a.lane in x.args}
+            radices = {x.args[1] for x in found}
+            if len(found) < 2 or len(radices) > 1 or any(e is a.lane for e, _ in pairs):
+                continue
+            (radix,) = radices
+            split = all(x.op in ("floordiv", "mod") and x.args[0] is a.lane for x in found)
+            if not split or radix.op != "const" or radix.attr < 2 or a.lane not in self.free:
+                continue
+            high, low = (var(f"\0{name} {a.name}") for name in ("high", "low"))
+            self.digits[a.lane] = high, low, int(radix.attr)
+            at = self.free.index(a.lane)
+            self.free[at : at + 1] = [high, low]
+            known |= {a.lane // radix: high, a.lane % radix: low}
+        return [(substitute(e, known), v) for e, v in pairs] if known else pairs
 
     # -- the system of equations
     def open(self, e: Expr, solved: set[Expr]) -> bool:
@@ -152,6 +173,8 @@ class Witness:
                 rest = t.shift(t.sub(encoder.term(s.hi, at), lo), -1)
                 own = t.divide(rest, t.const(s.step))[0]
             at.bind(v, lo if own is None else t.add(lo, t.scale(own, s.step)))
+        for v, (high, low, radix) in self.digits.items():
+            at.bind(v, t.add(t.scale(at.leaves[high], radix), at.leaves[low]))
         return at
 
     def rough(self, e: Expr, counts: dict[Expr, Poly], last: bool) -> Poly:
