@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 
 from opwright.backends.cpp.clang import CType, Node, Unit
+from opwright.backends.cuda import library
 from opwright.backends.cuda.memory import Memory
 from opwright.backends.cuda.numbers import bits_of, remainder
 from opwright.backends.cuda.values import Pointer, Sym, Vector, dtype_of
+from opwright.ir.dtypes import F32, I64
 from opwright.ir.expr import TRUE, Expr, call, const
 from opwright.ir.tile import Axis, Value, lanes
 
@@ -42,12 +44,16 @@ class Calls(Memory):
     """Calls of one kernel; `expression` and `inline` are those of the reader of statements."""
 
     unit: Unit
+    source: str
     expression: Callable[[Node], Sym]
     inline: Callable[..., Sym]
 
     def call(self, n: Node) -> Sym:
         name, declared, _, _ = n.attr
         if declared is not None:
+            f = self.unit.functions[declared]
+            if what := library.known(f, self.unit, self.source):
+                return self.known_function(n, what)
             return self.inline(n, declared)
         if name in ("__syncthreads", "__syncwarp"):
             return self.synchronise(n, name)
@@ -75,6 +81,20 @@ class Calls(Memory):
                            "what is asserted holds")  # fmt: skip
             return None
         return self.mathematics(n, name)
+
+    def known_function(self, n: Node, what: str) -> Value:
+        """A function of the library that printed texts bring along."""
+        b = self.builder
+        if what in library.ROWS:
+            wide = CType("int", 64)
+            given = [self.convert(self.expression(a), a.type, wide) for a in n.args]
+            return b.ew(library.ROWS[what], *(self.value(x, I64) for x in given))
+        p = self.address(n.args[0])
+        if p.buffer.dtype.name != library.LOADED[what]:
+            raise self.refuse(f"{what} of an element of {p.buffer.dtype}", n.line)
+        v = self.element(p, p.offset)
+        assert isinstance(v, Value)
+        return b.cast(v, F32)
 
     def address(self, n: Node) -> Pointer:
         p = self.expression(n)

@@ -26,6 +26,7 @@ from opwright.ir.text import parse_expr
 from opwright.ir.tile import Axis, Buffer, Builder, Kernel, Placement, TileProgram
 
 WARPS = re.compile(r"__shfl|__syncwarp|__any_sync|__all_sync|warpSize")
+ALIGNED = re.compile(r"aligned\((\w+), (\d+)\)")
 MOST = (GRID, 65535, 65535)  # programs along each axis of a grid
 THREADS = 1024  # of a block
 
@@ -170,7 +171,11 @@ def _kernel(
     axes, place, lane = thread_axes(unit, block, WARPS.search(source) is not None)
     builder = Builder(name, launch.grid, "lane", axes)
     reader = Loops(file, name, builder, axes, known, views)
-    reader.unit, reader.lane = unit, lane
+    for fact in bound.facts:
+        stated = ALIGNED.fullmatch(str(fact.attr)) if fact.op == "param" else None
+        if stated:
+            reader.aligned_to[stated[1]] = int(stated[2])
+    reader.unit, reader.lane, reader.source = unit, lane, source
     reader.env, reader.types, reader.shared = {}, {}, {}
     reader.depth, reader.results, reader.base = 0, [], 0
     reader.outer, reader.dynamic = text.outer, _shared_bytes(launch, bound)

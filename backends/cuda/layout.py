@@ -3,8 +3,8 @@
 Every axis of a kernel is cut into digits: lane = (register * threads + thread) * vector + offset.
 All tiles of a kernel share the digits of their axes, so that elementwise operations need no
 exchange; a tile that lacks an axis is held by all threads of it. Where tiles are multiplied, axes
-of which no thread holds a tile together are counted by the same threads. `launch` of a placement may say
-`threads_AXIS` and `vec_AXIS`; what it leaves open is dealt out here, to `num_warps` warps.
+of which no thread holds a tile together are counted by the same threads. `launch` of a placement
+may say `threads_AXIS` and `vec_AXIS`; what it leaves open is dealt out here, to `num_warps` warps.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Memory(Values):
         self.offsets: dict[str, list[Expr]] = {}
         self.failed: dict[str, int] = {}
         self.assumes: dict[str, None] = {}
+        self.aligned_to: dict[str, int] = {}  # bytes, as facts state them of buffers
         self.based: dict[Expr, str] = {}  # alignments of buffers, obligations of the whole kernel
 
     # -- places
@@ -88,7 +89,9 @@ class Memory(Values):
             rows = [call("eq", s % n, 0) for s in steps if s.op != "const" or s.attr % n]
             goal = call("or", goal, conjunction([*rows, call("eq", index[-1] % n, 0)]))
         if b.role != "program":
-            base = param(f"aligned({b.name}, {needed})", "bool")
+            stated = self.aligned_to.get(b.name, needed)
+            most = needed if stated % needed else stated  # a fact that says more says this
+            base = param(f"aligned({b.name}, {most})", "bool")
             self.based[base] = f"{b.name} starts at a multiple of {needed} bytes"
         elif p.aligned < needed:
             self.assumes["shared arrays start at multiples of 16 bytes"] = None

@@ -19,10 +19,12 @@ from opwright.backends.cuda.text import (
     COMBINE,
     HEADERS,
     HELPERS,
+    SMALL,
     Expressions,
     bare,
     convert,
     literal,
+    memory_name,
     row,
     type_name,
 )
@@ -141,7 +143,9 @@ class _Printer(Products):
             if b.role == "program":
                 raise PrintError(f"{b.name}: a block has no scratch memory of its own")
             name = self.names.give(("buffer", b.name), b.name)
-            kind = type_name(b.dtype)
+            kind = memory_name(b.dtype)
+            if b.name in written and b.dtype.name in SMALL:
+                raise PrintError(f"{b.name}: {b.dtype.name} is not written by CUDA texts")
             arguments.append(
                 f"{kind} *__restrict__ {name}"
                 if b.name in written
@@ -407,13 +411,11 @@ class _Printer(Products):
             total = total + e * s
         return f"{self.names.give(('buffer', b.name), b.name)}[{bare(self.ix(total, at))}]"
 
-    def vector(
-        self, b: Buffer, index: tuple[Expr, ...], mask: Expr
-    ) -> tuple[Axis, int] | None:
+    def vector(self, b: Buffer, index: tuple[Expr, ...], mask: Expr) -> tuple[Axis, int] | None:
         """The axis along which an access is vectors of a thread, and their length."""
         for a in lanes(*index):
             if self.walk is not None:
-                count = self.walk.vector if a is self.walk.fast else 1
+                count = self.walk.vector if a == self.walk.fast else 1
             else:
                 count = self.layout.digits[a].vector
             if count > 1 and self.vectors.whole(b, index, mask, a, count):
@@ -442,6 +444,8 @@ class _Printer(Products):
     def load(self, v: Value, at: At) -> str:
         what = v.attr
         cell = self.cell(what.buffer, what.index, at)
+        if what.buffer.dtype.name in SMALL:
+            cell = f"{SMALL[what.buffer.dtype.name]}(&{cell})"
         if what.mask is TRUE:
             return cell
         other = 0 if what.other is None else what.other

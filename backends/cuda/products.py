@@ -57,7 +57,7 @@ class Walk:
         """Elements of a thread in one round."""
         axes = tuple(axes)
         for n in range(self.vector if self.fast in axes else 1):
-            yield {a: (0, n if a is self.fast else 0) for a in axes}
+            yield {a: (0, n if a == self.fast else 0) for a in axes}
 
 
 def walk_of(v: Value, chain: tuple[Value, ...], threads: int, vectors: Vectors) -> Walk:
@@ -74,13 +74,13 @@ def walk_of(v: Value, chain: tuple[Value, ...], threads: int, vectors: Vectors) 
                     what.buffer, what.index, what.mask, a, count
                 ):
                     wide = max(wide, count)
-    slow = next((a for a in v.axes if a is not fast), None)
+    slow = next((a for a in v.axes if a != fast), None)
     return Walk(fast, slow, wide, min(threads, fast.extent // wide), threads)
 
 
 def other_axis(v: Value, contracted: Axis) -> Axis | None:
     """The axis of a factor that stays."""
-    rest = [a for a in v.axes if a is not contracted]
+    rest = [a for a in v.axes if a != contracted]
     if len(rest) > 1 or contracted not in v.axes:
         raise PrintError(f"{v.name}: a factor has a row or a column, and what is contracted")
     return rest[0] if rest else None
@@ -194,7 +194,7 @@ class Products:
 
     def made(self, v: Value, chain: tuple[Value, ...]) -> None:
         w = walk_of(v, chain, self.layout.threads, self.vectors)
-        name, contracted, other = self.array(v, w.fast is self.layout.staged.factors[v])
+        name, contracted, other = self.array(v, w.fast == self.layout.staged.factors[v])
         column = self.spot(f"column{w.across}", f"threadIdx.x % {w.across}")
         row = self.spot(f"row{w.across}", f"threadIdx.x / {w.across}")
         busy = w.across * w.down < w.threads
@@ -214,7 +214,7 @@ class Products:
             self.define(u)
         places = list(w.coordinates(v.axes))
         said = [self.single(v, at) for at in places]
-        if w.vector > 1 and other is w.fast:
+        if w.vector > 1 and other == w.fast:
             at = places[0]
             where = f"{name}[{bare(self.ix(contracted.lane, at))}][{bare(self.ix(other.lane, at))}]"
             self.line(f"*reinterpret_cast<float4 *>(&{where}) = make_float4({', '.join(said)});")
@@ -263,8 +263,8 @@ class Products:
         self.line(f"for (int {step} = 0; {step} < {contracted.extent}; ++{step}) {{")
         self.depth += 1
         factors = [self.column(x, step) for x in v.args]
-        for at, name in sums:
-            a, b = (f[tuple(at[x] for x in f_axes)] for f, f_axes in factors)
+        for place, name in sums:
+            a, b = (f[tuple(place[x] for x in own)] for f, own in factors)
             self.line(f"{name} = fmaf({a}, {b}, {name});")
         self.depth -= 1
         self.line("}")

@@ -121,7 +121,7 @@ def _read(s: Stmt) -> Iterable[Value]:
 
 
 def slots_of(staged: Staged, axes: tuple[Axis, ...]) -> list[list[Axis]]:
-    """Axes that share their threads: no thread holds a tile with two of them. The last one first."""
+    """Axes that share their threads: no thread holds a tile with two of them. Last ones first."""
     out: list[list[Axis]] = []
     for a in reversed(axes):
         if not any(a in t for t in staged.tiles):

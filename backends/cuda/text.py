@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from opwright.backends.cpp.scalar import PrintError, is_natural
+from opwright.backends.cuda.library import LOADED, TEXTS
+from opwright.backends.cuda.library import ROWS as DRAWN
 from opwright.ir.dtypes import BOOL, DType, integer_range
 from opwright.ir.expr import Expr, show
 
@@ -16,7 +18,9 @@ TYPES = {
     "i64": "int64_t", "i32": "int32_t", "i16": "int16_t", "i8": "int8_t",
     "u64": "uint64_t", "u32": "uint32_t", "u16": "uint16_t", "u8": "uint8_t", "bool": "bool",
 }  # fmt: skip
+SMALL = {kind: load for load, kind in LOADED.items()}  # loaded as f32, never stored
 HEADERS = {"__half": "cuda_fp16.h", "__nv_bfloat16": "cuda_bf16.h"}
+RANDOM = {op: name for name, op in DRAWN.items()}
 HALVES = {"f16": "half", "bf16": "bfloat16"}
 
 HELPERS = {
@@ -30,6 +34,7 @@ HELPERS = {
     ),
     "maximum": "",
     "minimum": "",
+    **TEXTS,
 }
 for _name, _sign in (("maximum", ">"), ("minimum", "<")):
     HELPERS[_name] = "".join(
@@ -52,14 +57,21 @@ COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or",
 
 def type_name(d: DType) -> str:
     """The type of an element; PrintError where CUDA C++ has none that kernels may use here."""
+    if d.name in SMALL:
+        return "float"
     if d.name not in TYPES:
         raise PrintError(f"{d.name} has no type in CUDA texts")
     return TYPES[d.name]
 
 
+def memory_name(d: DType) -> str:
+    """The type of an element in memory."""
+    return "uint8_t" if d.name in SMALL else type_name(d)
+
+
 def computed(d: DType) -> bool:
     """Whether there is arithmetic in a type; others are loaded, stored and converted."""
-    return d.name not in HALVES
+    return d.name not in HALVES and d.name not in SMALL
 
 
 def literal(value: float | int | bool, d: DType) -> str:
@@ -109,6 +121,10 @@ def convert(x: str, source: DType, to: DType) -> str:
     """A cast: reals round to nearest even, truth values are 0 and 1."""
     if source == to or {source.name, to.name} == {"f32", "tf32"}:
         return x
+    if to.name in SMALL:
+        raise PrintError(f"a conversion to {to.name} has no form in CUDA texts")
+    if source.name in SMALL:
+        return x if to.name in ("f32", "tf32") else convert_plain(x, to)
     if source.name in HALVES:
         wide = f"__{HALVES[source.name]}2float({x})"
         return wide if to.name in ("f32", "tf32") else convert_plain(wide, to)
@@ -164,6 +180,10 @@ def row(op: str, args: list[str], like: DType, out: DType) -> str:
     if op == "sigmoid":
         one = "1.0f" if suffix else "1.0"
         return f"({one} / ({one} + exp{suffix}(-{args[0]})))"
+    if op in RANDOM:
+        words = ", ".join(f"(int64_t){a}" for a in args)
+        text = f"{RANDOM[op]}({words})"
+        return text if out.name == "f32" else f"({type_name(out)}){text}"
     if op in _FUNCTIONS:
         return f"{op}{suffix}({', '.join(args)})"
     raise PrintError(f"{op} has no form in CUDA texts")

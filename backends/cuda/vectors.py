@@ -86,10 +86,11 @@ class Vectors:
             return True
         if c.op != "lt" or leaves(c.args[1], "real"):
             return False
-        p = add(*(polynomial(substitute(x, self.known)) for x in c.args), -1)
+        left, right = (polynomial(substitute(x, self.known)) for x in c.args)
+        p = add(left, right, -1)
         own = p.pop((a.lane,), 0)
-        left = all(a not in lanes(f) for m in p for f in m)
-        return own == 1 and left and self._content(p) % count == 0
+        alone = all(a not in lanes(f) for m in p for f in m)
+        return own == 1 and alone and self._content(p) % count == 0
 
 
 def best_axis(kernel: Kernel, vectors: Vectors) -> tuple[Axis, int] | None:

@@ -10,7 +10,9 @@ from support.cuda_kernels import HEAD, Case, dense, launch
 
 pytest.importorskip("clang.cindex", reason="libclang reads CUDA texts")
 
-COPY = HEAD + """
+COPY = (
+    HEAD
+    + """
 op copy @ 1.0 {
   dims  N
   where N >= 1
@@ -19,6 +21,7 @@ op copy @ 1.0 {
   def { y[i] = x[i] }
 }
 """
+)
 KERNEL = """
 extern "C" __global__ void copy(const float* x, float* y) {
   __shared__ ALIGN float s[8][WIDTH];

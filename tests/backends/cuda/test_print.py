@@ -12,7 +12,7 @@ import pytest
 
 from opwright.backends.cuda.build import assembly, compile_for, compiler, resources_of
 from opwright.backends.cuda.printer import PrintError
-from opwright.backends.cuda.text import type_name
+from opwright.backends.cuda.text import convert, type_name
 from opwright.compiler import block_spaces
 from opwright.compiler.candidates import Candidate
 from opwright.compiler.cuda_blocks import printed
@@ -127,8 +127,10 @@ def test_the_report_of_the_assembler_is_read() -> None:
 
 
 def test_what_has_no_form_is_refused() -> None:
-    with pytest.raises(PrintError, match="f8e4m3"):
-        type_name(DTYPES["f8e4m3"])
+    with pytest.raises(PrintError, match="f8e4m3fnuz"):
+        type_name(DTYPES["f8e4m3fnuz"])
+    with pytest.raises(PrintError, match="a conversion to f8e4m3"):
+        convert("x", DTYPES["f32"], DTYPES["f8e4m3"])
 
 
 @pytest.mark.skipif(not compiler(), reason="no nvcc")
