@@ -60,7 +60,7 @@ class Witness:
         known: dict[Expr, Expr] = {}
         for a in self.store.axes:
             found = {x for e, _ in pairs for x in walk(e) if a.lane in x.args}
-            radices = {x.args[1] for x in found}
+            radices = {x.args[-1] for x in found}
             if len(found) < 2 or len(radices) > 1 or any(e is a.lane for e, _ in pairs):
                 continue
             (radix,) = radices
