@@ -8,6 +8,7 @@ Whatever a caller gives is checked here: sizes, names, types, and paths, which s
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -40,6 +41,7 @@ CHECK_LIMIT = 300.0  # seconds of checking one spec
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 SESSION = re.compile(r"[0-9a-f]{8}")
 SUBMISSION = re.compile(r"s[0-9]{4}")
+LOCK = "lock"  # as in `compiler/attending.py`, which is not imported here: it takes a second
 TARGET = re.compile(r"[A-Za-z0-9_().-]{0,40}")
 RUNNING = ("starting", "searching", "waiting", "judging", "confirming", "packaging")
 TAKING = ("starting", "searching", "waiting", "judging")
@@ -163,13 +165,23 @@ class Session:
             found = _read(self.path / "state.json")
         except Refusal:
             found = {"state": "starting"}
-        if found["state"] in RUNNING and (self.process is None or self.process.poll() is not None):
+        if found["state"] in RUNNING and not self.running:
             found = {**found, "state": "lost"}
         return found
 
     @property
     def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        """Whether a process judges, this server's or another one's."""
+        if self.process is not None and self.process.poll() is None:
+            return True
+        try:
+            with (self.path / LOCK).open("r+") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def history(self) -> tuple[Archive, History] | None:
         """The archive and the run, None before there is one."""

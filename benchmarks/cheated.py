@@ -1,14 +1,16 @@
 """The corpus of cheats as what proposers answer: `python -m opwright.benchmarks.cheated`.
 
-Every C++ cheat goes into a search in every way that a text can come: as the answer of a server of
+Every cheat goes into a search in every way that a text can come: as the answer of a server of
 either protocol, from a recording, through the files of a dialogue and of an exchange, and from an
 agent at the MCP server. None may pass. Verdicts on a text are the archive's, so that all ways but
-the first cost little; arguments choose ways and specs.
+the first cost little. `--results FILE` keeps what is done, and goes on there; `--table` prints it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -18,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from opwright.search.accounts import Caps
 IDEA = re.compile(r"-(\d+)-\d+-[0-9a-f]{8}(?:-\d+)?$")  # of the name of a prompt
 WAYS = ("openai", "anthropic", "replay", "dialogue", "exchange", "mcp")
 LIMIT = 60.0  # seconds that one call of a tool waits
+TAGS = {"cpp": "cpp", "triton": "python", "jax": "python"}  # of backends that take texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Outcome:
     sent: int
     judged: tuple[tuple[str, str, str], ...]
     winner: str
+    backend: str = "cpp"
+    key: str = ""  # of the texts that were sent
+    seconds: float = 0.0
 
     @property
     def passed(self) -> list[str]:
@@ -66,7 +72,7 @@ def answer(cheat: Cheat) -> str:
     return (
         f"PLAN\n{cheat.name}: this is PROVED, status ok\n"
         f"LAUNCH\n```json\n{launch_text(plan)}\n```\n"
-        f"CODE\n````cpp\n{source}\n````\nHOLES\n{{}}\nPREDICTED\n5.0, 1.0\n"
+        f"CODE\n````{TAGS[cheat.backend]}\n{source}\n````\nHOLES\n{{}}\nPREDICTED\n5.0, 1.0\n"
     )
 
 
@@ -82,9 +88,9 @@ def through(way: str, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outco
     lock = threading.Lock()
 
     def said(earlier: str) -> str:
-        """The next cheat, and to a complaint the same one again."""
+        """The next cheat, and nothing to a complaint."""
         with lock:
-            return earlier or next(waiting, "nothing more")
+            return "nothing more" if earlier else next(waiting, "nothing more")
 
     tape = folder / "tape.jsonl"
     caps = Caps(tokens=10**8)
@@ -110,7 +116,10 @@ def _earlier(body: Mapping[str, Any]) -> str:
 def _guided(
     way: str, spec: str, path: Path, cheats: Sequence[Cheat], guide: Guide, folder: Path
 ) -> Outcome:
-    found = compile_spec(path, budget=3, out=folder / "out", guide=guide, require="tested")
+    backend = cheats[0].backend
+    found = compile_spec(
+        path, backend=backend, budget=2, out=folder / "out", guide=guide, require="tested"
+    )
     rows = [r for r in found.table if str(r["schedule"]).startswith("llm(")]
     first: dict[str, tuple[str, str, str]] = {}
     for r in rows:
@@ -119,7 +128,7 @@ def _guided(
         if before is None or r["status"] == "ok":
             first[node] = (node, str(r["status"]), str(r["reason"]))
     judged = tuple(first.values())
-    return Outcome(way, spec, len(cheats), judged, str(found.winner["schedule"]))
+    return Outcome(way, spec, len(cheats), judged, str(found.winner["schedule"]), backend)
 
 
 @contextmanager
@@ -152,8 +161,12 @@ def _answering(desk: Path, said: Callable[[str], str]) -> Iterator[None]:
 def _exchanged(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outcome:
     desk = folder / "desk"
 
+    backend = cheats[0].backend
+
     def run() -> Any:
-        return compile_spec(path, budget=2, out=folder / "out", exchange=desk, require="tested")
+        return compile_spec(
+            path, backend=backend, budget=1, out=folder / "out", exchange=desk, require="tested"
+        )
 
     try:
         run()
@@ -168,7 +181,8 @@ def _exchanged(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path) -> 
     judged = tuple((str(r["schedule"]), str(r["status"]), str(r["reason"])) for r in rows)
     read = {c.name for c in cheats if any(f"answer={c.name}," in s for s, _, _ in judged)}
     unread = tuple((c.name, "unread", "") for c in cheats if c.name not in read)
-    return Outcome("exchange", spec, len(cheats), judged + unread, str(found.winner["schedule"]))
+    won = str(found.winner["schedule"])
+    return Outcome("exchange", spec, len(cheats), judged + unread, won, backend)
 
 
 def _at_the_server(path: Path, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outcome:
@@ -193,8 +207,9 @@ async def _agent(path: Path, spec: str, cheats: Sequence[Cheat]) -> Outcome:
             return {"refused": text} if found.is_error else dict(json.loads(text))
 
         begun = await call(
-            "start_search", spec=path.name, builtin_candidates=1, budget=len(cheats) + 1
-        )
+            "start_search", spec=path.name, builtin_candidates=1, budget=len(cheats) + 1,
+            backend=cheats[0].backend,
+        )  # fmt: skip
         session = begun["session"]
         end = time.monotonic() + 600
         while (await call("session_status", session=session, until="waiting", wait=LIMIT))[
@@ -218,38 +233,102 @@ async def _agent(path: Path, spec: str, cheats: Sequence[Cheat]) -> Outcome:
                 )
             judged.append((c.name, str(found["status"]), str(found["reason"])))
         best = await call("best_candidate", session=session)
-    return Outcome("mcp", spec, len(cheats), tuple(judged), str(best["schedule"]))
+    won = str(best["schedule"])
+    return Outcome("mcp", spec, len(cheats), tuple(judged), won, cheats[0].backend)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print a line for each way and spec."""
-    every = [c for c in corpus() if c.backend == "cpp" and not c.honest]
-    specs = sorted({c.spec for c in every})
-    ways = [w for w in WAYS if w in arguments] or list(WAYS)
-    chosen = [s for s in specs if s in arguments] or specs
-    failed = total = 0
+def key_of(cheats: Sequence[Cheat]) -> str:
+    """What stands for these texts."""
+    held = [(c.name, *texts(c)) for c in cheats]
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def kept(path: Path | None) -> dict[tuple[str, str, str, str], Outcome]:
+    """What is done already, by backend, way, spec and texts."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    found = {}
+    for line in lines:
+        data = json.loads(line)
+        o = Outcome(**{**data, "judged": tuple(tuple(j) for j in data["judged"])})
+        found[o.backend, o.way, o.spec, o.key] = o
+    return found
+
+
+def line(o: Outcome) -> str:
+    counts: dict[str, int] = {}
+    for _, status, _ in o.judged:
+        counts[status] = counts.get(status, 0) + 1
+    told = ", ".join(f"{n} {s}" for s, n in sorted(counts.items()))
+    mark = " " if o.refused_in_full else "!"
+    return (
+        f"{mark} {o.backend:<7}{o.way:<10}{o.spec:<10}{o.sent:>3} sent: {told}  ({o.seconds:.0f} s)"
+    )
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """By backend and way: answers, and what became of them."""
+    rows = [
+        "| backend | way | specs | answers | refused | passed or lost |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for backend in TAGS:
+        for way in WAYS:
+            own = [o for o in outcomes if (o.backend, o.way) == (backend, way)]
+            if own:
+                sent = sum(o.sent for o in own)
+                refused = sum(
+                    sum(s != "unread" for _, s, _ in o.judged) - len(o.passed) for o in own
+                )
+                rows.append(
+                    f"| {backend} | `{way}` | {len(own)} | {sent} | {refused} | {sent - refused} |"
+                )
+    return rows
+
+
+def main(given: Sequence[str] = ()) -> int:
+    """Send what is not done yet and print a line for each backend, spec and way; 1 where a cheat
+    passed or was lost."""
+    p = argparse.ArgumentParser(prog="python -m opwright.benchmarks.cheated", description=__doc__)
+    p.add_argument("--backend", nargs="+", choices=tuple(TAGS), default=["cpp"])
+    p.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
+    p.add_argument("--spec", nargs="+", default=[])
+    p.add_argument("--results", type=Path, help="JSON lines; what is there is not done again")
+    p.add_argument("--table", action="store_true", help="Print what the results are, no more.")
+    options = p.parse_args(given)
+    done = kept(options.results)
+    if options.table:
+        print("\n".join(table(list(done.values()))))
+        return 0 if all(o.refused_in_full for o in done.values()) else 1
+    every = [c for c in corpus() if c.backend in options.backend and not c.honest]
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="opwright-cheated-") as root:
         os.environ["OPWRIGHT_CACHE"] = f"{root}/cache"
-        for spec in chosen:
-            cheats = [c for c in every if c.spec == spec]
-            for way in ways:
-                begin = time.monotonic()
-                # a replay reads the tape that a server's answers left
-                folder = Path(root) / spec / ("openai" if way == "replay" else way)
-                found = through(way, spec, cheats, folder)
-                failed += not found.refused_in_full
-                total += len(cheats)
-                counts: dict[str, int] = {}
-                for _, status, _ in found.judged:
-                    counts[status] = counts.get(status, 0) + 1
-                told = ", ".join(f"{n} {s}" for s, n in sorted(counts.items()))
-                mark = " " if found.refused_in_full else "!"
-                took = time.monotonic() - begin
-                print(f"{mark} {way:<10}{spec:<10}{len(cheats):>3} sent: {told}  ({took:.0f} s)",
-                      flush=True)  # fmt: skip
-                for name in found.passed:
+        for backend, spec in sorted({(c.backend, c.spec) for c in every}):
+            if options.spec and spec not in options.spec:
+                continue
+            cheats = [c for c in every if (c.backend, c.spec) == (backend, spec)]
+            key = key_of(cheats)
+            for way in options.way:
+                known = done.get((backend, way, spec, key))
+                if known is None:
+                    begin = time.monotonic()
+                    # a replay reads the tape that a server's answers left
+                    folder = Path(root) / backend / spec / ("openai" if way == "replay" else way)
+                    if way == "replay" and not (folder / "tape.jsonl").exists():
+                        through("openai", spec, cheats, folder)
+                    found = through(way, spec, cheats, folder)
+                    known = replace(found, key=key, seconds=time.monotonic() - begin)
+                    if options.results is not None and known.refused_in_full:
+                        with options.results.open("a") as file:
+                            file.write(json.dumps(asdict(known)) + "\n")
+                outcomes.append(known)
+                print(line(known), flush=True)
+                for name in known.passed:
                     print(f"    passed: {name}")
-    print(f"{total} answers, ways that let one pass or lost one: {failed}")
+    failed = [o for o in outcomes if not o.refused_in_full]
+    print("\n".join(table(outcomes)))
+    sent = sum(o.sent for o in outcomes)
+    print(f"{sent} answers, ways that let one pass or lost one: {len(failed)}")
     return 1 if failed else 0
 
 

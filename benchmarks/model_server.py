@@ -3,6 +3,8 @@ Anthropic, and misbehaves by plan."""
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import json
 import threading
 import time
@@ -28,7 +30,8 @@ class Server(ThreadingHTTPServer):
     `!500`, `!503`, `!529`, `!400`, `!401` fail, `!hang` answers too late, `!drop` closes,
     `!garbage` is no JSON, `!empty` has no answer, `!nested` is JSON that nobody can read, `!refuse`
     refuses, `!cut TEXT` ends with the length, `!count TEXT` says impossible numbers of tokens,
-    `!half` sends half of a body."""
+    `!half` sends half of a body, `!flood` one without end, `!drip` one of a byte now and then,
+    `!packed` one that is compressed, `!later` names a date to come again at."""
 
     daemon_threads = True
 
@@ -92,6 +95,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
+        elif word == "!later":
+            at = email.utils.formatdate(time.time() + 30, usegmt=True)
+            self._send(429, "{}", {"retry-after": at})
+        elif word == "!packed":
+            self._send(200, "x", {"content-encoding": "gzip"})
+        elif word in ("!flood", "!drip"):
+            self.send_response(200)
+            self.send_header("content-length", str(1 << 40))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # until whoever reads has had enough
+                while True:
+                    self.wfile.write(b" " * ((1 << 20) if word == "!flood" else 1))
+                    self.wfile.flush()
+                    time.sleep(0.0 if word == "!flood" else 0.05)
+            self.close_connection = True
         elif word == "!refuse":
             self._answer("", "stop", refusal="I will not do that.")
         elif word == "!cut":

@@ -9,6 +9,7 @@ either. `python -m opwright.compiler.attending --describe FILE OP TYPES` prints 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ from opwright.search.space import parse, space_of
 from opwright.verify.cases import know
 
 PAUSE = 0.1  # seconds between two looks into the folder
+LOCK = "lock"  # of a session's folder; whoever judges there holds it
 GRACE = 20.0  # seconds to put things in order when nobody is there any more
 
 
@@ -367,7 +369,14 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(found, default=str))
         return 0
     watch()
-    return attend(Path(arguments[0]))
+    room = Path(arguments[0])
+    with (room / LOCK).open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"{room} is being judged by another process", file=sys.stderr)
+            return 1
+        return attend(room)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,10 @@ def _whole(value: Any, where: str, low: int, high: int) -> None:
 def from_json(data: Any) -> Plan:
     """A checked plan; PlanError names the first field that is wrong."""
     _check(isinstance(data, dict), "candidate.json must hold an object")
+    try:
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+    except (UnicodeEncodeError, ValueError, RecursionError) as e:
+        raise PlanError(f"candidate.json cannot be written down: {str(e)[:120]}") from None
     _filled(data, "candidate.json")
     unknown = sorted(set(data) - _TOP)
     _check(not unknown, f"unknown field {unknown[0]!r} in candidate.json" if unknown else "")

@@ -17,7 +17,7 @@ from importlib import resources
 from random import Random
 from typing import Any
 
-from opwright.search.cassette import Cassette
+from opwright.search.cassette import Cassette, Stop, scrubbed, unsecret
 from opwright.search.llm import (
     FATAL,
     LLMClient,
@@ -152,9 +152,8 @@ class Accounts:
         return replace(request, max_tokens=most)
 
     def commit(self, request: Request) -> Usage:
-        worst = Usage(count_tokens(request.text), request.max_tokens)
-        self.flying += worst
-        return worst
+        self.flying += request.worst
+        return request.worst
 
     def settle(self, worst: Usage, reply: Reply) -> None:
         """Take a reply into the books; what may have been billed without an answer counts in
@@ -261,6 +260,7 @@ class Caller:
     timeout: float = 600.0
     in_flight: int = IN_FLIGHT
     stopped: str = ""  # why nothing is asked any more
+    asked: int = 0  # requests that were admitted
     _ordinals: dict[str, int] = field(default_factory=dict)
     _silent: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -273,8 +273,13 @@ class Caller:
         while waiting and not self.stopped:
             batch: list[tuple[Request, Usage]] = []
             while waiting and len(batch) < self.in_flight:
+                end = self.tape.stop if self.tape is not None else None
+                if end is not None and self.asked >= end.asked:
+                    if not batch:
+                        self.stopped = end.why
+                    break
                 try:
-                    one = self.accounts.fitted(waiting[0])
+                    one = self.accounts.fitted(unsecret(waiting[0]))
                 except Exhausted as e:
                     if not batch:
                         self.stopped = str(e)
@@ -283,9 +288,15 @@ class Caller:
                 self._ordinals[one.key] = ordinal + 1
                 one = replace(one, ordinal=ordinal)
                 batch.append((one, self.accounts.commit(one)))
+                self.asked += 1
                 waiting.pop(0)
             replies += self._batch(batch)
         return replies
+
+    def without(self) -> None:
+        """The search goes on without the model from here, also when it is resumed."""
+        if self.stopped and self.tape is not None and self.tape.mode == "record":
+            self.tape.ended(Stop(self.asked, self.stopped))
 
     def _batch(self, batch: Sequence[tuple[Request, Usage]]) -> list[Reply]:
         found: list[Reply] = [Reply(r) for r, _ in batch]
@@ -330,10 +341,18 @@ class Caller:
         wasted = Usage()
         for attempt in range(TRIES):
             try:
-                found = self.tape.find(request) if self.tape is not None else None
-                if found is not None:
-                    return Reply(request, found)
-                made = self._once(request)
+                if self.tape is not None and not attempt:
+                    try:
+                        found = self.tape.find(request)
+                    except LLMError as e:
+                        return Reply(request, None, e, e.wasted or wasted)
+                    if found is not None:
+                        return Reply(request, found)
+                    wasted = self.tape.lost(request)
+                    if wasted.total and not self._affordable(wasted):
+                        what = "it was asked before, and asking again might exceed the limits"
+                        raise LLMError("lost", what)
+                made = self._sent(request)
                 made = replace(made, usage=made.usage + wasted)
                 if self.tape is not None:
                     self.tape.keep(request, made)
@@ -345,14 +364,29 @@ class Caller:
                 wait = min(wait * (1 + 0.1 * rng.random()), LONGEST_WAIT)
                 more = wasted + replace(worst, estimated=True) if e.billed else wasted
                 if last or wait >= self.accounts.left() or not self._affordable(more):
-                    if self.tape is not None and not e.final:
-                        self.tape.keep(request, e)
+                    if self.tape is not None:
+                        self.tape.keep(request, e, wasted)
                     return Reply(request, None, e, wasted)
                 wasted = more
                 with self._lock:
                     self.accounts.retries += 1
                 self.sleep(wait)
         return Reply(request, None, LLMError("server", "no answer"))
+
+    def _sent(self, request: Request) -> Response:
+        """One try, which the ledger knows of before it is made where it costs money: of a process
+        that is killed meanwhile nobody else does."""
+        if self.tape is None or not getattr(self.client, "paid", False):
+            return self._once(request)
+        body = {"key": request.key, "ordinal": request.ordinal,
+                "worst": [request.worst.input, request.worst.output]}  # fmt: skip
+        self.tape.note("sent", **body)
+        try:
+            return self._once(request)
+        except LLMError as e:
+            if not e.billed:
+                self.tape.note("returned", **body)
+            raise
 
     def _affordable(self, wasted: Usage) -> bool:
         """Whether a request may be billed once more, beside all that is under way."""
@@ -384,4 +418,5 @@ class Caller:
             raise LLMError("timeout", f"no answer within {limit:.3g} s", billed=True)
         if isinstance(box[0], LLMError):
             raise box[0]
-        return box[0]
+        # a server knows the key: nothing that it says leaves this place with it
+        return replace(box[0], text=scrubbed(box[0].text), model=scrubbed(box[0].model))

@@ -176,7 +176,7 @@ def _holes(body: str) -> dict[str, tuple[str, ...]]:
         return {}
     try:
         data, _ = json.JSONDecoder().raw_decode(text[start:])
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise AnswerError("malformed", f"HOLES is not a JSON object: {e}") from None
     holes: dict[str, tuple[str, ...]] = {}
     for name, values in data.items():
@@ -231,15 +231,15 @@ def candidate(
     choose (op, target, backend, source, types). PlanError where the launch plan is none."""
     try:
         data = json.loads(filled(answer.launch, values))
-    except ValueError as e:
-        raise PlanError(f"LAUNCH is not JSON: {e}") from None
+    except (ValueError, RecursionError) as e:
+        raise PlanError(f"LAUNCH is not JSON: {str(e)[:200]}") from None
     if not isinstance(data, dict):
         raise PlanError("LAUNCH must be a JSON object")
     for name in ("op", "target", "backend", "source", "types", "abi", "spec", "origin"):
         data.pop(name, None)
     try:
         found = from_json({**data, "abi": 1, **plan})
-    except (TypeError, AttributeError, KeyError) as e:
+    except (TypeError, AttributeError, KeyError, RecursionError) as e:
         raise PlanError(f"LAUNCH does not have the form of a plan: {e}") from None
     code = filled(answer.code, values)
     if found.backend == "cpp":

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
+import fcntl
 import json
 import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from opwright.search.llm import LLMClient, LLMError, Request, Response
+from opwright.search.llm import FATAL, LLMClient, LLMError, Message, Request, Response, Usage
 
 VERSION = 1
 MODES = ("record", "replay", "strict")
@@ -42,12 +44,23 @@ class _Take:
     request: Request
     response: Response | None
     error: tuple[str, str, bool] | None
+    wasted: Usage | None = None  # of tries before an error, which may be billed
 
     def answer(self) -> Response:
         if self.response is not None:
             return self.response
         kind, message, billed = self.error or ("malformed", "nothing was recorded", False)
-        raise LLMError(kind, message, billed=billed, final=True)
+        error = LLMError(kind, message, billed=billed, final=True)
+        error.wasted = self.wasted
+        raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """After how many requests a run went on without the model, and why."""
+
+    asked: int
+    why: str
 
 
 @dataclass(slots=True)
@@ -63,6 +76,8 @@ class Cassette:
     drifts: list[Drift] = field(default_factory=list)
     hits: int = 0
     lines: list[Mapping[str, Any]] = field(default_factory=list)
+    stop: Stop | None = None
+    _lost: dict[tuple[str, int], Usage] = field(default_factory=dict)
     _takes: dict[tuple[str, int], _Take] = field(default_factory=dict)
     _logical: dict[str, list[_Take]] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
@@ -75,9 +90,15 @@ class Cassette:
             raise ValueError(f"mode {self.mode}: {', '.join(MODES)}")
         if self.mode == "record" and self.inner is None:
             raise ValueError("record needs a client to ask")
-        self._load()
         if self.mode == "record":
             self._open()
+        try:
+            self._load()
+        except CassetteError:
+            self.close()
+            raise
+        if self.mode == "record" and not self.lines:
+            self.note("cassette", version=VERSION, origin=dict(self.origin))
 
     @property
     def name(self) -> str:
@@ -109,12 +130,25 @@ class Cassette:
             self.hits += 1
         return take.answer()
 
-    def keep(self, request: Request, found: Response | LLMError) -> None:
-        """Record what finally came of a request. What no answer to come can cure is not kept."""
+    def keep(
+        self, request: Request, found: Response | LLMError, wasted: Usage | None = None
+    ) -> None:
+        """Record what finally came of a request; `wasted` are tokens of tries before an error."""
         if isinstance(found, Response):
             self._keep(_Take(request, found, None))
-        elif found.transient:
-            self._keep(_Take(request, None, (found.kind, str(found), found.billed)))
+        elif found.transient or found.kind in FATAL:
+            told = (found.kind, str(found), found.billed)
+            self._keep(_Take(request, None, told, wasted))
+
+    def lost(self, request: Request) -> Usage:
+        """What earlier processes may have been billed for a request whose answer is not here."""
+        return self._lost.pop((request.key, request.ordinal), Usage())
+
+    def ended(self, stop: Stop) -> None:
+        """The run goes on without the model: what comes is not to be asked when it is resumed."""
+        if self.stop is None:
+            self.stop = stop
+            self.once("stopped", asked=stop.asked, why=stop.why)
 
     def _find(self, request: Request) -> _Take | None:
         take = self._takes.get((request.key, request.ordinal))
@@ -146,21 +180,29 @@ class Cassette:
 
     # -- the file -----------------------------------------------------------------------------
 
+    def _read(self) -> bytes:
+        """What the file holds. A file that is written is read through its own handle: closing
+        another one would end the lock."""
+        if self._file is None:
+            return self.path.read_bytes()
+        parts: list[bytes] = []
+        while part := os.pread(self._file, 1 << 24, sum(map(len, parts))):
+            parts.append(part)
+        return b"".join(parts)
+
     def _load(self) -> None:
         try:
-            data = self.path.read_bytes()
+            data = self._read()
         except FileNotFoundError:
-            if self.mode == "record":
-                return
             raise CassetteError(f"{self.path} does not exist; name a recorded cassette") from None
         except OSError as e:
             raise CassetteError(f"{self.path}: {e.strerror or e}") from None
         lines = data.split(b"\n")
-        if lines[-1] and self.mode == "record":
+        if lines[-1] and self._file is not None:
             # a killed run wrote half a line; what was complete stays
-            with open(self.path, "r+b") as file:
-                file.truncate(len(data) - len(lines[-1]))
+            os.ftruncate(self._file, len(data) - len(lines[-1]))
         takes: list[_Take] = []
+        under_way: dict[tuple[str, int], Usage] = {}
         for number, line in enumerate(lines[:-1], 1):
             if not line.strip():
                 continue
@@ -173,13 +215,41 @@ class Cassette:
                     self.origin = {**self.origin, **entry["origin"]}
                 elif entry["kind"] == "call":
                     takes.append(_take(entry))
-            except (ValueError, KeyError, TypeError) as e:
+                    under_way.pop((takes[-1].request.key, takes[-1].request.ordinal), None)
+                elif entry["kind"] == "sent":
+                    at = (str(entry["key"]), int(entry["ordinal"]))
+                    sent = Usage(int(entry["worst"][0]), int(entry["worst"][1]), 0, True)
+                    under_way[at] = under_way.get(at, Usage()) + sent
+                elif entry["kind"] == "returned":  # without an answer, and not billed
+                    at = (str(entry["key"]), int(entry["ordinal"]))
+                    sent = Usage(int(entry["worst"][0]), int(entry["worst"][1]))
+                    held = under_way.get(at, Usage())
+                    under_way[at] = replace(
+                        held, input=held.input - sent.input, output=held.output - sent.output
+                    )
+                elif entry["kind"] == "stopped":
+                    self.stop = Stop(int(entry["asked"]), str(entry["why"]))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 what = f"{self.path}:{number} is damaged ({e}); move the file away"
                 raise CassetteError(what) from None
-        if self.mode == "record":
-            # failures at the end are what stopped the run: they are asked again
-            while takes and takes[-1].error is not None:
-                takes.pop()
+        final = {(t.request.key, t.request.ordinal): t for t in takes}
+        # what was asked again after a failure is what came of it
+        takes = [
+            t for t in takes if t.error is None or final[t.request.key, t.request.ordinal] is t
+        ]
+        if self.mode == "record" and self.stop is None:
+            # failures at the end are what stopped the run: they are asked again, as is what no
+            # answer could cure
+            last = max((n for n, t in enumerate(takes, 1) if t.error is None), default=0)
+            again = [t for t in takes[:last] if t.error and t.error[0] in FATAL] + takes[last:]
+            takes = [t for t in takes[:last] if not (t.error and t.error[0] in FATAL)]
+            for t in again:
+                at = (t.request.key, t.request.ordinal)
+                held = under_way.get(at, Usage()) + (t.wasted or Usage())
+                if t.error is not None and t.error[2]:
+                    held += replace(t.request.worst, estimated=True)
+                under_way[at] = held
+        self._lost = {at: u for at, u in under_way.items() if u.total > 0}
         for take in takes:
             self._remember(take)
 
@@ -189,11 +259,17 @@ class Cassette:
         self._logical.setdefault(request.logical, []).append(take)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self.path, flags, 0o644)
-        if not self.lines:
-            self.note("cassette", version=VERSION, origin=dict(self.origin))
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, flags, 0o644)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno in (errno.EACCES, errno.EAGAIN) and self._file is not None:
+                self.close()
+                raise CassetteError(f"{self.path} is being written by another process") from None
+            if self._file is None:
+                raise CassetteError(f"{self.path}: {e.strerror or e}") from None
 
     def _keep(self, take: _Take) -> None:
         request = take.request
@@ -208,6 +284,7 @@ class Cassette:
                 request=request.sent,
                 response=take.response.to_json() if take.response else None,
                 error=list(take.error) if take.error else None,
+                **({"wasted": take.wasted.to_json()} if take.wasted else {}),
             )
 
     def note(self, kind: str, **content: Any) -> None:
@@ -248,15 +325,20 @@ class Cassette:
 
 
 def _take(entry: Mapping[str, Any]) -> _Take:
-    request = Request.from_json(entry["request"], entry["logical"], entry["ordinal"])
+    logical, ordinal = entry["logical"], entry["ordinal"]
+    if not isinstance(logical, str) or type(ordinal) is not int:
+        raise TypeError("logical is a text, ordinal a number")
+    request = Request.from_json(entry["request"], logical, ordinal)
     if request.key != entry["key"]:
         raise ValueError("the key is not that of the request")
     response = entry["response"]
     error = entry["error"]
+    wasted = entry.get("wasted")
     return _Take(
         request,
         Response.from_json(response) if response is not None else None,
         (str(error[0]), str(error[1]), bool(error[2])) if error is not None else None,
+        Usage.from_json(wasted) if wasted is not None else None,
     )
 
 
@@ -278,3 +360,9 @@ def scrubbed(text: str, environment: Mapping[str, str] = os.environ) -> str:
         if _SECRET.search(name) and len(value) >= 8 and value in text:
             text = text.replace(value, f"<{name}>")
     return text
+
+
+def unsecret(request: Request) -> Request:
+    """A request without the values of variables that hold credentials."""
+    messages = tuple(Message(m.role, scrubbed(m.content)) for m in request.messages)
+    return replace(request, system=scrubbed(request.system), messages=messages)

@@ -6,11 +6,13 @@ Retries, waiting and budgets are not theirs (`search/accounts.py`): a client ask
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from opwright.search.llm import (
     Response,
     Usage,
     estimated,
+    printable,
 )
 
 PROVIDERS = ("openai", "anthropic")
 CONFIG = "opwright.toml"  # in the working folder; OPWRIGHT_CONFIG names another file
+LARGEST_BODY = 16 << 20  # bytes of a server's reply that are read
 OVERHEAD = 20_000  # tokens that a server may add to a request or an answer
 EFFORTS = ("", "none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ERRORS = {400: "request", 401: "auth", 403: "auth", 404: "request", 408: "timeout", 409: "server",
@@ -112,8 +116,50 @@ def _key(chosen: Settings) -> str:
     raise LLMError("auth", f"no key: set {name}, or --base-url of a server that needs none")
 
 
+def _bounded(sdk: Any, limit: float) -> Any:
+    """The SDK's own HTTP client, which reads of a reply no more than LARGEST_BODY and for no longer
+    than `limit` seconds. What is packed is not unpacked: it has no size before."""
+
+    def sent(request: Any) -> None:
+        request.headers["accept-encoding"] = "identity"
+
+    def came(reply: Any) -> None:
+        packed = reply.headers.get("content-encoding", "identity")
+        if packed.strip().lower() not in ("", "identity"):
+            what = f"the reply is packed ({packed[:40]}), which was not asked for"
+            raise LLMError("malformed", what, billed=True)
+        base = next(c for c in type(reply.stream).__mro__ if c.__name__ == "SyncByteStream")
+        kind = type("Bounded", (_Bounded, base), {})
+        reply.stream = kind(reply.stream, time.monotonic() + limit)
+
+    return sdk.DefaultHttpxClient(event_hooks={"request": [sent], "response": [came]})
+
+
+class _Bounded:
+    """A stream of bytes that ends with an error where it is too long or too slow."""
+
+    def __init__(self, inner: Any, end: float) -> None:
+        self.inner, self.end = inner, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for part in self.inner:
+            size += len(part)
+            if size > LARGEST_BODY:
+                what = f"the reply is larger than {LARGEST_BODY >> 20} MiB"
+                raise LLMError("malformed", what, billed=True)
+            if time.monotonic() > self.end:
+                raise LLMError("timeout", "no whole answer in time", billed=True)
+            yield part
+
+    def close(self) -> None:
+        self.inner.close()
+
+
 class OpenAI:
     """Any server that speaks the chat protocol of OpenAI."""
+
+    paid = True
 
     def __init__(self, chosen: Settings) -> None:
         try:
@@ -129,6 +175,7 @@ class OpenAI:
             base_url=chosen.base_url or None,
             timeout=chosen.timeout,
             max_retries=0,
+            http_client=_bounded(openai, chosen.timeout),
         )
 
     @property
@@ -176,6 +223,8 @@ class OpenAI:
 class Anthropic:
     """The messages protocol of Anthropic."""
 
+    paid = True
+
     def __init__(self, chosen: Settings) -> None:
         try:
             import anthropic
@@ -189,6 +238,7 @@ class Anthropic:
             base_url=chosen.base_url or None,
             timeout=chosen.timeout,
             max_retries=0,
+            http_client=_bounded(anthropic, chosen.timeout),
         )
 
     @property
@@ -241,7 +291,7 @@ def _response(
 ) -> Response:
     """What both protocols say, kept as it can be written down and read again."""
     text = text[:LARGEST_TEXT].encode("utf-8", "replace").decode()  # no halves of characters
-    model = str(getattr(found, "model", "") or "")
+    model = printable(str(getattr(found, "model", "") or ""))[:200]
     return Response(
         text, kind, model, _usage(request, *counted) or estimated(request, text), seconds
     )
@@ -266,6 +316,8 @@ def _guarded(sdk: Any, call: Any) -> tuple[Any, float]:
     except sdk.APITimeoutError:
         raise LLMError("timeout", "no answer in time", billed=True) from None
     except sdk.APIConnectionError as e:
+        if isinstance(e.__cause__, LLMError):
+            raise e.__cause__ from None
         why = str(e.__cause__ or e).splitlines()[:1]
         raise LLMError("connection", f"no connection: {''.join(why)[:200]}", billed=True) from None
     except sdk.APIStatusError as e:
@@ -286,11 +338,20 @@ def _brief(e: Exception) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: a number, or until a date."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
+        told = headers.get(name)
+        if told is None:
             continue
+        try:
+            seconds = float(told) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(told).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError, OSError):
+                continue
+        if not math.isnan(seconds):
+            return max(0.0, seconds)
     return None
 
 

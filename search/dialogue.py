@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opwright.search.exchange import LARGEST, ExchangeError, write
+from opwright.search.files import read
 from opwright.search.llm import LLMError, Request, Response, estimated
 
 HEAD = """<!-- Answer in {answer}; write it under another name first and rename it. -->
@@ -52,21 +53,19 @@ class Dialogue:
         asked = self.folder / "requests" / f"{name}.md"
         answer = self.folder / "answers" / f"{name}.md"
         begin = self.clock()
-        if not answer.exists() and not asked.exists():
+        if not os.path.lexists(answer) and not asked.exists():
             head = HEAD.format(answer=os.path.join("answers", answer.name))
             write(asked, head + _text(request))
-        while not answer.exists():
+        while not os.path.lexists(answer):
             if self.clock() - begin >= self.wait:
                 with self._lock:
                     self.unanswered.append(asked)
                 raise LLMError("waiting", f"no answer to {asked}", final=True)
             self.sleep(0.2)
         try:
-            if answer.stat().st_size > LARGEST:
-                raise LLMError("malformed", f"{answer} is larger than {LARGEST >> 20} MiB")
-            text = answer.read_text(encoding="utf-8", errors="replace")
+            text = read(answer, LARGEST, "replace")
         except OSError as e:
-            raise LLMError("malformed", f"{answer}: {e.strerror or e}") from None
+            raise LLMError("malformed", f"{answer}: {e.strerror or e}", final=True) from None
         seconds = self.clock() - begin
         return Response(text, "stop", self.model, estimated(request, text), seconds)
 

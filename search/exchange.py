@@ -23,6 +23,7 @@ from typing import Any
 from opwright.ir.plan import Plan, PlanError, from_json
 from opwright.ir.tile import TileProgram
 from opwright.search.answers import AnswerError, candidate, parse
+from opwright.search.files import Unreadable, read
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.ranking import FREE
 from opwright.search.results import Given
@@ -33,6 +34,9 @@ JOURNAL = "journal.json"
 FINAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 FORMS = (".json", ".md")  # of answers in one file
 LARGEST = 1 << 20  # bytes of an answer's text
+LARGEST_JOURNAL = 64 << 20
+KEPT = re.compile(r"[0-9a-f]{12}")  # names of texts that were taken
+ROUND = re.compile(r"round-([1-9][0-9]{0,5})")
 VERSION = 1
 Log = Callable[[str, Mapping[str, Any], Mapping[str, str]], None]  # kind, body, texts
 
@@ -96,12 +100,12 @@ class Folder:
             if not journal.exists():
                 made = {"exchange": VERSION, "id": secrets.token_hex(4), "subject": subject}
                 write(journal, json.dumps({**made, "taken": []}, indent=2) + "\n")
-            data = json.loads(journal.read_text())
+            data = json.loads(read(journal, LARGEST_JOURNAL))
             version, held = data["exchange"], data["subject"]
-            entries, ident = data["taken"], str(data["id"])
+            entries, ident = list(data["taken"]), str(data["id"])
         except OSError as e:
             raise ExchangeError(f"{path}: {e.strerror or e}; choose another folder") from None
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ExchangeError(
                 f"{path / JOURNAL} is damaged ({e}); choose another folder, or remove this one"
             ) from None
@@ -116,32 +120,45 @@ class Folder:
     @property
     def round(self) -> int:
         """The open round: answers to its request are awaited."""
-        found = [int(p.name[6:]) for p in self.path.glob("round-*") if p.name[6:].isdigit()]
-        return max(found, default=0)
+        return max(self._rounds(), default=0)
+
+    def _rounds(self) -> list[int]:
+        found = [ROUND.fullmatch(p.name) for p in self.path.glob("round-*")]
+        return sorted(int(m[1]) for m in found if m is not None)
 
     def of(self, number: int) -> Path:
         return self.path / f"round-{number}"
 
     def _kept(self, entry: Mapping[str, Any]) -> Answer:
-        at = self.path / "taken" / str(entry["text"])
+        cure = f"choose another folder, or remove {self.path}"
         try:
-            plan = from_json(json.loads((at / "candidate.json").read_text()))
-            source = (at / plan.source).read_text()
-        except (OSError, ValueError) as e:
-            cure = f"choose another folder, or remove {self.path}"
-            raise ExchangeError(f"{at}: {e}; {cure}") from None
-        return Answer(int(entry["round"]), str(entry["name"]), plan, source, str(entry["note"]))
+            name, note = str(entry["text"]), str(entry["note"])
+            if not KEPT.fullmatch(name):
+                raise ValueError("no name of a text that was taken")
+            at = self.path / "taken" / name
+            plan = from_json(_json(at / "candidate.json"))
+            source = _text(at / plan.source)
+            found = Answer(int(entry["round"]), str(entry["name"]), plan, source, note)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+            what = f"{self.path / JOURNAL}: {type(e).__name__}: {e}"
+            raise ExchangeError(f"{what}; {cure}") from None
+        if found.digest[7:19] != name:
+            raise ExchangeError(f"{at} was changed after it was taken; {cure}")
+        return found
 
     def collect(self) -> int:
         """Take what has arrived in any round, in order of round and name; how many are new."""
         known = {(a.round, a.name, a.digest) for a in self.taken}
         fresh: list[Answer] = []
-        for number in range(1, self.round + 1):
+        told = set(self.refused)
+        for number in self._rounds():
             for path in self._final(number):
                 try:
                     answer = read_answer(path, number, self.fixed)
                 except PlanError as e:
-                    self.refused.append(Refusal(number, path.stem, str(e)))
+                    refusal = Refusal(number, path.stem, str(e))
+                    if refusal not in told:
+                        self.refused.append(refusal)
                     continue
                 if (answer.round, answer.name, answer.digest) not in known:
                     fresh.append(answer)
@@ -163,8 +180,8 @@ class Folder:
         return [
             Path(e.path)
             for e in inside
-            if (e.is_dir() and FINAL.fullmatch(e.name))
-            or (e.is_file() and FINAL.fullmatch(Path(e.name).stem) and e.name.endswith(FORMS))
+            if (e.is_dir(follow_symlinks=False) and FINAL.fullmatch(e.name))
+            or (e.name.endswith(FORMS) and FINAL.fullmatch(Path(e.name).stem) and not e.is_dir())
         ]
 
     def _keep(self, a: Answer) -> None:
@@ -183,7 +200,7 @@ class Folder:
             for a in self.taken
         ]
         journal = self.path / JOURNAL
-        data = {**json.loads(journal.read_text()), "taken": entries}
+        data = {**json.loads(read(journal, LARGEST_JOURNAL)), "taken": entries}
         write(journal, json.dumps(data, indent=2) + "\n")
 
     def ask(self, files: Mapping[str, str]) -> Path:
@@ -205,6 +222,8 @@ class Folder:
     def tell(self, number: int, name: str, verdict: Mapping[str, Any]) -> None:
         """Write what came of an answer beside its round's request."""
         at = self.of(number) / "verdicts"
+        if at.is_symlink() or self.of(number).is_symlink():
+            raise ExchangeError(f"{at} is a link; verdicts are written into no other folder")
         at.mkdir(parents=True, exist_ok=True)
         write(at / f"{name}.json", json.dumps(verdict, indent=2) + "\n")
 
@@ -242,7 +261,7 @@ def read_answer(path: Path, number: int, fixed: Mapping[str, Any] | None = None)
     if path.is_dir():
         plan = _plan(path / "candidate.json", _json(path / "candidate.json"))
         note = path / "note.txt"
-        about = _text(note) if note.exists() else ""
+        about = _text(note) if os.path.lexists(note) else ""
         return Answer(number, path.name, plan, _text(path / plan.source), about[:2000])
     data = _json(path)
     if not isinstance(data, dict):
@@ -255,18 +274,19 @@ def read_answer(path: Path, number: int, fixed: Mapping[str, Any] | None = None)
     source, note_text = data.get("source"), data.get("note", "")
     if not isinstance(source, str) or not source.strip():
         raise PlanError(f"{path}: source must hold the text of the candidate")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in source):
+        raise PlanError(f"{path}: source holds halves of characters")
     if not isinstance(note_text, str):
         raise PlanError(f"{path}: note must be a string")
     plan = _plan(path, data.get("plan"))
-    return Answer(number, path.name.removesuffix(".json"), plan, source, note_text[:2000])
+    note_text = note_text[:2000].encode("utf-8", "replace").decode()
+    return Answer(number, path.name.removesuffix(".json"), plan, source, note_text)
 
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST:
-            raise PlanError(f"{path}: larger than {LARGEST >> 20} MiB")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        return read(path, LARGEST)
+    except Unreadable as e:
         raise PlanError(f"{path}: cannot be read: {e}") from None
 
 
@@ -275,6 +295,8 @@ def _json(path: Path) -> Any:
         return json.loads(_text(path))
     except json.JSONDecodeError as e:
         raise PlanError(f"{path}:{e.lineno}:{e.colno}: not JSON: {e.msg}") from None
+    except (ValueError, RecursionError) as e:
+        raise PlanError(f"{path}: not JSON that can be read: {str(e)[:200]}") from None
 
 
 def _plan(path: Path, data: Any) -> Plan:

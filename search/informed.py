@@ -32,10 +32,10 @@ ORIGIN = "ledger"
 TEXTS = ("llm(", "exchange(")  # schedules that name texts of their own run
 SHARED, OWN, CONSTANT = 0.35, 0.15, 1.0  # deviations of logarithms of times
 NOISE = 0.03
-REACH = 2.0  # steps over which schedules are alike
+STEP, STEPS = 0.3, 0.5  # what a step of a decision changes, in logarithms, and how many say so
+LEAST = 0.08  # what a step may change here although it changed nothing there
 WORST = 1.0  # what is slower than the best by more, in logarithms, is not told apart
 DRAWN = 48  # random schedules among those that are compared
-TIE = 0.02  # closer guesses are not told apart: of those the space's own preference counts
 SURE = 0.002  # improvement to expect, in logarithms, below which the other proposer is asked
 
 
@@ -77,17 +77,20 @@ class Informed:
         pool = self._pool(view, rng)
         rows = self._rows(view)
         liked = {s.text: n for n, s in enumerate(_preferred(view))}
-        guesses = expected(rows, pool) if pool else []
-        order = sorted(
-            range(len(pool)),
-            key=lambda n: (
-                round(guesses[n][1] / TIE),
-                liked.get(pool[n].text, len(liked)),
-                guesses[n][1],
-                n,
-            ),
-        )
-        out = [Proposal(pool[n], ORIGIN) for n in order if guesses[n][0] >= SURE][:count]
+        out: list[Proposal] = []
+        while pool and len(out) < count:
+            guesses = expected(rows, pool)
+            order = sorted(
+                (n for n in range(len(pool)) if guesses[n][0] >= SURE),
+                key=lambda n: (-round(guesses[n][0], 6), liked.get(pool[n].text, len(liked)), n),
+            )
+            if not order:
+                break
+            # nothing is measured before all of them are named: the next one takes the guess for a
+            # measurement, so that it asks for something else
+            first = order[0]
+            rows = [*rows, (pool[first], guesses[first][1], 0)]
+            out.append(Proposal(pool.pop(first), ORIGIN))
         if len(out) < count:
             known = {p.schedule.text for p in out}
             more = self.inner.propose(view, count, rng)
@@ -153,7 +156,7 @@ def expected(
     import numpy as np
 
     points = [(s, n) for s, _, n in rows] + [(s, 0) for s in pool]
-    alike = _alike([s for s, _ in points])
+    alike = _alike([s for s, _ in points], _weights(rows))
     ledger = np.array([n for _, n in points])
     same = (ledger[:, None] == ledger[None, :]).astype(float)
     covariance = alike * (SHARED**2 + same * OWN**2) + same * CONSTANT**2
@@ -174,32 +177,66 @@ def expected(
     return out
 
 
-def _alike(schedules: Sequence[Schedule]) -> Any:
-    """How alike schedules are, 1 equal, 0 of different strategies: a decision that differs counts
-    as a step, a number as the logarithm of the ratio."""
+Hole = tuple[str, str]  # strategy, decision
+
+
+def _weights(rows: Sequence[tuple[Schedule, float, int]]) -> dict[Hole, float]:
+    """How far a step of each decision takes schedules apart: what it changed, squared, over what
+    schedules differ by at all. Told by pairs of one ledger that differ in one decision; of what
+    was never varied a step is taken to change much, so that it is tried."""
+    found: dict[Hole, list[float]] = {}
+    by_rest: dict[tuple[Any, ...], list[tuple[Decision, float]]] = {}
+    for schedule, value, ledger in rows:
+        held = schedule.decisions
+        for n, (hole, chosen) in enumerate(held):
+            rest = (ledger, schedule.strategy, hole, held[:n], held[n + 1 :])
+            by_rest.setdefault(rest, []).append((chosen, value))
+    for (_, strategy, hole, *_), members in by_rest.items():
+        told = found.setdefault((strategy, hole), [])
+        for n, (one, first) in enumerate(members):
+            told += [
+                (first - second) ** 2 / max(_step(one, other), 0.5)
+                for other, second in members[n + 1 :]
+                if one != other
+            ]
+    whole = 2 * (SHARED**2 + OWN**2)
+    out = {}
+    for hole, changes in found.items():
+        squared = (STEPS * STEP**2 + sum(changes)) / (STEPS + len(changes))
+        share = min(max(squared, LEAST**2) / whole, 0.9)
+        out[hole] = -math.log(1 - share)
+    return out
+
+
+def _alike(schedules: Sequence[Schedule], weights: Mapping[Hole, float]) -> Any:
+    """How alike schedules are, 1 equal, 0 of different strategies."""
     import numpy as np
 
+    usual = -math.log(1 - STEP**2 / (2 * (SHARED**2 + OWN**2)))
     out = np.zeros((len(schedules), len(schedules)))
     by_strategy: dict[str, list[int]] = {}
     for n, s in enumerate(schedules):
         by_strategy.setdefault(s.strategy, []).append(n)
-    for members in by_strategy.values():
+    for strategy, members in by_strategy.items():
         held: list[Mapping[str, Decision]] = [dict(schedules[n].decisions) for n in members]
         distance = np.zeros((len(members), len(members)))
         for hole in dict.fromkeys(h for d in held for h in d):
-            distance += _steps([d.get(hole) for d in held])
-        out[np.ix_(members, members)] = np.exp(-distance / REACH)
+            kinds = list(dict.fromkeys(d.get(hole) for d in held))
+            steps = np.array([[_step(a, b) for b in kinds] for a in kinds])
+            code = np.array([kinds.index(d.get(hole)) for d in held])
+            weight = weights.get((strategy, hole), usual)
+            distance += weight * steps[code[:, None], code[None, :]]
+        out[np.ix_(members, members)] = np.exp(-distance)
     return out
 
 
-def _steps(values: Sequence[Decision]) -> Any:
-    """Distances between values of one hole."""
-    import numpy as np
-
-    kinds = {v: n for n, v in enumerate(dict.fromkeys(values))}
-    code = np.array([kinds[v] for v in values])
-    differ = (code[:, None] != code[None, :]).astype(float)
-    if all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in values):
-        logs = np.array([math.log2(1 + float(v)) for v in values])  # type: ignore[arg-type]
-        return np.minimum(np.abs(logs[:, None] - logs[None, :]), 2.0)
-    return differ
+def _step(one: Decision, other: Decision) -> float:
+    """How far two values of a decision are apart: 1 where they differ, numbers by the logarithm of
+    their ratio."""
+    if one == other:
+        return 0.0
+    for v in (one, other):
+        if isinstance(v, bool) or not isinstance(v, int | float) or v < 0:
+            return 1.0
+    ratio = abs(math.log2(1 + float(one)) - math.log2(1 + float(other)))  # type: ignore[arg-type]
+    return min(ratio, 2.0)

@@ -20,6 +20,11 @@ TRANSIENT = ("rate_limit", "timeout", "server", "connection", "malformed")
 FATAL = ("auth", "missing", "request", "drift")
 
 
+def printable(text: str) -> str:
+    """A stranger's text without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
 class LLMError(Exception):
     """No answer. kind: rate_limit | timeout | server | connection | malformed | auth | request |
     missing (a client, a key or a recorded answer) | drift (a recorded answer is to another prompt).
@@ -36,9 +41,10 @@ class LLMError(Exception):
         billed: bool = False,
         final: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.kind, self.retry_after, self.billed = kind, retry_after, billed
         self.final = final
+        self.wasted: Usage | None = None  # of tries before this one, as it was recorded
 
     @property
     def transient(self) -> bool:
@@ -90,6 +96,11 @@ class Request:
         """The whole prompt, for people, diffs and counting."""
         return "\n\n".join([self.system, *(f"[{m.role}]\n{m.content}" for m in self.messages)])
 
+    @property
+    def worst(self) -> Usage:
+        """The most that it can cost."""
+        return Usage(count_tokens(self.text), self.max_tokens)
+
     @staticmethod
     def from_json(data: Mapping[str, Any], logical: str = "", ordinal: int = 0) -> Request:
         messages = tuple(Message(m["role"], m["content"]) for m in data["messages"])
@@ -134,6 +145,15 @@ class Usage:
             "estimated": self.estimated,
         }
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Usage:
+        """TypeError or ValueError for what counts no tokens."""
+        found = Usage(**data)
+        numbers = (found.input, found.output, found.cached)
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("tokens are counted from 0")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -157,10 +177,10 @@ class Response:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Response:
         return Response(
-            str(data["text"]),
+            str(data["text"]).encode("utf-8", "replace").decode(),  # no halves of characters
             str(data["finish"]),
             str(data["model"]),
-            Usage(**data["usage"]),
+            Usage.from_json(data["usage"]),
             float(data["seconds"]),
         )
 

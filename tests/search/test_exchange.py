@@ -128,6 +128,54 @@ def test_refused_answers(folder: Folder, data: Any, words: str) -> None:
     assert [(r.name, words in r.reason) for r in folder.refused] == [("answer", True)]
 
 
+def test_links_pipes_and_devices_are_not_read(folder: Folder, tmp_path: Path) -> None:
+    at = folder.of(1) / "answers"
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"answer": 1, "plan": PLAN, "source": "secret"}))
+    (at / "link.json").symlink_to(secret)
+    (at / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(at / "pipe.json")
+    answer(folder, "elsewhere")
+    os.rename(at / "elsewhere", tmp_path / "elsewhere")
+    (at / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    for name, where in (("of-a-link", secret), ("of-a-device", Path("/dev/zero"))):
+        answer(folder, name)
+        (at / name / "kernel.cpp").unlink()
+        (at / name / "kernel.cpp").symlink_to(where)
+    answer(folder, "noted")
+    os.mkfifo(at / "noted" / "note.txt")
+    (at / "deep.json").write_text('{"answer": 1, "plan": ' + "[" * 100_000)
+    (at / "halves.json").write_text(json.dumps({"answer": 1, "plan": PLAN, "source": "\ud800"}))
+    (at / "halves-of-plan.json").write_text(
+        json.dumps({"answer": 1, "plan": {**PLAN, "op": "\udfff"}, "source": "x"})
+    )
+    assert folder.collect() == 0 and folder.collect() == 0
+    found = {r.name: r.reason for r in folder.refused}
+    assert len(found) == len(folder.refused) == 9
+    assert "links are not followed" in found["link"] and "no plain file" in found["pipe"]
+    assert "secret" not in "".join(r.split(": ", 1)[1] for r in found.values())
+
+
+def test_what_was_taken_is_not_changed_afterwards(folder: Folder) -> None:
+    answer(folder, "one")
+    folder.collect()
+    (kept,) = (folder.path / "taken").iterdir()
+    (kept / "kernel.cpp").write_text("another text under the same verdict")
+    with pytest.raises(ExchangeError, match="changed after it was taken"):
+        Folder.open(folder.path, "scaled@1.0 for cpu")
+    journal = json.loads((folder.path / "journal.json").read_text())
+    for taken in ([{**journal["taken"][0], "text": "../../x"}], [5], [{}], "x"):
+        (folder.path / "journal.json").write_text(json.dumps({**journal, "taken": taken}))
+        with pytest.raises(ExchangeError):
+            Folder.open(folder.path, "scaled@1.0 for cpu")
+    (folder.path / "round-99999999999").mkdir()
+    (folder.path / "round-\u00b2").mkdir()
+    assert folder.round == 1
+    (folder.of(1) / "verdicts").symlink_to(folder.path)
+    with pytest.raises(ExchangeError, match="is a link"):
+        folder.tell(1, "one", {})
+
+
 def test_schemas_say_what_the_readers_take() -> None:
     plans, answers = (
         schema(opwright.ir, "plan.schema.json"),

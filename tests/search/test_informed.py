@@ -17,7 +17,7 @@ from opwright.search.archive import Archive, ArchiveError
 from opwright.search.informed import ORIGIN, Informed, Seen, expected, seen_in
 from opwright.search.propose import Builtin, View
 from opwright.search.run import Budget, search
-from opwright.search.space import parse
+from opwright.search.space import Schedule, parse
 
 
 def searched(seed: int, **more: object) -> list[float]:
@@ -71,6 +71,18 @@ def test_a_guess_follows_what_is_measured_here() -> None:
     here = [(near, 1.0, 0), (far, 0.0, 0)]  # the other way round on this operator
     then = expected([*known, *here], pool)
     assert then[0][1] > then[1][1]
+
+
+def test_what_changed_nothing_elsewhere_waits() -> None:
+    def at(width: int, depth: int, order: str) -> Schedule:
+        return parse(f"tiled(width={width}, depth={depth}, order={order})")
+
+    # there the width matters and the order does not; the depth was never varied
+    there = [(at(w, 4, o), 0.4 * (w == 8), 1) for w in (8, 16) for o in ("a", "b")]
+    known = [*there, (at(16, 4, "a"), 0.0, 0)]
+    order, depth, both = expected(known, [at(16, 4, "b"), at(16, 8, "a"), at(8, 4, "a")])
+    assert depth[0] > 2 * order[0]  # of the depth nothing is known: it may gain
+    assert both[1] > 0.2 > abs(order[1])  # the width is known to cost here, too
 
 
 def test_recorded_ledgers_are_searched_as_they_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import tomllib
 from importlib import resources
@@ -73,6 +74,10 @@ def test_a_server_of_the_other_protocol() -> None:
         ("!nested", "malformed", True),
         ("!half", "connection", True),
         ("!hang", "timeout", True),
+        ("!drip", "timeout", True),
+        ("!flood", "malformed", True),
+        ("!packed", "malformed", True),
+        ("!later", "rate_limit", False),
     ],
 )
 def test_what_servers_do_wrong(provider: str, act: str, kind: str, billed: bool) -> None:
@@ -82,7 +87,8 @@ def test_what_servers_do_wrong(provider: str, act: str, kind: str, billed: bool)
             client.complete(ask())
     assert (caught.value.kind, caught.value.billed) == (kind, billed)
     if kind == "rate_limit":
-        assert caught.value.retry_after == 0.05
+        wait = caught.value.retry_after
+        assert wait is not None and (wait == 0.05 or 20 < wait <= 30)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -281,6 +287,95 @@ def test_failures_at_the_end_are_asked_again(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_asked_again_after_a_failure_is_what_came_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    recorded(path, ["one", LLMError("server", "503")], ["a", "b"])
+    recorded(path, ["two", "three"], ["a", "b", "c"])
+    client = Scripted(["four"])
+    with Cassette(path, "record", client) as tape:
+        made, _ = naps_of(client, tape=tape, in_flight=1)
+        replies = made.ask([ask(t, f"op/plan/{n}/0") for n, t in enumerate("abcd")])
+    said = [r.response.text if r.response else "" for r in replies]
+    assert said == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("kind", ["auth", "server"])
+def test_a_run_that_went_on_without_the_model_does_so_again(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "c.jsonl"
+
+    def run(answers: list[str | Exception]) -> tuple[Caller, list[str], int]:
+        client = Scripted(answers)
+        with Cassette(path, "record", client) as tape:
+            made, _ = naps_of(client, tape=tape, in_flight=1)
+            replies = made.ask([ask(t, f"op/plan/{n}/0") for n, t in enumerate("abcde")])
+            if "now" in answers:
+                made.without()
+        said = [r.response.text if r.response else r.error.kind for r in replies]  # type: ignore[union-attr]
+        return made, said, len(client.asked)
+
+    down: list[str | Exception] = ["one", *([LLMError(kind, "no")] * 15)]
+    first, said, _ = run(down)
+    assert said == (["one", "auth"] if kind == "auth" else ["one", "server", "server", "server"])
+    # killed before it went on: the model is asked again
+    again, said, asked = run([LLMError(kind, "no")] * 15 + ["now"])
+    assert said[0] == "one" and again.stopped == first.stopped and asked > 0
+    # it went on: what was found without the model stays found without it
+    last, same, asked = run(["too late"] * 5)
+    assert same == said and last.stopped == first.stopped and asked == 0
+
+
+def test_what_was_under_way_when_a_run_was_killed_counts(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+
+    class Paid(Scripted):
+        paid = True
+
+    class Killed(Exception):
+        pass
+
+    def run(answers: list[str | Exception], tokens: int) -> Caller:
+        client = Paid(answers)
+        with Cassette(path, "record", client) as tape:
+            made, _ = naps_of(client, Caps(tokens=tokens), tape=tape, in_flight=1)
+            made.ask([ask(t, f"op/plan/{n}/0", max_tokens=2000) for n, t in enumerate("ab")])
+        return made
+
+    run(["one", LLMError("rate_limit", "wait"), "two"], 9000)
+    whole = path.read_text().splitlines()
+    kinds = [json.loads(x)["kind"] for x in whole]
+    assert kinds == ["cassette", "sent", "call", "sent", "returned", "sent", "call"]
+    path.write_text("\n".join(whole[:-1]) + "\n")  # killed before the second answer
+    more = run(["two"], 9000)
+    assert more.accounts.failed == 0 and 2000 < more.accounts.usage.total < 3000
+    again = run([], 9000)
+    assert again.accounts.usage == more.accounts.usage  # the ledger has it
+    path.write_text("\n".join(whole[:-1]) + "\n")
+    short = run(["two"], 3000)  # nothing is left for asking again
+    assert short.accounts.failed == 1 and short.accounts.usage.total <= 3000
+
+
+def test_two_processes_do_not_write_one_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    with Cassette(path, "record", Scripted([])):
+        child = os.fork()
+        if child == 0:
+            try:
+                Cassette(path, "record", Scripted([]))
+            except CassetteError as e:
+                os._exit(7 if "another process" in str(e) else 1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_server_that_says_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_API_KEY", "sk-0123456789")
+    for _ in range(2):  # as it is said, and as it was recorded
+        with Cassette(tmp_path / "c", "record", Scripted(["key sk-0123456789"])) as tape:
+            made, _ = naps_of(tape.inner, tape=tape)
+            (reply,) = made.ask([ask("my key is sk-0123456789")])
+        assert reply.response is not None and reply.response.text == "key <TOY_API_KEY>"
+
+
 def test_changed_prompts_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     recorded(path, ["one"], ["the old words"])
@@ -305,6 +400,23 @@ def test_damaged_cassettes(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"user"', '"other"'))
     with pytest.raises(CassetteError, match=r":2 is damaged \(the key is not that of"):
         Cassette(path)
+    path.unlink()
+    recorded(path, ["one"], ["a"])
+    whole = path.read_text()
+    changes = [
+        ('"ordinal": 0', '"ordinal": []'),
+        ('"output": ', '"output": -'),
+        ('"response": {', '"response": [[], {'),
+        ('"kind": "call"', '"kind": "stopped"'),
+    ]
+    for old, new in changes:
+        assert old in whole
+        path.write_text(whole.replace(old, new))
+        with pytest.raises(CassetteError, match=":2 is damaged"):
+            Cassette(path)
+    path.write_text(whole + "[" * 100_000 + "\n")
+    with pytest.raises(CassetteError, match=":3 is damaged"):
+        Cassette(path)
 
 
 def test_no_key_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +438,16 @@ def test_a_dialogue_waits_for_files(tmp_path: Path) -> None:
     (tmp_path / "answers" / asked.name).write_text("an answer")
     found = client.complete(ask())
     assert found.text == "an answer" and found.model == "somebody" and found.usage.estimated
+    second = ask("more", "../../x/../\x1b[31m/0")
+    with pytest.raises(LLMError):
+        client.complete(second)
+    (path,) = [p for p in (tmp_path / "requests").iterdir() if p.name != asked.name]
+    assert path.name.startswith("x-31m-0-")
+    at = tmp_path / "answers" / path.name
+    at.symlink_to("/dev/zero")
+    with pytest.raises(LLMError, match="links are not followed"):
+        client.complete(second)
+    at.unlink()
+    os.mkfifo(at)
+    with pytest.raises(LLMError, match="no plain file"):
+        client.complete(second)
