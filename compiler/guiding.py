@@ -41,7 +41,7 @@ from opwright.search.prompts import BUDGET, Context, kernel, system
 from opwright.search.propose import Builtin
 from opwright.search.ranker import Calibration, Ranked
 from opwright.search.run import Budget
-from opwright.search.space import Space, parse, space_of
+from opwright.search.space import IllegalSchedule, Space, parse, space_of
 
 PROVIDERS = ("openai", "anthropic", "dialogue", "replay")
 SCALAR = 3  # loops that stay scalar, in one prompt
@@ -141,7 +141,10 @@ class Workshop:
     def faults(self, c: Tried) -> list[str]:
         if self.medium.backend != "cpp" or not c.schedule.startswith(f"{NAME}("):
             return []
-        source = self.drafts.text_of(parse(c.schedule))[1]
+        try:
+            source = self.drafts.text_of(parse(c.schedule))[1]
+        except IllegalSchedule:  # its launch plan is none, which is what it is told
+            return []
         return [f"{SOURCES['cpp']}:{line}: {what}" for line, what in breaches(source)]
 
     def profile(self, c: Tried) -> None:

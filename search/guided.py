@@ -27,7 +27,7 @@ from opwright.search.prompts import Context
 from opwright.search.propose import Proposal, Proposer, View
 from opwright.search.ranker import Calibration
 from opwright.search.ranking import FREE
-from opwright.search.space import Space, space_of
+from opwright.search.space import IllegalSchedule, Space, space_of
 from opwright.search.space import parse as parse_schedule
 from opwright.search.telling import Teller, Workshop, dealt, drafted, short
 
@@ -203,7 +203,7 @@ class Guided:
         schedule = parse_schedule(c.schedule)
         try:
             node, attempt = self.drafts.find(schedule)
-        except ValueError:
+        except (ValueError, IllegalSchedule):
             return
         first = schedule == node.schedule(attempt)
         if first:
@@ -527,7 +527,7 @@ class Guided:
                 return schedule.strategy
             try:
                 node, _ = self.drafts.find(schedule)
-            except ValueError:
+            except (ValueError, IllegalSchedule):
                 return ""
             if node.kind != "move" or node.parent is None:
                 return f"node {node.number}"

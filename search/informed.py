@@ -36,6 +36,7 @@ STEP, STEPS = 0.3, 0.5  # what a step of a decision changes, in logarithms, and 
 LEAST = 0.08  # what a step may change here although it changed nothing there
 WORST = 1.0  # what is slower than the best by more, in logarithms, is not told apart
 DRAWN = 48  # random schedules among those that are compared
+UNLIKED = 0.04  # what schedules that their space does not prefer are expected to cost more
 SURE = 0.002  # improvement to expect, in logarithms, below which the other proposer is asked
 
 
@@ -79,7 +80,8 @@ class Informed:
         liked = {s.text: n for n, s in enumerate(_preferred(view))}
         out: list[Proposal] = []
         while pool and len(out) < count:
-            guesses = expected(rows, pool)
+            more = [UNLIKED * (s.text not in liked) for s in pool]
+            guesses = expected(rows, pool, more)
             order = sorted(
                 (n for n in range(len(pool)) if guesses[n][0] >= SURE),
                 key=lambda n: (-round(guesses[n][0], 6), liked.get(pool[n].text, len(liked)), n),
@@ -93,8 +95,8 @@ class Informed:
             out.append(Proposal(pool.pop(first), ORIGIN))
         if len(out) < count:
             known = {p.schedule.text for p in out}
-            more = self.inner.propose(view, count, rng)
-            out += [p for p in more if p.schedule.text not in known][: count - len(out)]
+            others = self.inner.propose(view, count, rng)
+            out += [p for p in others if p.schedule.text not in known][: count - len(out)]
         return out
 
     def _rows(self, view: View) -> list[tuple[Schedule, float, int]]:
@@ -149,10 +151,12 @@ def _fits(view: View, schedule: Schedule) -> bool:
 
 
 def expected(
-    rows: Sequence[tuple[Schedule, float, int]], pool: Sequence[Schedule]
+    rows: Sequence[tuple[Schedule, float, int]],
+    pool: Sequence[Schedule],
+    more: Sequence[float] = (),
 ) -> list[tuple[float, float]]:
     """(improvement to expect over the best of this search, cost to expect) of each schedule of a
-    pool, both in logarithms."""
+    pool, both in logarithms; `more` is what each is expected to cost beyond the guess."""
     import numpy as np
 
     points = [(s, n) for s, _, n in rows] + [(s, 0) for s in pool]
@@ -164,7 +168,7 @@ def expected(
     y = np.array([v for _, v, _ in rows])
     inner = covariance[:n, :n] + NOISE**2 * np.eye(n)
     weights = np.linalg.solve(inner, np.column_stack([y, covariance[:n, n:]]))
-    mean = covariance[n:, :n] @ weights[:, 0]
+    mean = covariance[n:, :n] @ weights[:, 0] + np.array(more or [0.0] * len(pool))
     explained = np.einsum("ij,ji->i", covariance[n:, :n], weights[:, 1:])
     deviation = np.sqrt(np.maximum(np.diag(covariance)[n:] - explained, 1e-12))
     best = min((v for _, v, at in rows if at == 0), default=0.0)
@@ -200,11 +204,11 @@ def _weights(rows: Sequence[tuple[Schedule, float, int]]) -> dict[Hole, float]:
                 if one != other
             ]
     whole = 2 * (SHARED**2 + OWN**2)
-    out = {}
-    for hole, changes in found.items():
+    out: dict[Hole, float] = {}
+    for at, changes in found.items():
         squared = (STEPS * STEP**2 + sum(changes)) / (STEPS + len(changes))
         share = min(max(squared, LEAST**2) / whole, 0.9)
-        out[hole] = -math.log(1 - share)
+        out[at] = -math.log(1 - share)
     return out
 
 

@@ -276,7 +276,7 @@ def repair(
     """Ask to mend the last answer: all that the machine said. A last attempt (`final`) at a move
     begins from a text that passed (`good`: launch plan and code), at a plan from the plan."""
     lines = [f"The machine refused this ({kind}). What it says, as data:", "```", error, "```", ""]
-    if good is not None:
+    if good is not None and len(good[0]) + len(good[1]) <= 3 * BUDGET:
         tag = TAGS[c.backend][0]
         lines += [
             "This is the last attempt. Drop your text: begin from the one below, which passed, and "
@@ -303,7 +303,9 @@ def request(c: Context, text: str, logical: str, **more: Any) -> Request:
 
 def again(before: Request, answer: str, text: str, logical: str) -> Request:
     """The next turn after an answer, in the same thread; only the last two turns are kept."""
-    first = before.messages[0]
+    first, most = before.messages[0], 3 * BUDGET
+    if len(answer) > most:  # no answer of this length helps its author
+        answer = f"{answer[:most]}\n(cut here: {len(answer)} characters)"
     turns = (first, Message("assistant", answer or "(no text)"), Message("user", text))
     return replace(before, messages=turns, logical=logical, ordinal=0)
 

@@ -21,7 +21,7 @@ from opwright.search.drafts import NAME, Attempt, Drafts, Node
 from opwright.search.experience import Experience
 from opwright.search.prompts import Context, Memory, Parent
 from opwright.search.propose import View
-from opwright.search.space import Space
+from opwright.search.space import IllegalSchedule, Space
 from opwright.search.space import parse as parse_schedule
 
 SHOWN = ("G0", "G1", "G2", "G3", "G4", "G6")  # gates of which a repair is told all that is wrong
@@ -184,7 +184,7 @@ class Teller:
             old, new = (
                 json.loads(self.workshop.text_of(c, view.spaces)[0]) for c in (before, after)
             )
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, IllegalSchedule):
             return ""
         return launch_delta(old, new)
 
@@ -227,7 +227,7 @@ class Teller:
         node = next(n for n in self.drafts.nodes if attempt in n.attempts)
         try:
             _, source = self.drafts.text_of(node.schedule(attempt))
-        except ValueError:
+        except (ValueError, IllegalSchedule):
             return []
         text = source.splitlines()
         numbers = [int(n) for n in re.findall(r"kernel\.\w+:(\d+)", "\n".join(said))]
