@@ -20,6 +20,7 @@ from opwright.search.loads import memory_limit, workloads
 
 NEAR = 1.6  # times what is possible, within which a candidate counts as limited by it
 WAITING = 1.25  # times what units need, beyond which a loop waits for its own results
+OTHERS = 1.0  # processes more than threads, from which on times say little of threads
 IDLE = 0.7  # of the threads, below which they are what is missing
 UNITS = {
     "front": "starting its instructions",
@@ -120,7 +121,8 @@ class Limits:
         if seconds < m.overhead:
             return "overhead", f"a call takes {seconds * 1e6:.3g} us, most of it to start it"
         share = values.get("share", 0.0)
-        if m.threads > 1 and 0 < share < IDLE * m.threads:
+        busy = values.get("load", 0.0) > m.threads + OTHERS  # others had the processor
+        if m.threads > 1 and 0 < share < IDLE * m.threads and not busy:
             return "threads", (
                 f"{share:.1f} of {m.threads} threads work (processor time over wall time); {alone}"
             )
@@ -146,12 +148,12 @@ class Limits:
             )
         if m.clock and m.streams(load.bytes) and memory > compute / 2:
             flight = rate / m.threads * m.latency / LINE
-            busy = self._busy(load, loops)
-            if busy is not None and seconds > WAITING * busy:
+            units = self._busy(load, loops)
+            if units is not None and seconds > WAITING * units:
                 return "latency", (
                     f"misses in flight: {rate:.2g} bytes/s of {m.rate(load.bytes):.2g} that copies "
                     f"reach, as if {flight:.0f} lines were under way for each thread; the units "
-                    f"need {busy / seconds:.0%} of its time, as modelled; {alone}"
+                    f"need {units / seconds:.0%} of its time, as modelled; {alone}"
                 )
         if cycles:
             unit = max(cycles, key=lambda k: (cycles[k], k))

@@ -82,28 +82,29 @@ def _host(level: str) -> Machine:
         rates = (cores * clock * 32.0, cores * clock * 8.0, cores * clock * 4.0)
         p = Probed(cores, clock, cores * clock * lanes * 4, rates, 1e-7)
     caches = _caches()
-    how = "measured here once, at its best" if measured else "from the clock"
+    how = "measured here once, each at its best" if measured else "from the clock"
     steps = [(2.0 * size * p.threads, rate) for size, rate in zip(SIZES, p.rates, strict=True)]
     nearest = (float(p.threads * caches.get("L1", 32 << 10)), p.threads * p.clock * NEAREST)
     table = (nearest, *steps[:-1], (math.inf, steps[-1][1]))
     rows = [
         ("processor", host()),
         ("threads that share the grid", str(p.threads)),
-        ("clock", f"{p.clock / 1e9:.2g} GHz, {how}"),
+        ("clock", f"{p.clock / 1e9:.2g} GHz"),
         ("vector registers", f"{32 if lanes == 16 else 16} of {lanes} f32 ({level})"),
         *((f"{name} cache", f"{size >> 10} KiB") for name, size in caches.items()),
         *(
             (
                 f"read and written, {int(2 * size) >> 10} KiB a thread",
-                f"{rate:.2g} bytes/s, all threads, {how}",
+                f"{rate:.2g} bytes/s, all threads",
             )
             for size, rate in zip(SIZES, p.rates, strict=True)
         ),
-        ("a line of memory", f"{p.latency * 1e9:.0f} ns until it is there, {how}"),
+        ("a line of memory", f"{p.latency * 1e9:.0f} ns until it is there"),
         (
             "f32 peak",
-            f"{p.peak:.2g} operations/s, all threads, {how} (a multiply-add is two)",
+            f"{p.peak:.2g} operations/s, all threads (a multiply-add is two)",
         ),
+        ("these rates", how),
     ]
     return Machine(
         host(), table, p.peak, OVERHEAD, tuple(rows), p.threads, p.clock, p.latency, measured

@@ -17,6 +17,7 @@ _MEASURED = {
     "latency": ("s", _TIMING),
     "spread": ("share of the median", _TIMING),
     "share": ("processor time over wall time", _TIMING),
+    "load": ("processes that wanted to run", "the system's average over a minute"),
     "error": ("share of the tolerance", "largest over the test cases"),
 }
 _KINDS = {

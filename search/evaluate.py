@@ -171,6 +171,7 @@ class CandidateEvaluator(Judge):
                 "latency": latency,
                 "spread": mine.spread,
                 "share": mine.share,
+                "load": os.getloadavg()[0],
                 "memory": float(scratch_bytes(emitted.plan, self.op, load.timed, self.threads)),
                 "error": float(result.build.get("error", 0.0)),
                 "compile_time": built.seconds,

@@ -34,8 +34,8 @@ def candidate(loops: list[dict[str, Any]] | None = None, **values: float) -> Can
     return Candidate(1, 0, "row(width=8)", "ok", build=build, metrics={"w": dict(values)})
 
 
-def told(load: Load, loops: list[dict[str, Any]] | None = None, **values: float) -> tuple[str, str]:
-    return Limits(MACHINE, (load,)).diagnose(candidate(loops, **values))
+def told(need: Load, loops: list[dict[str, Any]] | None = None, **values: float) -> tuple[str, str]:
+    return Limits(MACHINE, (need,)).diagnose(candidate(loops, **values))
 
 
 def test_each_cause_is_told_by_its_number() -> None:
@@ -45,6 +45,7 @@ def test_each_cause_is_told_by_its_number() -> None:
     cases: list[tuple[str, str, tuple[str, str]]] = [
         ("overhead", "10 us", told(BIG, latency=1e-5)),
         ("threads", "1.1 of 2 threads", told(BIG, latency=0.02, share=1.1)),
+        ("memory", "bandwidth", told(BIG, latency=0.015, share=1.1, load=9)),
         ("traffic", "1e+08 bytes of", told(BIG, latency=0.02, share=2, memory=1e8)),
         ("memory", "bandwidth", told(BIG, latency=0.012, share=2)),
         ("compute", "80% of the peak", told(small, latency=1.25e-4, share=2)),
