@@ -2,8 +2,8 @@
 
 On recorded ledgers (`benchmarks/results/ledgers`, whole spaces of schedules) and transcripts
 (`examples/transcripts`, texts that a language model wrote), each predictor ranks the next 16
-candidates from those before them, as in a search; then 16 more are known. Printed is Kendall's rank
-correlation within these blocks, each predictor on the same candidates:
+candidates (8, where there are few) from those before them, as in a search. Printed is Kendall's
+rank correlation within these blocks, each predictor on the same candidates:
 
     program   trees on numbers of the program and the schedule
     built     the same, and numbers of the disassembly
@@ -42,6 +42,7 @@ from opwright.search.space import IllegalSchedule, parse
 
 TRANSCRIPTS = HERE.parent / "examples" / "transcripts"
 FEATURES_FILE = HERE / "results" / "features.json"
+FEW = 32  # candidates of a ledger, up to which blocks are half as long
 PREDICTORS = ("program", "built", "words", "author", "others")
 
 
@@ -172,9 +173,11 @@ def _numbers(op: Operator, x: Any) -> tuple[float, ...]:
 
 
 def blocks(count: int) -> Iterator[tuple[int, int]]:
-    """Candidates that are predicted together, each block from all before it."""
-    for begin in range(EVERY, count, EVERY):
-        yield begin, min(begin + EVERY, count)
+    """Candidates that are predicted together, each block from all before it: 16 as in a search, 8
+    of the few that a transcript has."""
+    size = EVERY if count > FEW else EVERY // 2
+    for begin in range(size, count, size):
+        yield begin, min(begin + size, count)
 
 
 def pairs(predicted: Sequence[float], times: Sequence[float]) -> tuple[int, int]:

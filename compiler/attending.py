@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from opwright.backends.cpp.inspection import Report, report
 from opwright.compiler.backend import Backend, CompileError
 from opwright.compiler.elaborate import Spec, load_spec
 from opwright.compiler.exchanging import Desk, Medium, fixed_of, judge, medium_of
@@ -121,7 +122,8 @@ class Clerk:
         for c in view.candidates:
             file = path / "profiles" / f"{c.number}.json"
             if c.ok and not file.exists():
-                made = profile(c, limits, backend == "triton", None, self._seen(c, view))
+                said = self._said(c, view)
+                made = profile(c, limits, backend == "triton", said, self._seen(c, view))
                 write(file, made.model_dump_json() + "\n")
         best = min(view.scores, key=lambda n: (view.scores[n], n), default=None)
         parent = next((c for c in view.candidates if c.number == best), None)
@@ -156,6 +158,15 @@ class Clerk:
                 "snippet": snippet,
             }
         write(path / "task.json", json.dumps(task, default=str) + "\n")
+
+    def _said(self, c: Candidate, view: View) -> Report | None:
+        """What the compiler says of the loops of a text."""
+        schedule = parse(c.schedule)
+        space = space_of(view.spaces, schedule)
+        if self.medium.backend != "cpp" or not isinstance(space, TextSpace):
+            return None
+        level = self.medium.targets[0].removeprefix("cpu(").removesuffix(")")
+        return report(space.given(schedule).emitted.source, level)
 
     def _seen(self, c: Candidate, view: View) -> Mapping[str, Any]:
         """What is built of a candidate, where the archive does not say."""

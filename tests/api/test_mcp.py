@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -73,6 +74,8 @@ def test_a_candidate_on_its_way(tmp_path: Path) -> None:
         advice = task["advice"]
         assert advice["parent"] == task["parent"]["number"] and advice["move"]["name"]
         assert task["profile"]["report"]["readings"]["one.latency"]["basis"] == "measured"
+        if shutil.which("objdump"):
+            assert task["profile"]["report"]["readings"]["loop0.width"]["basis"] == "compiled"
 
         async def judged(source: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
             handed = await call(

@@ -23,7 +23,7 @@ def row(n: int, author: float | None = None, made: bool = True) -> Row:
 
 
 def test_blocks_are_predicted_from_those_before() -> None:
-    assert list(blocks(40)) == [(16, 32), (32, 40)] and list(blocks(16)) == []
+    assert list(blocks(40)) == [(16, 32), (32, 40)] and list(blocks(20)) == [(8, 16), (16, 20)]
     assert pairs([1, 2, 2], [1, 2, 3]) == (2, 2) and pairs([2, 1], [1, 2]) == (-1, 1)
 
 
