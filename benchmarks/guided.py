@@ -7,7 +7,8 @@ The builtin tuner searches with that many measured candidates, once a seed. The 
 recorded search passes the gates again. Then all winners are timed side by side in fresh processes,
 several times; the same text twice in each round says what the noise is. A round in which something
 else kept the machine busy is repeated, and counted, as often as there are rounds. A gain counts
-where it is larger than the noise in every round that is kept.
+where it is larger than the noise in every round that is kept. Below stand the texts that the
+recorded search lost, each with what it tried and why it was refused.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def _result(
         "budget": budget,
         "noise": round(noise, 5),
         "refused": dict(t.refused),
+        "lost": [{"idea": x.idea, "status": x.status, "reason": x.reason} for x in t.lost],
         "results": list(who.values()),
         "notes": sorted({x for r in rounds for x in r.notes}),
     }
@@ -160,7 +162,9 @@ def table(found: dict[str, Any]) -> str:
             line += f"\n    guided {median(gains):.3f} times as fast ({gains[0]:.3f} to "
             line += f"{gains[-1]:.3f}), {said} the noise"
         lines.append(line)
-    return "\n".join([*lines, *(f"note: {n}" for n in found["notes"])])
+    lines += [f"note: {n}" for n in found["notes"]]
+    lines += [f"lost, {x['status']}: {x['idea']}: {x['reason']}" for x in found["lost"]]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ of that digest, or `NAME.op` beside `NAME.jsonl`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +36,31 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A text that was not accepted: what it tried (plan or move), its status and the reason."""
+
+    schedule: str
+    idea: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """One recorded search: where it comes from, its operator, how many candidates were measured,
-    what passed (the best first) and why the others did not."""
+    what passed (the best first) and what did not."""
 
     path: Path
     origin: Mapping[str, Any]
     op: Operator
     measured: int
     passed: tuple[Text, ...]
-    refused: Mapping[str, int]
+    lost: tuple[Lost, ...]
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many texts were lost, by status."""
+        return Counter(x.status for x in self.lost)
 
 
 def read(path: Path, specs: Path | None = None) -> Transcript:
@@ -63,12 +79,13 @@ def read(path: Path, specs: Path | None = None) -> Transcript:
     finally:
         tape.close()
     passed = []
-    refused: dict[str, int] = {}
+    lost = []
     for v in verdicts:
-        if v["status"] != "ok" or v["score"] is None:
-            refused[v["status"]] = refused.get(v["status"], 0) + 1
-            continue
         node = nodes.get(v["node"], {})
+        if v["status"] != "ok" or v["score"] is None:
+            idea = node.get("move") or next(iter(node.get("plan", ())), "")
+            lost.append(Lost(v["schedule"], idea.rstrip("*"), v["status"], v["reason"]))
+            continue
         kind = node.get("idea", "move")
         logical = f"{op.name}@{op.version}/{kind}/{v['node']}/{v['attempt']}"
         response = answers.get(logical)
@@ -84,7 +101,7 @@ def read(path: Path, specs: Path | None = None) -> Transcript:
         plan = dealt_as(plan, schedule)
         passed.append(Text(v["schedule"], float(v["score"]), plan, source))
     passed.sort(key=lambda t: (t.score, t.schedule))
-    return Transcript(path, origin, op, len(passed), tuple(passed), refused)
+    return Transcript(path, origin, op, len(passed), tuple(passed), tuple(lost))
 
 
 def _operator(path: Path, origin: Mapping[str, Any], specs: Path | None) -> Operator:
