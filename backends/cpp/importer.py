@@ -19,6 +19,7 @@ from opwright.backends.cpp.importer_reroll import reroll
 from opwright.backends.cpp.importer_rewrite import finished
 from opwright.backends.cpp.importer_statements import Statements
 from opwright.backends.cpp.importer_values import C, Pointer, dtype_of
+from opwright.backends.cpp.importer_views import joined_axes
 from opwright.backends.cpp.reading import parse
 from opwright.backends.cpp.vocabulary import names
 from opwright.ir.delinearize import flat_view, is_dense, stated_values
@@ -71,10 +72,11 @@ def import_program(
             buffers[e.buffer] = view
             continue
         still = _unmoved(kernels, known) if ours is None else []
-        views = {n: flat_view(buffers[n], (), known) for n in still}
-        if not any(views.values()):
+        views = {n: v for n in still if (v := flat_view(buffers[n], (), known)) is not None}
+        views = views or joined_axes(kernels, buffers, known)
+        if not views:
             break
-        buffers |= {n: b for n, b in views.items() if b is not None}
+        buffers |= views
     name = bound.plan.op.partition("@")[0]
     taken = {*buffers, *(k.name for k in kernels), *(b.name for k in kernels for b in k.buffers)}
     kernels, places = settle(apart(kernels, taken), taken, ours is not None)
