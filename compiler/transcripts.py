@@ -84,7 +84,7 @@ def read(path: Path, specs: Path | None = None) -> Transcript:
         node = nodes.get(v["node"], {})
         if v["status"] != "ok" or v["score"] is None:
             idea = node.get("move") or next(iter(node.get("plan", ())), "")
-            lost.append(Lost(v["schedule"], idea.rstrip("*"), v["status"], v["reason"]))
+            lost.append(Lost(v["schedule"], idea.rstrip("*"), v["status"], v.get("reason", "")))
             continue
         kind = node.get("idea", "move")
         logical = f"{op.name}@{op.version}/{kind}/{v['node']}/{v['attempt']}"
