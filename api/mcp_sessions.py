@@ -568,6 +568,11 @@ def profile(node: Node, history: History) -> dict[str, Any]:
     for name, values in node.metrics.items():
         seconds = values.get("latency")
         entry: dict[str, Any] = {}
+        if values.get("delegated"):  # its facts exclude this workload
+            why = "its facts exclude this workload: the best candidate that takes every call runs"
+            out[name] = {"excluded": said(why, "from the plan"),
+                         "latency_s": said(seconds, f"{measured}, of that candidate")}  # fmt: skip
+            continue
         if seconds is not None:
             entry["latency_s"] = said(seconds, measured)
             entry["spread"] = said(values.get("spread"), measured)

@@ -22,17 +22,19 @@ from opwright.search.accounts import Accounts, Caller, Caps
 from opwright.search.archive import Archive, Candidate
 from opwright.search.artefacts import Keeper, schema
 from opwright.search.cassette import Cassette
-from opwright.search.drafts import Drafts
+from opwright.search.drafts import Attempt, Drafts, Node
 from opwright.search.events import SearchResult
 from opwright.search.exchange import Answer
 from opwright.search.experience import Experience, Gain
 from opwright.search.guided import UNTIMED, Guided
 from opwright.search.llm import LLMError, Request, Response, Scripted
 from opwright.search.prompts import Context
-from opwright.search.propose import Builtin
+from opwright.search.propose import Builtin, View
 from opwright.search.results import Emitted, Given, Job
 from opwright.search.run import Budget, search
 from opwright.search.space import IllegalSchedule, Space
+from opwright.search.space import parse as parse_schedule
+from opwright.search.telling import launch_delta
 
 FIXED = {"op": "toy@1", "target": "cpu", "backend": "cpp", "source": "kernel.cpp", "types": {}}
 TEXT = """PLAN
@@ -403,3 +405,79 @@ def test_artefacts_are_what_their_schemas_say(tmp_path: Path) -> None:
     assert len(rows) == len(found.table) + 1
     shown = json.loads((tmp_path / "run/front.json").read_text())
     assert shown and {"candidate", "memory"} <= set(shown[0])
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+def test_prompts_tell_of_other_values_and_other_parents(tmp_path: Path) -> None:
+    def kernel(n: int) -> str:
+        return text(0.9 - 0.01 * n, f"block {{{{BLOCK}}}} v{n}", '{"BLOCK": [1, 2]}')
+
+    client = Scripted(writer(kernel))
+    made = guided(tmp_path, client, 40)
+    run(made)
+    asked = [r.messages[0].content for r in client.asked if "## MOVE" in r.messages[0].content]
+    others = [p for p in asked if "## TRIED FROM OTHER PARENTS" in p]
+    assert others and "times as fast as its parent" in others[-1]
+    variants = [c for c in made._by_number.values() if "dealt=" in c.schedule]
+    assert not variants, "one program is not dealt to threads"
+    c = next(c for c in made._by_number.values() if c.origin == "llm:tune" and c.ok)
+    view = View([*spaces(), made.drafts], list(made._by_number.values()), dict.fromkeys(
+        [n for n, x in made._by_number.items() if x.ok], 1.0))  # fmt: skip
+    told = made.teller.parent(c.number, view).tuned
+    assert told and "BLOCK: 2 -> 1: 1.00 times its time" in told
+
+
+def test_the_other_way_to_deal_programs_is_a_neighbour(tmp_path: Path) -> None:
+    grid = text(0.5, "v").replace('"grid": ["1"]', '"grid": ["N", "1"]')
+    made = guided(tmp_path, Scripted(writer(lambda n: grid.replace("v", f"v{n}"))), 40)
+    run(made)
+    dealt = [c for c in made._by_number.values() if "dealt=dynamic" in c.schedule]
+    assert dealt and all(c.origin == "llm:tune" for c in dealt)
+    plan, _ = made.drafts.text_of(parse_schedule(dealt[0].schedule))
+    assert [x.schedule for x in plan.launches] == ["dynamic"]
+    assert made.drafts.neighbours(parse_schedule(dealt[0].schedule)) == []
+
+
+def test_a_gain_that_is_not_the_move_s_alone_is_not_learned(tmp_path: Path) -> None:
+    def kernel(n: int) -> str:
+        made = text(0.9 - 0.01 * n, f"v{n}")
+        return made.replace('["y"]', '["y"], "schedule": "dynamic"') if n % 2 else made
+
+    class Plans(Workshop):
+        def text_of(self, c: Candidate, all_spaces: object) -> tuple[str, str]:
+            if not c.schedule.startswith("llm("):
+                return "{}", ""
+            plan, source = made.drafts.text_of(parse_schedule(c.schedule))
+            return json.dumps(plan.to_json()), source
+
+    client = Scripted(writer(kernel))
+    with Cassette(tmp_path / "ledger.jsonl", "record", client) as tape:
+        made = guided(tmp_path, client, 40, tape=tape)
+        made.workshop = Plans(made.workshop.keeper)
+        run(made)
+    lines = map(json.loads, (tmp_path / "ledger.jsonl").read_text().splitlines())
+    verdicts = [e for e in lines if e["kind"] == "verdict" and e["gain"] is not None]
+    assert {v["mixed"] for v in verdicts} == {True, False}
+    ideas = [n for n in made.drafts.nodes if n.move and n.attempts and n.attempts[0].status == "ok"]
+    mixed = [v for v in verdicts if v["mixed"] and made.drafts.nodes[v["node"]].move]
+    learned = sum(len(v) for v in made.bandit.own.values())
+    assert mixed and learned == len(ideas) - len(mixed)
+
+
+def test_launches_are_compared_in_words() -> None:
+    old = {"facts": ["a"], "launches": [{"grid": ["B"]}]}
+    new = {"facts": ["b"], "launches": [{"grid": ["N"], "schedule": "dynamic"}, {}]}
+    said = launch_delta(old, new)
+    assert said.startswith("static -> dynamic/static; 2 launches for 1; grid [B] -> [N]")
+    assert "+b, -a" in said and launch_delta(old, old) == ""
+
+
+def test_what_no_run_confirmed_is_no_advice(tmp_path: Path) -> None:
+    made = guided(tmp_path, Scripted([]), 4)
+    why = "safety is UNKNOWN: kernel.cpp:7: a counterexample at N = 3, M = 0 could not be replayed"
+    request = Request("", (), logical="x")
+    attempt = Attempt(0, request, "", status="unproved", reason=why)
+    said = made.teller._line(Node(0, "plan", plan=("p",)), attempt, None)
+    assert said is not None and "N = 3" not in said[1] and "nothing was seen to fail" in said[1]
