@@ -2,13 +2,15 @@
 
     python -m opwright.benchmarks.guided --cassette FILE [--spec S] [--budget-measured 60]
         [--seeds 3] [--repeats 5] [--json FILE]
+    python -m opwright.benchmarks.guided --candidate FOLDER --spec S ...
 
 The builtin tuner searches with that many measured candidates, once a seed. The best text of the
-recorded search passes the gates again. Then all winners are timed side by side in fresh processes,
-several times; the same text twice in each round says what the noise is. A round in which something
-else kept the machine busy is repeated, and counted, as often as there are rounds. A gain counts
-where it is larger than the noise in every round that is kept. Below stand the texts that the
-recorded search lost, each with what it tried and why it was refused.
+recorded search, or somebody's candidate (its plan says types and target), passes the gates again.
+Then all winners are timed side by side in fresh processes, several times; the same text twice in
+each round says what the noise is. A round in which something else kept the machine busy is
+repeated, and counted, as often as there are rounds. A gain counts where it is larger than the noise
+in every round that is kept. Below stand the texts that the recorded search lost, each with what it
+tried and why it was refused.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from opwright.compiler import candidates
+from opwright.compiler.elaborate import load_spec
 from opwright.compiler.exchanging import judge, medium_of
 from opwright.compiler.native import F32_LANES
 from opwright.compiler.spaces import spaces
 from opwright.compiler.toolbox import evaluation_tools
-from opwright.compiler.transcripts import Transcript, read
+from opwright.compiler.transcripts import Text, Transcript, read
+from opwright.ir.plan import load
 from opwright.search.archive import Archive
 from opwright.search.evaluate import CandidateEvaluator
 from opwright.search.exchange import Answer
@@ -39,18 +44,42 @@ from opwright.search.space import parse
 def main(argv: list[str] | None = None) -> int:
     """Compare, print, write JSON."""
     p = argparse.ArgumentParser(prog="python -m opwright.benchmarks.guided")
-    p.add_argument("--cassette", type=Path, required=True, help="ledger of the guided search")
-    p.add_argument("--spec", type=Path, help="its spec, where it is not the library's")
+    who = p.add_mutually_exclusive_group(required=True)
+    who.add_argument("--cassette", type=Path, help="ledger of the guided search")
+    who.add_argument("--candidate", type=Path, help="folder of a C++ candidate (with --spec)")
+    p.add_argument("--spec", type=Path, help="the spec, where it is not the library's")
     p.add_argument("--budget-measured", type=int, default=60)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--json", type=Path)
     args = p.parse_args(argv)
-    found = compare(read(args.cassette, args.spec), args.budget_measured, args.seeds, args.repeats)
+    if args.candidate is not None and args.spec is None:
+        p.error("--candidate needs --spec")
+    if args.candidate is not None:
+        entry = given(args.candidate, args.spec)
+    else:
+        entry = read(args.cassette, args.spec)
+    found = compare(entry, args.budget_measured, args.seeds, args.repeats)
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
+
+
+def given(folder: Path, spec: Path) -> Transcript:
+    """A candidate's folder as a search of which nothing is known but its winner."""
+    plan = load(folder)
+    op = load_spec(spec).operator(plan.op.partition("@")[0], dict(plan.types))
+    candidate = candidates.read(folder, op)
+    origin = {
+        "operator": plan.op,
+        "types": dict(plan.types),
+        "backend": plan.backend,
+        "targets": [plan.target],
+        "model": "unknown",
+    }
+    text = Text("given()", 1.0, candidate.plan, candidate.source)
+    return Transcript(folder, origin, op, 1, (text,), ())
 
 
 def compare(t: Transcript, budget: int, seeds: int, repeats: int) -> dict[str, Any]:
