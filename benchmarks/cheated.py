@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -31,7 +30,6 @@ from opwright.compiler.guiding import Guide, launch_text
 from opwright.compiler.pipeline import compile_spec
 from opwright.search.accounts import Caps
 
-IDEA = re.compile(r"-(\d+)-\d+-[0-9a-f]{8}(?:-\d+)?$")  # of the name of a prompt
 WAYS = ("openai", "anthropic", "replay", "dialogue", "exchange", "mcp")
 LIMIT = 60.0  # seconds that one call of a tool waits
 TAGS = {"cpp": "cpp", "triton": "python", "jax": "python"}  # of backends that take texts
@@ -87,15 +85,15 @@ def through(way: str, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outco
     waiting = iter([answer(c) for c in cheats])
     lock = threading.Lock()
 
-    def said(earlier: str) -> str:
-        """The next cheat, and nothing to a complaint."""
+    def said() -> str:
+        """The next cheat, to a complaint too."""
         with lock:
-            return "nothing more" if earlier else next(waiting, "nothing more")
+            return next(waiting, "nothing more")
 
     tape = folder / "tape.jsonl"
     caps = Caps(tokens=10**8)
     if way in ("openai", "anthropic"):
-        with serving(lambda n, text: said(_earlier(server.asked[n]))) as server:
+        with serving(lambda n, text: said()) as server:
             guide = Guide(
                 way, "toy", server.base(way), caps=caps, control=True, cassette=tape, in_flight=1
             )
@@ -108,45 +106,30 @@ def through(way: str, spec: str, cheats: Sequence[Cheat], folder: Path) -> Outco
         return _guided(way, spec, path, cheats, guide, folder)
 
 
-def _earlier(body: Mapping[str, Any]) -> str:
-    """What was answered first in the talk that a request goes on with."""
-    return next((str(m["content"]) for m in body["messages"] if m["role"] == "assistant"), "")
-
-
 def _guided(
     way: str, spec: str, path: Path, cheats: Sequence[Cheat], guide: Guide, folder: Path
 ) -> Outcome:
     backend = cheats[0].backend
     found = compile_spec(
-        path, backend=backend, budget=2, out=folder / "out", guide=guide, require="tested"
+        path, backend=backend, budget=3, out=folder / "out", guide=guide, require="tested"
     )
     rows = [r for r in found.table if str(r["schedule"]).startswith("llm(")]
-    first: dict[str, tuple[str, str, str]] = {}
-    for r in rows:
-        node = str(r["schedule"]).split(",")[0]
-        before = first.get(node)
-        if before is None or r["status"] == "ok":
-            first[node] = (node, str(r["status"]), str(r["reason"]))
-    judged = tuple(first.values())
+    judged = tuple((str(r["schedule"]), str(r["status"]), str(r["reason"])) for r in rows)
     return Outcome(way, spec, len(cheats), judged, str(found.winner["schedule"]), backend)
 
 
 @contextmanager
-def _answering(desk: Path, said: Callable[[str], str]) -> Iterator[None]:
-    """Somebody who answers the files of a dialogue; a name ends in idea, attempt and key."""
+def _answering(desk: Path, said: Callable[[], str]) -> Iterator[None]:
+    """Somebody who answers the files of a dialogue."""
     stop = threading.Event()
-    given: dict[str, str] = {}
 
     def work() -> None:
         while not stop.wait(0.05):
             for asked in sorted((desk / "requests").glob("*.md")):
                 at = desk / "answers" / asked.name
                 if not at.exists():
-                    named = IDEA.search(asked.stem)
-                    idea = named[1] if named else asked.stem
-                    given[idea] = said(given.get(idea, ""))
                     part = at.with_suffix(".part")
-                    part.write_text(given[idea])
+                    part.write_text(said())
                     os.replace(part, at)
 
     thread = threading.Thread(target=work, daemon=True)

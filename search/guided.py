@@ -40,7 +40,7 @@ PARADIGMS = 3
 ABOUT_LAUNCHES = ("grid-shape", "own-idea")  # moves that may change how programs are dealt
 GIVEN_UP = 5  # windows of stagnation after which the model is not asked any more
 FRUITLESS = 2  # ideas by one move without a gain, after which the others come first
-MOST_ASKED = 4  # requests for a candidate to be measured, on average, and a few more
+MOST_ASKED, MORE_ASKED = 4, 60  # requests for a candidate to be measured, and in all beside them
 UNREAD = 12  # answers in a row of which nothing could be read, after which it is not either
 PAGES = 20  # requests in one call of `propose`, at most
 
@@ -140,7 +140,8 @@ class Guided:
             self.finished = "the best is within 5% of what is possible"
             return []
         for _ in range(PAGES):
-            if self.caller.asked >= MOST_ASKED * (self.budget + 5) and not self.caller.stopped:
+            most = MOST_ASKED * self.budget + MORE_ASKED
+            if self.caller.asked >= most and not self.caller.stopped:
                 self.caller.stopped = f"{self.caller.asked} requests for {used} measured candidates"
             if self.caller.stopped:
                 break
