@@ -321,7 +321,7 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
         "vec": (native,) if native == 8 else (native, 8),
         "kc": (256, 384, 512, 1024, 128),
         "row_tiles": (16, 8, 32, 4),
-        "panels": (32, 16, 8, 64),
+        "panels": (16, 32, 8, 64),  # narrow blocks, so that threads end at about the same time
         "pin": (False, True),
         "deep": (True, False),
         "unroll": (2, 1, 4),
@@ -330,7 +330,7 @@ def _contraction_holes(native: int) -> tuple[Holes, Starts]:
     }
     starts: Starts = [{"kc": 512}, {"tile": tiles[3], "lies": "both"}, {"tile": tiles[2]}]
     starts += [{"tile": tiles[3], "lies": "right"}, {"kc": 384}, {"tile": tiles[1]}]
-    return holes, [*starts, {"row_tiles": 32}]
+    return holes, [*starts, {"panels": 32}, {"row_tiles": 8}]
 
 
 def _walk_holes(native: int) -> tuple[Holes, Starts]:
