@@ -12,6 +12,7 @@ from typing import Any
 
 from .binding import Rows
 from .engine import Engine, Explanation
+from .kept import Kept
 
 INSIDE = "_device"
 ON_CPU = "the arrays are on the CPU"
@@ -46,10 +47,11 @@ class UniversalEngine(Engine):
         out: Any = None,
         implementation: Any = None,
         check: bool | None = None,
+        kept: Kept | None = None,
     ) -> Any:
         """As of any engine, where the arrays are."""
         if not self.on_device(inputs):
-            return super().call(inputs, given, out, implementation, check)
+            return super().call(inputs, given, out, implementation, check, kept)
         device = self.device()
         library, inputs, outs = device.admit(inputs, out)
         tensors = (*inputs, *(outs or ()))
@@ -69,12 +71,13 @@ class UniversalEngine(Engine):
         outs: tuple[Any, ...] | None = None,
         choice: Any = None,
         check: bool | None = None,
+        kept: Kept | None = None,
     ) -> Any:
         """The kernel on these arrays."""
         if library.name == "torch" and self.on_device(inputs):
             device = self.device()
             return device.local(device.family("torch"), inputs, given, outs, choice, check)
-        return super().local(library, inputs, given, outs, choice, check)
+        return super().local(library, inputs, given, outs, choice, check, kept)
 
     def explain(self, inputs: Any, given: Any, out: Any, choice: Any) -> Explanation:
         """Every variant with its reason, the binaries for GPUs among them."""

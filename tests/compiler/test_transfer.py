@@ -32,6 +32,8 @@ from opwright.ir.tilecheck import check_program
 from opwright.options import seeds
 from opwright.outcome import Problem
 from opwright.search.space import IllegalSchedule
+from opwright.verify.context import Context
+from opwright.verify.gates import safety
 
 HERE = Path(__file__).parents[1]
 CANDIDATES = HERE / "backends" / "triton" / "candidates"
@@ -73,10 +75,10 @@ def test_a_triton_kernel_becomes_cpp_that_is_proved_safe() -> None:
     op, seed = operator_of("attention_flash")
     space = seed_space(seed, op, "cpp", (f"cpu({host_isa()})",))
     program = space.instantiate(space.preferred()[0])
-    found = static_gates(printed(program, op, host_isa()), op)
-    weak = [(r.id, r.status, r.reason) for r in found.records
-            if r.kind in ("G0", "G1", "G2", "G3") and r.status != "PROVED"]  # fmt: skip
-    assert weak == [] and found.safe
+    c = printed(program, op, host_isa())
+    assert static_gates(c, op, prove=False).gate("G1") == "PROVED"  # it reads back as this program
+    found = safety(program, Context.of(op))
+    assert [(r.id, r.status, r.reason) for r in found if r.status != "PROVED"] == []
     assert refuted(program, op) == ""
 
 
@@ -99,6 +101,13 @@ def test_numbers_of_grid_and_facts_follow_the_tile_that_explains_them() -> None:
     program = space.instantiate(space.preferred()[0].changed("BLOCK_SIZE", 512))
     assert "N <= 512" in [show(f) for f in program.facts]
     assert [show(g) for g in program.kernels[0].grid] == ["min(B, 256)"]
+
+
+def test_the_first_tile_after_its_own_is_one_whose_facts_hold_at_a_workload() -> None:
+    op, seed = operator_of("attention_flash")  # D <= 32, and a workload has 64
+    space = seed_space(seed, op, "cuda", ("sm_90",))
+    own, first = space.preferred()[:2]
+    assert first.differences(own) == ["BLOCK_D: 32 -> 64"]
 
 
 @pytest.fixture(scope="module")
