@@ -275,6 +275,7 @@ def main(given: Sequence[str] = ()) -> int:
     print(f"{'of':<20}{'measured':>9}" + "".join(f"{w:>9}" for w in PREDICTORS))
     for kind, ledgers in kinds.items():
         total = dict.fromkeys(PREDICTORS, (0, 0))
+        same = dict(total)  # of ledgers that all models could be asked about
         for name, rows in ledgers.items():
             if not any(rows):
                 print(f"{name:<20}        -  nothing is kept of it: --inspect")
@@ -282,10 +283,17 @@ def main(given: Sequence[str] = ()) -> int:
             others = [g[0] for other, g in ledgers.items() if other != name and g]
             found = compare(rows, others)
             total = {w: (total[w][0] + a, total[w][1] + n) for w, (a, n) in found.items()}
+            if found["built"][1]:
+                same = {w: (same[w][0] + a, same[w][1] + n) for w, (a, n) in found.items()}
             print(f"{name:<20}{len(rows[0]):>9}" + "".join(_tau(found[w]) for w in PREDICTORS),
                   flush=True)  # fmt: skip
         print(f"{'all ' + kind:<20}{'':>9}" + "".join(_tau(total[w]) for w in PREDICTORS))
-        good = {w: a / n for w, (a, n) in total.items() if n and a / n >= GOOD}
+        if same != total and same["built"][1]:
+            print(
+                f"{'  of what was built':<20}{'':>9}" + "".join(_tau(same[w]) for w in PREDICTORS)
+            )
+        decisive = same if same["built"][1] else total
+        good = {w: a / n for w, (a, n) in decisive.items() if n and a / n >= GOOD}
         best = max(good, key=lambda w: good[w], default="none")
         print(f"  at least {GOOD}: {', '.join(good) or 'none'}; best: {best}")
     return 0

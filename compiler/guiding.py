@@ -125,7 +125,7 @@ class Workshop:
         schedule = parse(c.schedule)
         space = space_of(spaces, schedule)
         if isinstance(space, Drafts):
-            return self.medium.look(space.given(schedule).emitted)
+            return self.medium.look(self.medium.emit(*space.text_of(schedule)))
         own = self.medium.own(space.instantiate(schedule))
         return self.medium.look(self.medium.emit(own.plan, own.source))
 
