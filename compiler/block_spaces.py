@@ -12,9 +12,11 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from opwright.backends.triton.targets import TARGETS as TRITON_TARGETS
 from opwright.compiler.apart import apart
 from opwright.compiler.buffers import Memory, dense_facts
 from opwright.compiler.cascade.rewrite import derivations, single_pass
+from opwright.compiler.devices import DEVICES
 from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.normalize import Normal, normalize, reads_of
@@ -34,12 +36,14 @@ from opwright.compiler.strategies import (
 from opwright.compiler.strategies.fallback import kept
 from opwright.compiler.strategies.group import is_fold
 from opwright.compiler.strategies.in_place import overwritten
+from opwright.compiler.threads import in_rounds
 from opwright.ir.expr import ExprError
 from opwright.ir.op import Operator
-from opwright.ir.tile import Kernel, Placement, TileProgram
+from opwright.ir.tile import Def, For, Kernel, Placement, TileProgram, statements
 from opwright.search.space import ChoiceSpace, Decision, IllegalSchedule, Space
 from opwright.verify.policy import Asked
 
+LAUNCHED = ("rounds", "ahead", "specialise")  # decisions on what was lowered
 Holes = dict[str, tuple[Decision, ...]]
 Starts = list[dict[str, Decision]]
 
@@ -64,7 +68,7 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         flat_normal = normalize(flat)
         flat_parts = partition(flat_normal, _STRATEGIES)
         if all(p.strategy == "lanes" for p in flat_parts):
-            out.append(_composed(op, flat_normal, flat_parts, "dense"))
+            out.append(_composed(op, flat_normal, flat_parts, "dense", target=target))
     try:
         parts = partition(normal, _STRATEGIES)
     except ExprError:
@@ -79,17 +83,18 @@ def spaces(op: Operator, target: str = "sm_90") -> list[Space]:
         found = derivations(replace(other, tensors=whole.tensors), True)
         along = walked(whole, partition(whole, _STRATEGIES), found, "stream")
     if along is not None:
-        out.append(_composed(op, whole, along))
+        out.append(_composed(op, whole, along, target=target))
     if any(p.strategy != "scalar" for p in parts):
-        out.append(_composed(op, normal, parts))
+        out.append(_composed(op, normal, parts, target=target))
         if any(_is_row(p) for p in parts):
-            out.append(_composed(op, normal, parts, persistent=True))
+            out.append(_composed(op, normal, parts, persistent=True, target=target))
     once = single_pass(op)
     if once is not None:
         once_normal = normalize(once)
         once_parts = partition(once_normal, _STRATEGIES)
         if any(p.strategy != "scalar" for p in once_parts):
-            out.append(replace(_composed(op, once_normal, once_parts, "once"), starts=()))
+            made = _composed(op, once_normal, once_parts, "once", target=target)
+            out.append(replace(made, starts=()))
     return out
 
 
@@ -131,7 +136,12 @@ def _label(parts: list[Part], n: int) -> str:
 
 
 def _composed(
-    op: Operator, normal: Normal, parts: list[Part], prefix: str = "", persistent: bool = False
+    op: Operator,
+    normal: Normal,
+    parts: list[Part],
+    prefix: str = "",
+    persistent: bool = False,
+    target: str = "sm_90",
 ) -> ChoiceSpace:
     holes: Holes = {}
     starts: Starts = []
@@ -142,13 +152,30 @@ def _composed(
     if any(p.strategy != "scalar" for p in parts):
         holes["aligned"] = (True, False)
         starts.insert(0, {"aligned": False})
+        holes |= _launched(parts, persistent, target)
+        if len(parts) == 1 and "rounds" in holes:
+            starts.append({"rounds": 4})
     if any(map(_apart, parts, parts[1:])):
         holes["joined"] = (True, False)
         starts.append({"joined": False})
     kinds = [_kind(p, persistent) for p in parts]
     name = "_".join([*([prefix] if prefix else []), *kinds])
-    build = partial(_build, op, normal, parts, persistent)
+    build = partial(_build, op, normal, parts, persistent, target)
     return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
+
+
+def _launched(parts: list[Part], persistent: bool, target: str) -> Holes:
+    """How programs are launched, and what runs ahead in their loops. `rounds`: 0 for a program each
+    tile; else so many programs on each multiprocessor, which go round. `ahead`: loads of so many
+    further iterations are under way. `specialise`: some warps load, others multiply."""
+    holes: Holes = {"rounds": (0, 1, 2, 4, 8)}
+    products = any(p.strategy in ("contraction", "stream") for p in parts)
+    loops = [p for p in parts if p.strategy in ("lanes", "scan") and _kind(p, persistent) == "loop"]
+    if loops or any(p.strategy == "scan" for p in parts):
+        holes["ahead"] = (0, 2, 1, 3)
+    if products and TRITON_TARGETS[target].specialises:
+        holes["specialise"] = (False, True)
+    return holes
 
 
 def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
@@ -159,6 +186,7 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
             "tile": ((64, 64, 32), (128, 128, 32), (128, 64, 32), (64, 128, 64), (32, 32, 32),
                      (128, 256, 64), (16, 64, 64)),
             "group": (0, 8, 4),
+            "split": (1, 4, 16),
             "even": (False, True),
             "warps": (4, 8),
             "stages": (3, 4, 2),
@@ -166,6 +194,7 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
         return holes, [
             {"tile": (128, 128, 32), "warps": 8},
             {"tile": (32, 32, 32)},
+            {"split": 4},
         ]
     if p.strategy == "stream":
         # tiles of f32 are multiplied in registers: smaller ones do not spill
@@ -230,7 +259,12 @@ def _holes(op: Operator, p: Part, persistent: bool) -> tuple[Holes, Starts]:
 
 
 def _build(
-    op: Operator, normal: Normal, parts: list[Part], persistent: bool, **decisions: Decision
+    op: Operator,
+    normal: Normal,
+    parts: list[Part],
+    persistent: bool,
+    target: str,
+    **decisions: Decision,
 ) -> TileProgram:
     real = compute_dtype(op)
     memory = Memory(normal, False, real)
@@ -241,7 +275,11 @@ def _build(
     try:
         for n, p in enumerate(parts):
             label = _label(parts, n)
-            own = {k[len(label) :]: v for k, v in decisions.items() if k.startswith(label)}
+            own = {
+                k[len(label) :]: v
+                for k, v in decisions.items()
+                if k.startswith(label) and k not in LAUNCHED
+            }
             if p.strategy != "scalar":
                 own["aligned"] = decisions["aligned"]
             later = {x for q in parts[n + 1 :] for x in _read_names(q)}
@@ -257,11 +295,29 @@ def _build(
         # rows of one walk and columns of another are as many, or groups of each other
         walks = {k.name for n, p in enumerate(parts) if p.strategy == "stream" for k in lowered[n]}
         made = block_join.joined(made, walks)
+    if decisions.get("ahead"):
+        made = [(k, replace(p, prefetch=_loads(k, int(decisions["ahead"])))) for k, p in made]
+    if decisions.get("specialise"):
+        made = [(k, replace(p, launch={**p.launch, "specialise": 1})) for k, p in made]
+    if decisions.get("rounds"):
+        most = DEVICES[target].multiprocessors * int(decisions["rounds"])
+        made = [(in_rounds(k, most) if k.grid else k, p) for k, p in made]
     every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
     program = TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
     if why := overwritten(op, program):
         raise IllegalSchedule(why)
     return program
+
+
+def _loads(k: Kernel, ahead: int) -> dict[str, tuple[str, int]]:
+    """Loads in innermost loops, under way so many iterations before they are used."""
+    out: dict[str, tuple[str, int]] = {}
+    for loop in statements(k.body):
+        if isinstance(loop, For) and not any(isinstance(s, For) for s in statements(loop.body)):
+            for s in statements(loop.body):
+                if isinstance(s, Def) and s.value.op == "load":
+                    out[s.value.name] = (loop.variable, ahead)
+    return out
 
 
 def _lower(

@@ -41,18 +41,26 @@ def within_limits(k: Kernel) -> Kernel:
     """A kernel whose programs go round, where the sizes do not bound how many there are."""
     if not k.grid or not unbounded(k.grid[0]):
         return k
+    return in_rounds(k, ROUND)
+
+
+def in_rounds(k: Kernel, programs: int) -> Kernel:
+    """A kernel launched with at most so many programs along its first dimension; each of them takes
+    the tiles that are a multiple of that further, too."""
     taken = {s.variable for s in statements(k.body) if isinstance(s, For)}
     name = NAME
     while name in taken:
         name += "_"
     body = _Moved({pid(0): var(name)}).block(k.body)
-    around = For(name, pid(0), k.grid[0], ROUND, (), (), body, (), ())
-    grid = (call("min", k.grid[0], const(ROUND)), *k.grid[1:])
+    around = For(name, pid(0), k.grid[0], programs, (), (), body, (), ())
+    grid = (call("min", k.grid[0], const(programs)), *k.grid[1:])
     return replace(k, grid=grid, body=(around,))
 
 
 def unbounded(extent: Expr) -> bool:
     """Whether several sizes are multiplied: one alone is below 2^31."""
+    if extent.op == "min" and any(x.op == "const" for x in extent.args):
+        return False
     return any(
         x.op == "mul" and sum(bool(leaves(a, "size", "param")) for a in x.args) > 1
         for x in walk(extent)

@@ -39,7 +39,7 @@ def make_plan(
         grid = tuple(show(g) for g in kernel.grid) or ("1",)
         names = block_constants(kernel)
         const = {names[a.name]: a.extent for a in axes_of(kernel)}
-        extra = {**DEFAULTS, **placement.launch}
+        extra = {k: placement.launch.get(k, n) for k, n in DEFAULTS.items()}
         launches.append(
             Launch(symbol(kernel.name), (*pointers, *scalars), grid, const, extra=extra)
         )

@@ -334,6 +334,10 @@ class _Printer:
         ahead = [n for loop, n in self.placement.prefetch.values() if loop == s.variable]
         copies = [f for n, f in self.placement.unroll.items() if matches((n,), s.variable)]
         out = [f"num_stages={max(ahead) + 1}"] if ahead else []
+        if self.placement.launch.get("specialise") and any(
+            isinstance(x, Def) and x.value.op == "dot" for x in s.body
+        ):
+            out.append("warp_specialize=True")
         return out + ([f"loop_unroll_factor={copies[0]}"] if copies and copies[0] > 1 else [])
 
     def advance(self, s: For) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Target:
     """One architecture. `family` and `arch` are Triton's words; `shared` is the most memory, in
     bytes, that one program may share between its threads, `registers` the most that a thread may
-    have, `threads` the most that a program may have."""
+    have, `threads` the most that a program may have. `specialises`: its compiler can give warps of
+    a program roles of their own."""
 
     name: str
     family: str
@@ -19,6 +20,7 @@ class Target:
     shared: int
     registers: int = 255
     threads: int = 1024
+    specialises: bool = False
 
 
 TARGETS = {
@@ -26,7 +28,7 @@ TARGETS = {
     for t in (
         Target("sm_80", "cuda", 80, 32, 163 << 10),
         Target("sm_90", "cuda", 90, 32, 227 << 10),
-        Target("sm_100", "cuda", 100, 32, 227 << 10),
+        Target("sm_100", "cuda", 100, 32, 227 << 10, specialises=True),
         Target("gfx942", "hip", "gfx942", 64, 64 << 10, 512),
     )
 }

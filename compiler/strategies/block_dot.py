@@ -18,18 +18,21 @@ from opwright.ir.expr import (
     call,
     cdiv,
     conjuncts,
+    const,
     minimum,
     pid,
     substitute,
     var,
 )
-from opwright.ir.tile import Axis, Dot, Kernel, Placement, Value, lanes
+from opwright.ir.op import OpAxis
+from opwright.ir.tile import Axis, Buffer, Dot, Kernel, Placement, Value, lanes
 
 
 @dataclass(frozen=True, slots=True)
 class DotSchedule:
     """Decisions: tile rows x columns x depth; group: so many tiles of rows share columns before the
-    next ones (0: the grid has two dimensions); even: tiles divide their ranges; aligned: rows start
+    next ones (0: the grid has two dimensions); split: so many programs share a depth, and a second
+    kernel adds their sums; even: tiles divide their ranges; aligned: rows start
     at full vectors of memory."""
 
     rows: int = 64
@@ -40,6 +43,7 @@ class DotSchedule:
     aligned: bool = False
     warps: int = 4
     stages: int = 3
+    split: int = 1
 
 
 def lower(name: str, form: Form, memory: Memory, s: DotSchedule, real: DType) -> Made:
@@ -47,12 +51,12 @@ def lower(name: str, form: Form, memory: Memory, s: DotSchedule, real: DType) ->
     if real is not F32:
         raise Unsupported("a dot accumulates in f32")
     emitter = _Dot(name, form, memory, s, real)
-    kernel = emitter.kernel()
-    facts = list(emitter.facts)
+    kernels = [emitter.kernel()] if s.split == 1 else [emitter.partial(), emitter.whole()]
+    facts = list(dict.fromkeys(emitter.facts))
     if s.aligned:
         op = form.group.normal.op
         facts += alignment((*op.inputs, *op.outputs), 16)
-    return [kernel], Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
+    return kernels, Placement(launch={"num_warps": s.warps, "num_stages": s.stages}), facts
 
 
 class _Dot(Tiles):
@@ -60,18 +64,58 @@ class _Dot(Tiles):
         super().__init__(name, form.group, memory, real, s.even)
         self.f, self.s = form, s
         self.m, self.n, self.k = Axis("m", s.rows), Axis("n", s.columns), Axis("k", s.depth)
+        self.acc: Value | None = None
 
     def kernel(self) -> Kernel:
+        self.start_program([])
+        self.products(ZERO, self.k.extent)
+        self.finish()
+        return self.b.kernel()
+
+    def start_program(self, share: list[OpAxis]) -> None:
+        """A builder whose programs have a tile of the result, or a share of its depth."""
         f, t = self.f, self.f.result
         batch = [t.axes[n] for n in f.batch]
         rows, columns = t.axes[f.rows], t.axes[f.columns]
-        self.open([(rows, self.m), (columns, self.n)], batch)
+        self.known, self.acc = {}, None
+        self.open([(rows, self.m), (columns, self.n)], [*share, *batch])
         if self.s.group:
             self.grouped(rows.hi, columns.hi)
-        self.acc: Value | None = None
-        start = self.b.full(0.0, F32, self.m, self.n, name="acc")
         self.row, self.col = self.point[rows.name], self.point[columns.name]
-        (self.acc,) = self.b.loop("start", ZERO, f.depth.hi, self.k.extent, [start], self.step)
+
+    def products(self, first: Expr, step: int) -> None:
+        """The sum of the products of this program's part of the depth."""
+        start = self.b.full(0.0, F32, self.m, self.n, name="acc")
+        made = self.b.loop("start", first, self.f.depth.hi, step, [start], self.step)
+        (self.acc,) = made
+
+    def partial(self) -> Kernel:
+        """Every program takes every so-manieth tile of the depth and leaves its sum in memory."""
+        t, split = self.f.result, self.s.split
+        label, self.name = self.name, f"{self.name}_parts"
+        self.start_program([OpAxis("@part", ZERO, const(split))])
+        part = self.point["@part"]
+        self.products(part * self.k.extent, self.k.extent * split)
+        assert self.acc is not None
+        shape = (*(a.hi for a in t.axes), const(split))
+        self.parts = Buffer(f"{t.name}_parts", "plan", F32, shape)
+        at = [self.point[a.name] for a in t.axes]
+        self.b.store(self.parts, *at, part, self.acc, mask=self.mask)
+        self.name = label
+        return self.b.kernel()
+
+    def whole(self) -> Kernel:
+        """The sums of a tile's programs added, one after the other."""
+        self.start_program([])
+        at = [self.point[a.name] for a in self.f.result.axes]
+        other = None if self.mask is TRUE else 0.0
+
+        def step(part: Expr, acc: Value) -> list[Value]:
+            made = self.b.load(self.parts, *at, part, mask=self.mask, other=other)
+            return [self.b.ew("add", acc, made)]
+
+        start = self.b.full(0.0, F32, self.m, self.n, name="acc")
+        (self.acc,) = self.b.loop("part", ZERO, const(self.s.split), 1, [start], step)
         self.finish()
         return self.b.kernel()
 
