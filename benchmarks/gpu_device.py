@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opwright.backends.triton.run import prepare_on_gpu, run_on_gpu
+from opwright.backends.cpp.build import BuildError
+from opwright.backends.cuda import build
+from opwright.backends.triton.run import RunError, prepare_on_gpu, run_on_gpu
 from opwright.benchmarks.baselines import BASELINES, to_torch
+from opwright.benchmarks.gpu_binaries import Binaries
 from opwright.benchmarks.gpu_jobs import Made
-from opwright.ir.launch import BoundPlan
+from opwright.benchmarks.gpu_nvml import Absent, Nvml, energy
+from opwright.benchmarks.public_kernels import public_calls
 from opwright.ir.op import Operator, Tensor
 from opwright.verify.inputs import Case
 from opwright.verify.sizes import shape_of
@@ -38,6 +42,7 @@ class Gpu:
         self.torch, self.folder = torch, folder
         properties = torch.cuda.get_device_properties(0)
         self.cache = int(getattr(properties, "L2_cache_size", 0) or 64 << 20)
+        self.loaded: dict[str, Binaries] = {}
         self.flush = torch.empty(2 * self.cache, dtype=torch.int8, device="cuda")
 
     @property
@@ -48,7 +53,12 @@ class Gpu:
         """Name, capability, memory, and versions of what matters."""
         torch = self.torch
         properties = torch.cuda.get_device_properties(0)
+        try:
+            state = Nvml().describe()
+        except Absent as e:
+            state = {"nvml": str(e)}
         return {
+            **state,
             "name": torch.cuda.get_device_name(0),
             "capability": list(torch.cuda.get_device_capability(0)),
             "processors": properties.multi_processor_count,
@@ -59,13 +69,35 @@ class Gpu:
 
     def run(
         self,
-        source: str,
-        bound: BoundPlan,
+        made: Made,
         arrays: Mapping[str, NDArray[Any]],
         sizes: Mapping[str, int],
         params: Mapping[str, Any],
     ) -> Mapping[str, NDArray[Any]]:
-        return run_on_gpu(source, bound, arrays, sizes, params)
+        if made.language == "triton":
+            return run_on_gpu(made.source, made.bound, arrays, sizes, params)
+        return run_on_gpu(made.source, made.bound, arrays, sizes, params, self.binaries(made))
+
+    def binaries(self, made: Made) -> Binaries:
+        """The kernels of a CUDA text, compiled by nvcc and loaded by the driver."""
+        if made.source not in self.loaded:
+            if not build.compiler():
+                raise RunError("there is no nvcc: pip install nvidia-cuda-nvcc")
+            try:
+                code = build.compile_for(made.source, self.target).code
+            except BuildError as e:
+                raise RunError(str(e).splitlines()[0]) from None
+            self.loaded[made.source] = Binaries(code)
+        return self.loaded[made.source]
+
+    def joules(self, calls: Mapping[str, Call], seconds: float) -> dict[str, dict[str, Any]]:
+        """By NVML; a row with a reason where it counts nothing."""
+        try:
+            meter = Nvml()
+            found = energy(calls, meter, self.torch.cuda.synchronize, seconds)
+        except Absent as e:
+            raise RunError(str(e)) from None
+        return {n: e.row() for n, e in found.items()}
 
     # -- times ----------------------------------------------------------------------------------
 
@@ -100,12 +132,17 @@ class Gpu:
             if not isinstance(out["torch"], str):
                 found = eager()
                 expected = found if isinstance(found, dict) else {op.outputs[0].name: found}
+        with torch.no_grad():
+            for label, found in public_calls(op.name, inputs, case.params).items():
+                out[label] = found if isinstance(found, str) else self._tried(found)
         for m in made:
             outputs = {t.name: self._output(t, case) for t in op.outputs}
             try:
+                binaries = self.binaries(m) if m.language == "cuda" else None
                 call = prepare_on_gpu(
-                    m.source, m.bound, {**inputs, **outputs}, case.sizes, case.params, self.folder
-                )
+                    m.source, m.bound, {**inputs, **outputs}, case.sizes, case.params, self.folder,
+                    binaries,
+                )  # fmt: skip
             except Exception as e:  # a candidate that does not compile has no time
                 out[m.name] = _first(e)
                 continue

@@ -1,11 +1,13 @@
 """What `make gpu` does with one operator: which candidates there are, whether they are right, how
-fast they are. Nothing here imports torch or Triton: a `Device` runs and times.
+fast they are, what a model says of that before, and how much energy they take. Nothing here imports
+torch or Triton: a `Device` runs and times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -16,12 +18,17 @@ from numpy.typing import NDArray
 
 from opwright.backends.triton.plan import make_plan, print_for
 from opwright.backends.triton.run import RunError
+from opwright.backends.triton.text import PrintError
+from opwright.compiler import cuda_blocks
 from opwright.compiler.block_spaces import spaces
 from opwright.compiler.elaborate import load_spec
+from opwright.compiler.modelled import modelled
 from opwright.ir.binding import InputError
 from opwright.ir.launch import BoundPlan, bind_plan
 from opwright.ir.op import Operator, Workload
+from opwright.ir.plan import PlanError
 from opwright.ir.reference import reference
+from opwright.ir.tile import TileProgram
 from opwright.search.calls import edges
 from opwright.search.space import IllegalSchedule
 from opwright.verify.inputs import Case, generate, workload_case
@@ -30,14 +37,18 @@ from opwright.verify.numeric import Bound, Observation, bounds, numeric
 from opwright.verify.sizes import Scaled, default_workload, scale
 
 SPECS = Path(__file__).resolve().parent.parent / "specs"
+# what is done, by kind: its share of the time, and the seconds that one job is taken to last
+KINDS = {"first": (6.0, 2.0), "time": (5.0, 4.0), "sanitize": (1.0, 15.0), "energy": (1.5, 35.0),
+         "test": (2.0, 8.0)}  # fmt: skip
+SANITIZED, METERED = 12, 8  # operators that are a sample
+LANGUAGES = ("triton", "cuda")
 PER_SPACE = 3  # candidates: the preferred ones, then samples
 CASES = 8
+PER_WINDOW = 5.0  # seconds of back-to-back calls whose energy is read
 BYTES, WORK = 1 << 30, 1 << 40  # of a workload, beyond which it is scaled down
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[], object]
-# inputs and outputs by name -> outputs, in stored form; RunError says why there are none
-Run = Callable[[str, BoundPlan, Arrays, Mapping[str, int], Mapping[str, Any]], Arrays]
 
 
 class Device(Protocol):
@@ -47,13 +58,11 @@ class Device(Protocol):
     def target(self) -> str: ...
 
     def run(
-        self,
-        source: str,
-        bound: BoundPlan,
-        arrays: Arrays,
-        sizes: Mapping[str, int],
-        params: Mapping[str, Any],
-    ) -> Arrays: ...
+        self, made: Made, arrays: Arrays, sizes: Mapping[str, int], params: Mapping[str, Any]
+    ) -> Arrays:
+        """Outputs of inputs and outputs by name, in stored form; RunError says why there are
+        none."""
+        ...
 
     def calls(self, op: Operator, case: Case, made: Sequence[Made]) -> Mapping[str, Call | str]:
         """Calls to time by name (candidates, eager, compiled), or why there is none."""
@@ -61,6 +70,10 @@ class Device(Protocol):
 
     def samples(self, calls: Mapping[str, Call], seconds: float) -> Mapping[str, list[float]]:
         """Seconds of single calls, taken in turns."""
+        ...
+
+    def joules(self, calls: Mapping[str, Call], seconds: float) -> Mapping[str, Mapping[str, Any]]:
+        """The energy of a call of each, over long windows; a reason where it is not counted."""
         ...
 
 
@@ -72,13 +85,15 @@ class Made:
     source: str
     bound: BoundPlan
     near: tuple[int, ...] = ()
+    language: str = "triton"
+    program: TileProgram | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One unit of work that a crash may cost: test or time an operator at a binding."""
 
-    kind: str  # test | time
+    kind: str  # of KINDS
     spec: str
     types: tuple[tuple[str, str], ...] = ()
     name: str = ""  # of the operator, where a file has several
@@ -95,26 +110,58 @@ class Outcome:
 
     tests: list[dict[str, Any]] = field(default_factory=list)
     times: list[dict[str, Any]] = field(default_factory=list)
+    energy: list[dict[str, Any]] = field(default_factory=list)
 
 
 def jobs(wanted: Sequence[str] = ()) -> list[Job]:
-    """Tests of every operator at f32 and its first narrow type, then times at f32."""
-    tests: list[Job] = []
-    times: list[Job] = []
-    for path in sorted(SPECS.rglob("*.op")):
-        if wanted and path.stem not in wanted:
-            continue
+    """All there is to do, the most valuable first. `first`: the preferred candidate of every
+    operator at f32 and its first narrow type; `test`: all the others; `time` at f32; energy and the
+    sanitizer on a sample."""
+    found: dict[str, list[Job]] = {k: [] for k in KINDS}
+    narrow: list[Job] = []
+    paths = sorted(p for p in SPECS.rglob("*.op") if not wanted or p.stem in wanted)
+    for number, path in enumerate(_mixed(paths)):
         spec = load_spec(path)
         at = str(path.relative_to(SPECS))
         several = len(spec.names) > 1
         for name in spec.names:
             bindings = spec.bindings(name)
             wide = next((b for b in bindings if set(b.values()) <= {"f32"}), bindings[0])
-            narrow = [b for b in bindings if set(b.values()) & {"f16", "bf16"}][:1]
+            small = [b for b in bindings if set(b.values()) & {"f16", "bf16"}][:1]
             own = name if several else ""
-            tests += [Job("test", at, tuple(b.items()), own) for b in (wide, *narrow)]
-            times.append(Job("time", at, tuple(wide.items()), own))
-    return [*sorted(tests, key=lambda j: j.types != () and j.types[0][1] != "f32"), *times]
+            at_f32 = tuple(wide.items())
+            found["first"].append(Job("first", at, at_f32, own))
+            narrow += [Job("first", at, tuple(b.items()), own) for b in small]
+            found["test"] += [Job("test", at, tuple(b.items()), own) for b in (wide, *small)]
+            found["time"].append(Job("time", at, at_f32, own))
+            if number < METERED:
+                found["energy"].append(Job("energy", at, at_f32, own))
+            if number < SANITIZED:
+                found["sanitize"].append(Job("sanitize", at, at_f32, own))
+    found["first"] += narrow
+    return _in_turns(found)
+
+
+def _mixed(paths: Sequence[Path]) -> list[Path]:
+    """One of each folder in turn, so that what there was time for is a sample."""
+    folders: dict[Path, list[Path]] = {}
+    for p in paths:
+        folders.setdefault(p.parent, []).append(p)
+    turns = zip_longest(*folders.values())
+    return [p for turn in turns for p in turn if p is not None]
+
+
+def _in_turns(found: Mapping[str, Sequence[Job]]) -> list[Job]:
+    """The next job is of the kind that had least of its share."""
+    left = {k: list(v) for k, v in found.items()}
+    spent = dict.fromkeys(left, 0.0)
+    out = []
+    while any(left.values()):
+        kind = min((k for k in left if left[k]), key=lambda k: (spent[k], list(KINDS).index(k)))
+        share, seconds = KINDS[kind]
+        spent[kind] += seconds / share
+        out.append(left[kind].pop(0))
+    return out
 
 
 def operator(job: Job) -> Operator:
@@ -122,8 +169,10 @@ def operator(job: Job) -> Operator:
     return spec.operator(job.name or spec.names[0], dict(job.types))
 
 
-def candidates(op: Operator, target: str, most: int = PER_SPACE) -> Iterator[Made | str]:
-    """Candidates of every space, or the reason why one of them could not be made."""
+def candidates(
+    op: Operator, target: str, most: int = PER_SPACE, languages: Sequence[str] = LANGUAGES
+) -> Iterator[Made | str]:
+    """Candidates of every space in every language, or the reason why one could not be made."""
     for space in spaces(op, target):
         rng = Random(0)
         wanted = space.preferred()[:most]
@@ -131,22 +180,59 @@ def candidates(op: Operator, target: str, most: int = PER_SPACE) -> Iterator[Mad
         for schedule in dict.fromkeys(wanted):
             try:
                 program = space.instantiate(schedule)
-                plan = make_plan(program, op, target)
-                source = print_for(program, op)
             except (IllegalSchedule, ValueError) as e:
                 yield f"{schedule.text}: {e}"
                 continue
-            yield Made(schedule.text, source, bind_plan(plan, op), edges(program))
+            for language in languages:
+                try:
+                    yield made_of(program, op, target, schedule.text, language)
+                except (PrintError, PlanError, ValueError) as e:
+                    yield f"{language} {schedule.text}: {str(e).splitlines()[0]}"
 
 
-def do(job: Job, device: Device, seconds: float) -> Outcome:
+def made_of(program: TileProgram, op: Operator, target: str, name: str, language: str) -> Made:
+    """A program in a language; PrintError where it has no form there."""
+    if language == "triton":
+        bound = bind_plan(make_plan(program, op, target), op)
+        return Made(name, print_for(program, op), bound, edges(program), language, program)
+    c = cuda_blocks.printed(program, op, target)
+    bound = bind_plan(c.plan, op)
+    return Made(f"cuda {name}", c.source, bound, edges(program), language, program)
+
+
+def first_candidates(op: Operator, target: str, languages: Sequence[str]) -> list[Made | str]:
+    """Of every language what its search would look at first, after candidate 0."""
+    found = spaces(op, target)
+    out: list[Made | str] = []
+    for language in languages:
+        why = "no schedule"
+        for space in (*found[1:], found[0]):
+            try:
+                schedule = space.preferred()[0]
+                program = space.instantiate(schedule)
+                out.append(made_of(program, op, target, schedule.text, language))
+                break
+            except (IllegalSchedule, PrintError, PlanError, ValueError) as e:
+                why = f"{language} {space.name}: {str(e).splitlines()[0]}"
+        else:
+            out.append(why)
+    return out
+
+
+def do(job: Job, device: Device, seconds: float, languages: Sequence[str] = LANGUAGES) -> Outcome:
     """Run one job."""
     op = operator(job)
     out = Outcome()
-    if job.kind == "test":
-        out.tests += [test(op, made, device) for made in candidates(op, device.target)]
+    if job.kind in ("first", "sanitize"):
+        every = first_candidates(op, device.target, languages)
+        out.tests += [test(op, made, device) for made in every]
+    elif job.kind == "test":
+        every = list(candidates(op, device.target, PER_SPACE, languages))
+        out.tests += [test(op, made, device) for made in every]
+    elif job.kind == "energy":
+        out.energy += metered(op, device, languages)
     else:
-        out.times += time(op, device, seconds)
+        out.times += time(op, device, seconds, languages)
     return out
 
 
@@ -183,14 +269,19 @@ def test(op: Operator, made: Made | str, device: Device) -> dict[str, Any]:
         frame.fill(0)
         views = {s.name: frame.array(s.name) for s in frame.slots}
         try:
-            found = device.run(made.source, made.bound, views, case.sizes, case.params)
+            found = device.run(made, views, case.sizes, case.params)
         except RunError as e:
             return Observation(failure=str(e))
         return Observation({t.name: np.ascontiguousarray(found[t.name]) for t in op.outputs})
 
     found = numeric(op, cases, run, bound, layouts=("offset", "rows"))
     refuted = found.refuted
-    row |= {"candidate": made.name, "error": found.error, "cases": len(cases)}
+    row |= {
+        "candidate": made.name,
+        "language": made.language,
+        "error": found.error,
+        "cases": len(cases),
+    }
     if refuted is None:
         untested = any(r.status != "TESTED" for r in found.records)
         reason = found.records[0].reason
@@ -206,29 +297,80 @@ def test(op: Operator, made: Made | str, device: Device) -> dict[str, Any]:
 # -- times -----------------------------------------------------------------------------------------
 
 
-def time(op: Operator, device: Device, seconds: float) -> list[dict[str, Any]]:
-    """Median seconds of candidates and baselines at every workload, in one run a workload."""
-    scaled: list[tuple[Workload | None, Scaled]] = [
+def loads(op: Operator) -> list[tuple[Workload | None, Scaled]]:
+    """The workloads of a binding at sizes that fit."""
+    found: list[tuple[Workload | None, Scaled]] = [
         (w, scale(op, w, BYTES, WORK)) for w in op.workloads if _fits(op, w.types)
     ]
+    return found or [(None, default_workload(op))]
+
+
+def predictions(
+    job: Job, target: str, languages: Sequence[str] = LANGUAGES
+) -> list[dict[str, Any]]:
+    """What the model says of the candidates of a job before one of them is timed."""
+    op = operator(job)
+    made = [m for m in candidates(op, target, PER_SPACE, languages) if isinstance(m, Made)]
+    out = []
+    for _, s in loads(op):
+        for m in made:
+            assert m.program is not None
+            try:
+                seconds = modelled(op, m.program, s.sizes, s.params, target, {})
+            except (ArithmeticError, KeyError, ValueError):
+                continue
+            out.append({"op": op.name, "types": dict(op.types), "workload": s.name, "impl": m.name,
+                        "modelled_s": seconds})  # fmt: skip
+    return out
+
+
+def time(
+    op: Operator, device: Device, seconds: float, languages: Sequence[str] = LANGUAGES
+) -> list[dict[str, Any]]:
+    """Median seconds of candidates and baselines at every workload, in one run a workload."""
     out: list[dict[str, Any]] = []
-    made = [m for m in candidates(op, device.target) if isinstance(m, Made)]
-    for w, s in scaled or [(None, default_workload(op))]:
+    every = candidates(op, device.target, PER_SPACE, languages)
+    made = [m for m in every if isinstance(m, Made)]
+    known = loads(op)
+    own = {m.name for m in made}
+    for w, s in known:
         case = workload_case(op, w, s, 1)
         row = {"op": op.name, "types": dict(op.types), "workload": s.name, "sizes": dict(s.sizes)}
+        row["bytes"] = _bytes(op, case)
         taken = [m for m in made if Frame(op, case).satisfies(m.bound.facts)]
         calls = device.calls(op, case, taken)
         missing = {n: c for n, c in calls.items() if isinstance(c, str)}
         out += [{**row, "impl": n, "median_s": None, "note": why} for n, why in missing.items()]
         ready = {n: c for n, c in calls.items() if not isinstance(c, str)}
-        found = device.samples(ready, seconds / max(len(scaled), 1)) if ready else {}
+        found = device.samples(ready, seconds / len(known)) if ready else {}
         for name, values in found.items():
             spread = _spread(values)
             out.append(
                 {**row, "impl": name, "median_s": median(values) if values else None,
-                 "spread": spread, "samples": len(values)}
+                 "own": name in own, "spread": spread, "samples": len(values)}
             )  # fmt: skip
     return out
+
+
+def _bytes(op: Operator, case: Case) -> int:
+    """The least that a call has to move: each input once, each output once."""
+    frame = Frame(op, case)
+    return sum(int(frame.array(slot.name).nbytes) for slot in frame.slots)
+
+
+def metered(op: Operator, device: Device, languages: Sequence[str]) -> list[dict[str, Any]]:
+    """Joules of a call at the first workload: the fastest candidate and the baselines."""
+    w, s = loads(op)[0]
+    case = workload_case(op, w, s, 1)
+    every = candidates(op, device.target, 1, languages)
+    made = [m for m in every if isinstance(m, Made) and Frame(op, case).satisfies(m.bound.facts)]
+    calls = device.calls(op, case, made)
+    ready = {n: c for n, c in calls.items() if not isinstance(c, str)}
+    timed = {n: median(v) for n, v in device.samples(ready, 1.0).items() if v}
+    own = sorted((n for n in timed if n in {m.name for m in made}), key=timed.__getitem__)
+    wanted = {n: ready[n] for n in (*own[:1], *(n for n in ready if n not in own))}
+    row = {"op": op.name, "types": dict(op.types), "workload": s.name}
+    return [{**row, "impl": n, **e} for n, e in device.joules(wanted, PER_WINDOW).items()]
 
 
 def _fits(op: Operator, types: Mapping[str, str]) -> bool:

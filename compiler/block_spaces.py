@@ -161,7 +161,12 @@ def _composed(
     kinds = [_kind(p, persistent) for p in parts]
     name = "_".join([*([prefix] if prefix else []), *kinds])
     build = partial(_build, op, normal, parts, persistent, target)
-    return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts))
+    optional = tuple(h for h in holes if h in LAUNCHED or h in _shared_depths(parts))
+    return ChoiceSpace(name, holes or {"schedule": ("plain",)}, build, tuple(starts), optional)
+
+
+def _shared_depths(parts: list[Part]) -> set[str]:
+    return {f"{_label(parts, n)}split" for n, p in enumerate(parts) if p.strategy == "contraction"}
 
 
 def _launched(parts: list[Part], persistent: bool, target: str) -> Holes:

@@ -207,13 +207,15 @@ class ChoiceSpace:
 
     `build` gets the decisions as keywords and raises IllegalSchedule. Numbers are
     neighbours of the next and the previous value of their hole, other values of all of them.
-    `starts` are further preferred points as partial decisions.
+    `starts` are further preferred points as partial decisions. A schedule may leave out the holes
+    in `optional`, which then have their first values: it may be older than they are.
     """
 
     name: str
     holes: Mapping[str, tuple[Decision, ...]]
     build: Callable[..., TileProgram]
     starts: tuple[Mapping[str, Decision], ...] = ()
+    optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for hole, values in self.holes.items():
@@ -244,7 +246,7 @@ class ChoiceSpace:
         return self._schedule({h: v[rng.randrange(len(v))] for h, v in self.holes.items()})
 
     def neighbours(self, schedule: Schedule) -> list[Schedule]:
-        self._own(schedule)
+        schedule = self._own(schedule)
         out = []
         for hole, values in self.holes.items():
             here = [_show(v) for v in values].index(_show(schedule[hole]))
@@ -259,15 +261,25 @@ class ChoiceSpace:
         return out
 
     def instantiate(self, schedule: Schedule) -> TileProgram:
-        self._own(schedule)
+        schedule = self._own(schedule)
         return self.build(**dict(schedule.decisions))
 
-    def _own(self, schedule: Schedule) -> None:
+    def _own(self, schedule: Schedule) -> Schedule:
+        """The schedule with every hole; IllegalSchedule for one of another space."""
+        given = dict(schedule.decisions)
+        missing = [h for h in self.optional if h not in given]
+        if missing and schedule.strategy == self.name and set(given) <= set(self.holes):
+            names = [n for n, _ in schedule.decisions]
+            if names == [h for h in self.holes if h in given]:
+                given |= {h: self.holes[h][0] for h in missing}
+                if set(given) == set(self.holes):
+                    schedule = self._schedule(given)
         if schedule.strategy != self.name or [n for n, _ in schedule.decisions] != list(self.holes):
             raise IllegalSchedule(f"{schedule} is not a schedule of {self.name}")
         for n, v in schedule.decisions:
             if _show(v) not in map(_show, self.holes[n]):
                 raise IllegalSchedule(f"{n}={_show(v)} is not among the values of {self.name}")
+        return schedule
 
 
 def _number(values: tuple[Decision, ...], i: int) -> float:

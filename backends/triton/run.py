@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ MEMORY = 4 * isolation.share(4 << 30)  # bytes of address space, much of which i
 POISON, CANARY = 0xFF, 0x5C  # poison is NaN in every float type
 
 Array = NDArray[Any]
+# a launch, its grid and arguments -> what launches it, where a text was compiled beforehand
+Binaries = Callable[[BoundLaunch, tuple[int, ...], Sequence[Any]], Callable[[], None]]
 
 
 class RunError(RuntimeError):
@@ -366,9 +369,11 @@ def prepare_on_gpu(
     sizes: Mapping[str, int],
     params: Mapping[str, float | int | bool] | None = None,
     folder: Path | None = None,
+    binaries: Binaries | None = None,
 ) -> Callable[[], None]:
     """A call with arguments made once, for timing; `tensors` are torch tensors of inputs and
-    outputs on the device. Scratch is allocated here. The module's code runs in this process.
+    outputs on the device. Scratch is allocated here. The module's code runs in this process; with
+    `binaries` these are launched, and the source is not looked at.
 
     Triton's own launcher is used, so the kernels are compiled for the device that is there. Tests
     do not cover this function: it needs a GPU.
@@ -390,6 +395,29 @@ def prepare_on_gpu(
         else:
             raise RunError(f"{b.name} is missing")
     call.facts()
+    module = None if binaries else _module(source, bound, folder)
+    launches: list[Callable[[], Any]] = []
+    for c in bound.launches:
+        grid = tuple(call.grid(c))
+        args = [held[a.name] if isinstance(a, Buffer) else call.value(a.expr) for a in c.args]
+        hints = {k: v for k, v in c.extra.items() if k in ("num_warps", "num_stages")}
+        if all(grid) and binaries:
+            launches.append(binaries(c, grid, args))
+        elif all(grid):
+            launches.append(partial(getattr(module, c.kernel)[grid], *args, **c.const, **hints))
+    zero = [held[b.name] for b in bound.buffers.values() if b.init == "zero"]
+
+    def run() -> None:
+        for t in zero:
+            t.zero_()
+        for launch in launches:
+            launch()
+
+    return run
+
+
+def _module(source: str, bound: BoundPlan, folder: Path | None) -> Any:
+    """The module of a Triton text."""
     with tempfile.TemporaryDirectory() as made:
         path = (folder or Path(made)) / bound.plan.source
         path.write_text(source)
@@ -397,22 +425,7 @@ def prepare_on_gpu(
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)  # Triton reads the text of each kernel here
-    launches = []
-    for c in bound.launches:
-        grid = tuple(call.grid(c))
-        args = [held[a.name] if isinstance(a, Buffer) else call.value(a.expr) for a in c.args]
-        hints = {k: v for k, v in c.extra.items() if k in ("num_warps", "num_stages")}
-        if all(grid):
-            launches.append((getattr(module, c.kernel)[grid], args, {**c.const, **hints}))
-    zero = [held[b.name] for b in bound.buffers.values() if b.init == "zero"]
-
-    def run() -> None:
-        for t in zero:
-            t.zero_()
-        for launch, args, named in launches:
-            launch(*args, **named)
-
-    return run
+    return module
 
 
 _TORCH = {
@@ -429,6 +442,7 @@ def run_on_gpu(
     arrays: Mapping[str, Array],
     sizes: Mapping[str, int],
     params: Mapping[str, float | int | bool] | None = None,
+    binaries: Binaries | None = None,
 ) -> dict[str, Array]:
     """Outputs of one call on the first GPU that torch sees, in stored form; RunError without one.
 
@@ -448,7 +462,7 @@ def run_on_gpu(
         size = b.dtype.bytes
         cells = memory[p.low : p.high].view(kind)
         tensors[b.name] = cells.as_strided(p.shape, p.strides, (p.start - p.low) // size)
-    run = prepare_on_gpu(source, bound, tensors, sizes, params)
+    run = prepare_on_gpu(source, bound, tensors, sizes, params, None, binaries)
     try:
         run()
         torch.cuda.synchronize()

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.shipped import some
 
 from opwright.backends.triton.run import interpret
 from opwright.benchmarks import gpu, gpu_jobs
+from opwright.benchmarks import gpu_nvml as nvml
+from opwright.benchmarks import gpu_report as report
 from opwright.benchmarks.gpu_jobs import Call, Job, Made
-from opwright.ir.launch import BoundPlan
 from opwright.ir.op import Operator
 from opwright.verify.inputs import Case
 
 ROOT = Path(__file__).resolve().parents[2]
+TRITON = ("triton",)
 SMALL = Job("test", "nn/silu.op", (("T", "f32"),))
 
 
@@ -30,13 +33,12 @@ class Interpreted:
 
     def run(
         self,
-        source: str,
-        bound: BoundPlan,
+        made: Made,
         arrays: Mapping[str, Any],
         sizes: Mapping[str, int],
         params: Mapping[str, Any],
     ) -> Mapping[str, Any]:
-        return interpret(source, bound, arrays, sizes, params)
+        return interpret(made.source, made.bound, arrays, sizes, params)
 
     def calls(self, op: Operator, case: Case, made: Sequence[Made]) -> Mapping[str, Call | str]:
         assert all(case.inputs[t.name].size for t in op.inputs)
@@ -52,23 +54,25 @@ def test_jobs_cover_the_library() -> None:
     specs = {str(p.relative_to(ROOT / "specs")) for p in (ROOT / "specs").rglob("*.op")}
     assert {j.spec for j in found if j.kind == "test"} == specs
     assert {j.spec for j in found if j.kind == "time"} == specs
+    assert {j.spec for j in found if j.kind == "first"} == specs
     assert len({j.label for j in found}) == len(found)
-    kinds = [j.kind for j in found]
-    assert kinds == sorted(kinds)  # all tests before any times
+    early = {j.kind for j in found[:40]}
+    assert early == set(gpu_jobs.KINDS)  # a run that ends early has some of everything
+    assert found[0].kind == "first" and len({j.spec.split("/")[0] for j in found[:12]}) > 3
     assert {j.spec for j in gpu_jobs.jobs(["silu"])} == {"nn/silu.op"}
 
 
 def test_every_operator_has_candidates() -> None:
-    for job in gpu_jobs.jobs():
+    for job in some([j for j in gpu_jobs.jobs() if j.kind == "time"], 9):
         if job.kind == "time":
-            found = list(gpu_jobs.candidates(gpu_jobs.operator(job), "sm_90", 1))
+            found = list(gpu_jobs.candidates(gpu_jobs.operator(job), "sm_90", 1, TRITON))
             assert any(isinstance(m, Made) for m in found), job
 
 
 def test_a_candidate_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_jobs, "CASES", 2)
     op = gpu_jobs.operator(SMALL)
-    made = next(m for m in gpu_jobs.candidates(op, "sm_90", 1) if isinstance(m, Made))
+    made = next(m for m in gpu_jobs.candidates(op, "sm_90", 1, TRITON) if isinstance(m, Made))
     row = gpu_jobs.test(op, made, Interpreted())
     assert row["status"] == "TESTED", row
     json.dumps(row)
@@ -91,13 +95,13 @@ def _negated(source: str) -> str:
 
 def test_times_are_medians() -> None:
     job = Job("time", SMALL.spec, SMALL.types)
-    rows = gpu_jobs.do(job, Interpreted(), 1.0).times
+    rows = gpu_jobs.do(job, Interpreted(), 1.0, TRITON).times
     by_name = {r["impl"]: r for r in rows}
     assert by_name["torch"]["median_s"] == 3e-3
     assert by_name["torch"]["spread"] > 0
     assert by_name["torch.compile"]["median_s"] is None
     assert by_name["torch.compile"]["note"] == "no compiler"
-    assert len(by_name) == 3
+    assert len(by_name) == 3 and by_name["torch"]["own"] is False and by_name["torch"]["bytes"] > 0
 
 
 # ---- supervision --------------------------------------------------------------------------------
@@ -134,10 +138,10 @@ def test_a_crash_and_a_hang_cost_their_own_jobs(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_there_is_no_time_for_is_named() -> None:
     document = gpu.supervise(["hang", "a"], gpu.ENDING + 1, start)
-    assert [x["job"] for x in document["lost"]] == ["hang"]
-    assert document["skipped"] == ["a"]
+    assert document["lost"] == []  # the next run begins it anew
+    assert document["skipped"] == ["hang", "a"]
     lines = gpu.page({**document, "times": [], "tests": []})
-    assert any("no time for 1: a" in line for line in lines)
+    assert any("no time for 2: hang, a" in line for line in lines)
 
 
 def test_a_child_that_never_starts() -> None:
@@ -174,3 +178,69 @@ def test_without_a_gpu_it_says_so() -> None:
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 2 and "no NVIDIA GPU" in lines[0] and "cure:" in lines[1]
+
+
+def test_a_run_goes_on_from_what_is_known() -> None:
+    saved: list[int] = []
+    first = gpu.supervise(["a", "crash"], 30, start, save=lambda d: saved.append(len(d["done"])))
+    again = gpu.supervise(["a", "crash", "b"], 30, start, first)
+    assert saved and again["done"] == ["a", "b"]
+    assert [t["op"] for t in again["tests"]] == ["a", "b"] and len(again["lost"]) == 1
+
+
+# ---- what is made of it --------------------------------------------------------------------------
+
+
+def test_ranks_and_hashes() -> None:
+    assert report.spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    assert report.spearman([1, 1, 2], [3, 3, 9]) == pytest.approx(1.0)
+    rows = [{"op": "a", "modelled_s": 1.0}, {"op": "b", "modelled_s": 2.0}]
+    whole = report.chained(rows)
+    assert whole == report.chained(rows[1:], report.chained(rows[:1]))
+    assert whole != report.chained(rows[::-1])
+
+
+class Clock:
+    """A meter at 300 W of a device whose calls take a known time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def joules(self) -> float:
+        return 300.0 * self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_energy_is_counted_over_windows() -> None:
+    clock = Clock()
+    calls = {"a": lambda: clock.wait(1e-3), "b": lambda: clock.wait(2e-3)}
+    found = nvml.energy(calls, clock, lambda: None, 1.0, clock=clock)
+    assert found["a"].joules == pytest.approx(0.3, rel=0.02)
+    assert found["b"].joules == pytest.approx(0.6, rel=0.02)
+    assert found["a"].watts == pytest.approx(300, rel=0.02) and found["a"].calls >= 2000
+
+
+def test_the_sanitizer_says_how_many_errors() -> None:
+    assert gpu.summary("x\n========= ERROR SUMMARY: 3 errors\n") == "3 errors"
+    assert gpu.summary("nothing") == "it gave no summary"
+
+
+def test_a_rehearsal_runs_everything(tmp_path: Path) -> None:
+    given = ["silu", "--rehearse", "--kinds", "first,time,energy", "--out", str(tmp_path)]
+    assert gpu.main(given) == 0
+    found = json.loads((tmp_path / "rehearsal" / "gpu.json").read_text())
+    assert found["skipped"] == [] and found["lost"] == [], found["lost"]
+    assert found["energy"] and found["predicted"] == report.chained(found["predictions"])
+    assert {t["status"] for t in found["tests"]} == {"TESTED"}
+    lines = "\n".join(report.tables(found))
+    assert "made up" in lines and "Geometric mean against torch:" in lines
+    assert "Spearman" in lines and "J a call" in lines
+    done = len(found["done"])
+    assert gpu.main(given) == 0  # at once: all of it is known
+    assert len(json.loads((tmp_path / "rehearsal" / "gpu.json").read_text())["done"]) == done
