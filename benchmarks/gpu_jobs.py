@@ -335,8 +335,8 @@ def time(
     own = {m.name for m in made}
     for w, s in known:
         case = workload_case(op, w, s, 1)
-        row = {"op": op.name, "types": dict(op.types), "workload": s.name, "sizes": dict(s.sizes)}
-        row["bytes"] = _bytes(op, case)
+        row = {"op": op.name, "types": dict(op.types), "workload": s.name, "sizes": dict(s.sizes),
+               "bytes": _bytes(op, case)}  # fmt: skip
         taken = [m for m in made if Frame(op, case).satisfies(m.bound.facts)]
         calls = device.calls(op, case, taken)
         missing = {n: c for n, c in calls.items() if isinstance(c, str)}

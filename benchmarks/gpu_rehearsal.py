@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Rehearsal:
             self.seconds[m.name] = best * _noise(m.name, 0)
         slowest = max(self.seconds.values(), default=1e-5)
         self.seconds |= {"torch": 1.5 * slowest, "torch.compile": 1.1 * slowest}
-        return {n: lambda n=n: self._went(n) for n in self.seconds}
+        return {n: partial(self._went, n) for n in self.seconds}
 
     def _went(self, name: str) -> None:
         self.now += self.seconds[name]

@@ -300,12 +300,13 @@ def _build(
         # rows of one walk and columns of another are as many, or groups of each other
         walks = {k.name for n, p in enumerate(parts) if p.strategy == "stream" for k in lowered[n]}
         made = block_join.joined(made, walks)
-    if decisions.get("ahead"):
-        made = [(k, replace(p, prefetch=_loads(k, int(decisions["ahead"])))) for k, p in made]
+    ahead, rounds = decisions.get("ahead"), decisions.get("rounds")
+    if isinstance(ahead, int) and ahead:
+        made = [(k, replace(p, prefetch=_loads(k, ahead))) for k, p in made]
     if decisions.get("specialise"):
         made = [(k, replace(p, launch={**p.launch, "specialise": 1})) for k, p in made]
-    if decisions.get("rounds"):
-        most = DEVICES[target].multiprocessors * int(decisions["rounds"])
+    if isinstance(rounds, int) and rounds:
+        most = DEVICES[target].multiprocessors * rounds
         made = [(in_rounds(k, most) if k.grid else k, p) for k, p in made]
     every, placements = tuple(k for k, _ in made), tuple(p for _, p in made)
     program = TileProgram(op.name, every, placements, tuple(dict.fromkeys(facts)))
