@@ -8,6 +8,7 @@ state that a loop carries) becomes an unknown that is the same for the same inst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from opwright.ir.expr import (
     pid,
     read_parts,
     show,
+    substitute,
     var,
     walk,
 )
@@ -59,6 +61,27 @@ class Instance:
         self.data.clear()
 
 
+def specialised(facts: Sequence[Expr]) -> list[Expr]:
+    """What facts say of the values that others of them fix: `C % 4 == 0` of `C % I == 0` and
+    `I == 4`. They follow, but not for a solver to whom `C % I` is a name."""
+    fixed: dict[Expr, Expr] = {}
+    for f in facts:
+        if f.op == "eq":
+            for x, v in (f.args, f.args[::-1]):
+                if x.op in ("size", "param") and x.kind == "int" and v.op == "const":
+                    fixed.setdefault(x, v)
+    if not fixed:
+        return []
+    made = [substitute(f, fixed) for f in facts if f.op != "eq" or not _fixes(f)]
+    known = set(facts)
+    return [f for f in dict.fromkeys(made) if f not in known and f is not TRUE]
+
+
+def _fixes(f: Expr) -> bool:
+    """Whether a fact says of one size or param what it is."""
+    return any(x.op in ("size", "param") and v.op == "const" for x, v in (f.args, f.args[::-1]))
+
+
 class Encoder:
     """Terms of one program under a context; `facts` hold everywhere."""
 
@@ -88,7 +111,8 @@ class Encoder:
             for c in self.context.requires
             if c.expr is not None and not any(x.op in ("read", "fold") for x in walk(c.expr))
         ]
-        return [*self.context.facts, *self.program.facts, *scalar]
+        stated = [*self.context.facts, *self.program.facts, *scalar]
+        return [*stated, *specialised(stated)]
 
     # -- sizes
     def _size_ranges(self) -> dict[Expr, tuple[int, int | None]]:
