@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compiler": BELOW_COMPILER | {"runtime", "specs"},
     "runtime": set(),
     "specs": set(),
-    "benchmarks": BELOW_COMPILER | {"compiler", "specs"},
+    "benchmarks": BELOW_COMPILER | {"compiler", "runtime", "specs"},
     "api": BELOW_COMPILER | {"compiler", "runtime", "specs", "benchmarks"},
 }
 # modules that a folder may not import while it is itself imported, whoever owns them
