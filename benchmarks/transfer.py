@@ -24,7 +24,7 @@ from opwright.search.run import Budget, search
 FORMS = (
     ("gelu", "silu"), ("softmax", "log_softmax", "layernorm"), ("l2norm", "rmsnorm"),
     ("cumsum", "cumprod"), ("mse", "mae"),
-    ("variance", "logsumexp"),
+    ("variance", "logsumexp"), ("row_max", "row_min"),
 )  # fmt: skip
 PAIRS = tuple((a, b) for group in FORMS for a in group for b in group if a != b)
 QUICKEST = 2

@@ -379,7 +379,6 @@ def main(arguments: list[str]) -> int:
             return 1
         print(json.dumps(found, default=str))
         return 0
-    watch()
     room = Path(arguments[0])
     with (room / LOCK).open("a") as lock:
         try:
@@ -387,6 +386,7 @@ def main(arguments: list[str]) -> int:
         except OSError:
             print(f"{room} is being judged by another process", file=sys.stderr)
             return 1
+        watch()
         return attend(room)
 
 

@@ -19,7 +19,9 @@ import pytest
 from support.halved import PLAN, SOURCE, SPEC
 from support.sandboxed import flags
 
+from opwright.compiler.attending import LOCK, main
 from opwright.mcp_client import Call, connected, listening, read_arguments
+from opwright.mcp_sessions import Session
 from opwright.outcome import Problem
 
 mcp = pytest.importorskip("mcp", reason="the MCP SDK is not installed")
@@ -162,6 +164,21 @@ def test_a_session_that_was_killed_goes_on(tmp_path: Path) -> None:
         assert no.returncode == 1 and b"refused" in no.stdout
     with pytest.raises(Problem, match="nobody listens"):
         asyncio.run(again(at, third))
+
+
+def test_a_session_that_another_server_judges(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"state": "waiting"}')
+    session = Session("00000000", tmp_path)
+    assert session.state()["state"] == "lost"
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1)"
+    words = [sys.executable, "-c", code + "; sys.stdout.flush(); sys.stdin.read()"]
+    with subprocess.Popen(
+        [*words, str(tmp_path / LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        assert session.running and session.state()["state"] == "waiting"
+        assert main([str(tmp_path)]) == 1  # nor does a second process judge
+    assert not session.running
 
 
 def test_arguments_of_a_shell(tmp_path: Path) -> None:
