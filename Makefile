@@ -44,6 +44,7 @@ test: $(SETUP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(TESTS) $(ARGS)
 
 test-all: export OPWRIGHT_TEST_ALL = 1
+test-all: export OPWRIGHT_TEST_CACHE ?= $(CURDIR)/.pytest_cache/passed
 test-all: test
 
 agreement: $(SETUP)

@@ -31,7 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A machine without any sandbox tests everything but the sandbox."""
+    """A machine without any sandbox tests everything but the sandbox; what passed before and is as
+    it was may be left out."""
+    if os.environ.get("OPWRIGHT_TEST_CACHE"):
+        from support.cached import Cached
+
+        config.pluginmanager.register(Cached(Path(os.environ["OPWRIGHT_TEST_CACHE"])), "cached")
     try:
         isolation.sandbox()
     except isolation.Refused:
