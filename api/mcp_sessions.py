@@ -19,9 +19,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from opwright.backends.cpp.importer_prelude import without_vocabulary
 from opwright.compiler.exchange_texts import LANGUAGES, target_facts
 from opwright.compiler.paths import cache_folder
 from opwright.ir.dtypes import DTYPES
@@ -32,6 +34,7 @@ from opwright.search.exchange import read_answer
 from opwright.search.history import History, Node
 from opwright.search.prompts import unexpected
 
+PLAN_SCHEMA = resources.files("opwright.ir") / "plan.schema.json"
 LARGEST_SPEC = 256 << 10  # bytes
 LARGEST_SOURCE = 1 << 20
 LONGEST_NOTE = 2000
@@ -468,7 +471,7 @@ def status(session: Session) -> dict[str, Any]:
     archive, history = found
     archive.close()
     spent = sum(n.candidate.status not in ("illegal", "duplicate") for n in history.nodes)
-    best = next(iter(sorted(history.ranked, key=lambda n: n.score or 0.0)), None)
+    best = history.winner
     out |= {"evaluated": spent, "left": max(settings["budget"] - spent, 0)}
     if best is not None:
         out["best"] = {"number": best.number, "score": best.score, "origin": best.candidate.origin}
@@ -476,8 +479,10 @@ def status(session: Session) -> dict[str, Any]:
 
 
 def ranks(history: History) -> dict[int, int]:
-    """Places of the candidates that passed, 1 the best."""
-    order = sorted(history.ranked, key=lambda n: (n.score or 0.0, n.number))
+    """Places of the candidates that passed, 1 the best: what the search ended with, then those
+    that were confirmed side by side, then the others."""
+    first = history.winner
+    order = sorted(history.ranked, key=lambda n: n is not first)
     return {n.number: place for place, n in enumerate(order, 1)}
 
 
@@ -638,11 +643,15 @@ def task(session: Session) -> dict[str, Any]:
         if best is not None:
             texts = archive.texts(history.id, best.number)
             out["parent"] = {**row(best, places), **candidate_text(texts)}
+            if settings["backend"] == "cpp":  # the machine puts the vocabulary before it again
+                level = targets[0].removeprefix("cpu(").removesuffix(")")
+                out["parent"]["source"] = without_vocabulary(out["parent"]["source"] or "", level)
             out["profile"] = profiled(session, best, history)
             plan = out["parent"].get("plan") or {}
             out["plan_form"] = {
                 "required": {k: plan.get(k) for k in ("abi", "op", "target", "backend", "types")},
                 "source": plan.get("source"),
+                "schema": plan_schema(),
             }
         out["tried"] = [row(n, places) for n in list(history.nodes)[-30:]]
     out["moves"] = suggested(settings["backend"])
@@ -650,9 +659,17 @@ def task(session: Session) -> dict[str, Any]:
         out["advice"] = _read(session.path / "task.json")
     out["ask"] = (
         "Hand in plan (an object of the form of the parent's) and source with submit_candidate; "
-        "then ask get_verdict. Calls that the plan's facts exclude go to another candidate."
+        "then ask get_verdict. A candidate has numbers: where a move speaks of holes, hand in one "
+        "candidate for each value. Calls that the plan's facts exclude go to another candidate."
     )
     return out
+
+
+def plan_schema() -> dict[str, Any]:
+    """The form of a launch plan, field by field."""
+    found = json.loads(PLAN_SCHEMA.read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
 
 
 def suggested(backend: str) -> list[dict[str, Any]]:

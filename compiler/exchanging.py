@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from opwright.backends.cpp.driver import DriverError
+from opwright.backends.cpp.importer_prelude import completed, without_vocabulary
 from opwright.compiler.backend import CompileError, Refused
 from opwright.compiler.candidates import Candidate, printed
 from opwright.compiler.exchange_texts import LANGUAGES, Language, target_facts
@@ -260,6 +261,8 @@ class Desk:
         if best is not None:
             plan, source = self._text_of(best)
             files["parent/candidate.json"] = json.dumps(plan, indent=2) + "\n"
+            if self.medium.backend == "cpp":  # the machine puts the vocabulary before it again
+                source = without_vocabulary(source, level_of(self.medium.targets))
             files[f"parent/{plan['source']}"] = source
             times = {w: m["latency"] for w, m in best.metrics.items() if "latency" in m}
             data["parent"] = {
@@ -369,6 +372,11 @@ def fixed_of(op: Operator, backend: str, targets: tuple[str, ...]) -> dict[str, 
     }
 
 
+def level_of(targets: tuple[str, ...]) -> str:
+    """The instruction set of a target of C++."""
+    return targets[0].removeprefix("cpu(").removesuffix(")")
+
+
 def judge(a: Answer, op: Operator, medium: Medium) -> tuple[TileProgram, Given]:
     """G0 to G3 of an answer; IllegalSchedule for a plan that is not one for this operator."""
     plan = a.plan
@@ -381,9 +389,12 @@ def judge(a: Answer, op: Operator, medium: Medium) -> tuple[TileProgram, Given]:
     if other:
         wanted = ", ".join(f"{k} = {v}" for k, v in op.types.items()) or "no type variable"
         raise IllegalSchedule(f"the plan binds {other[0]} otherwise; asked for: {wanted}")
+    source = a.source
+    if medium.backend == "cpp":
+        source = completed(source, op.name, level_of(medium.targets))
     try:
-        static = static_gates(Candidate(plan, a.source), op)
-        emitted = medium.emit(plan, a.source)
+        static = static_gates(Candidate(plan, source), op)
+        emitted = medium.emit(plan, source)
     except (PlanError, DriverError) as e:
         raise IllegalSchedule(str(e)) from None
     except FAILURES as e:  # whatever an answer holds, the others go on

@@ -19,7 +19,7 @@ from opwright.backends.cpp.importer_prelude import without_vocabulary
 from opwright.backends.cpp.inspection import Report, report
 from opwright.backends.cpp.policy import breaches
 from opwright.compiler.backend import CompileError, Effort
-from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, medium_of
+from opwright.compiler.exchanging import Medium, Waiting, fixed_of, judge, level_of, medium_of
 from opwright.compiler.forms import forms_of
 from opwright.compiler.limiting import Limits, described
 from opwright.compiler.paths import cache_folder
@@ -159,11 +159,6 @@ def _quoting(line: str, source: str) -> str:
     if m is None or not 0 < int(m[1]) <= len(text):
         return line
     return f"`{shortened(text[int(m[1]) - 1].strip(), 80)}` stays scalar: {m[2]}"
-
-
-def level_of(targets: tuple[str, ...]) -> str:
-    """The instruction set of a target of C++."""
-    return targets[0].removeprefix("cpu(").removesuffix(")")
 
 
 def launch_text(plan: dict[str, Any]) -> str:

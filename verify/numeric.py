@@ -537,6 +537,15 @@ def _counterexample(
     return out
 
 
+def _times(example: Mapping[str, Any]) -> str:
+    """How far off the first wrong element is, in errors that are allowed."""
+    found, expected, allowed = (example.get(k) for k in ("found", "expected", "allowed"))
+    numbers = [float(x) for x in (found, expected, allowed) if isinstance(x, int | float)]
+    if len(numbers) < 3 or not np.isfinite(numbers).all() or numbers[2] <= 0:
+        return ""
+    return f"; {abs(numbers[0] - numbers[1]) / numbers[2]:.3g} times the limit"
+
+
 def _inputs(op: Operator, case: Case) -> dict[str, Any]:
     """Inputs of a call as nested lists, where they are few enough to be typed in."""
     if sum(x.size for x in case.inputs.values()) > SHOWN:
@@ -604,10 +613,11 @@ class _Gate:
                 example |= _inputs(self.op, case)
                 kind = "corners" if case.special else "error" if b.allowed is not None else "exact"
                 at = ", ".join(map(str, example["index"]))
+                how = f"{example['wrong']} of {example['of']} elements wrong{_times(example)}"
                 self.refute(
                     f"{kind}.{t.name}",
                     f"{t.name}[{at}] is {example['found']}, expected {example['expected']}"
-                    f" ({example['wrong']} of {example['of']} elements wrong) on {case}",
+                    f" ({how}) on {case}",
                     example,
                 )
                 continue

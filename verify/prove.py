@@ -195,10 +195,12 @@ class Prover:
             answer = self.asker.ask(facts, rough=True, besides=elements)
             if answer.result != "unsat":
                 self._reach[key] = "PROVED", ""
-            elif self.asker.ask(facts, clauses=False, rough=True).result != "unsat":
-                self._reach[key] = "UNKNOWN", "the requirements on inputs contradict each other"
             else:
-                self._reach[key] = "PROVED", "cannot happen under the facts"
+                bare = self.asker.ask(facts, clauses=False, rough=True)
+                self._reach[key] = {
+                    "unsat": ("PROVED", "cannot happen under the facts"),
+                    "sat": ("UNKNOWN", "the requirements on inputs contradict each other"),
+                }.get(bare.result, ("UNKNOWN", f"whether this can happen: {bare.reason}"))
         self._reach_steps[key] = made
         return self._reach[key]
 
