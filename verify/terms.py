@@ -331,7 +331,7 @@ class Terms:
         if divisor != 1:
             p = self.poly({m: c // divisor for m, c in p.items})
         lo, hi = self.interval(p)
-        if (lo is not None and lo > 0) or (hi is not None and hi < 0):
+        if (lo is not None and lo > 0) or (hi is not None and hi < 0) or self._between(p):
             return NO
         return self.formula("eq0", p)
 
@@ -340,6 +340,17 @@ class Terms:
 
     def le(self, a: Poly, b: Poly) -> Formula:
         return self.ge0(self.sub(b, a))
+
+    def _between(self, p: Poly) -> bool:
+        """Whether a sum is never 0 because what is left of it, without multiples of some number,
+        lies between two of those multiples: 64 a + 4 b + 32 for b below 8."""
+        for d in {abs(c) for m, c in p.items if m and abs(c) > 1}:
+            rest = {m: c for m, c in p.items if c % d}
+            if rest and len(rest) < len(p.items):
+                lo, hi = self.interval(self.poly(rest))
+                if lo is not None and hi is not None and hi // d == (lo - 1) // d:
+                    return True
+        return False
 
     def eq(self, a: Poly, b: Poly) -> Formula:
         return self.eq0(self.sub(a, b))
