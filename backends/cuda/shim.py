@@ -79,7 +79,11 @@ class _Driver(Driver):
         self.entries: list[str] = []
 
     def text(self, work: str | None) -> str:
-        declared = 'extern "C" void opwright_begin(void); extern "C" int opwright_end(void);\n'
+        # what is not the shim's own is filled with garbage between calls: nothing is kept
+        declared = (
+            "#define OPWRIGHT_PLAIN_MEMORY 1\n"
+            'extern "C" void opwright_begin(void); extern "C" int opwright_end(void);\n'
+        )
         return declared + super().text(work)
 
     def scratch(self) -> list[str]:
