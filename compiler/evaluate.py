@@ -127,9 +127,9 @@ class Evaluator:
         args = [self.value(a, mask) for a in e.args]
         if e.op in ("rand", "randn"):
             return self.b.cast(self.b.ew(e.op, *args), self.real)
-        if e.op == "div" and args[0].axes and not args[1].axes:
-            # one division per tile, not per lane: within an ulp, and out of the loop where it can
-            # be
+        if e.op == "div" and set(args[1].axes) < set(args[0].axes):
+            # one division per tile, or row of it, not per lane: within an ulp, and out of the loop
+            # where it can be
             return self.b.ew("mul", args[0], self.b.ew("div", 1.0, args[1]))
         return self.b.ew(e.op, *args)
 
@@ -143,7 +143,7 @@ class Evaluator:
         sides = []
         for side, positive in ((a, True), (b, False)):
             under = mask
-            if any(x.op in ("read", "fold") for x in walk(side)):
+            if any(not self._made(x, mask) for x in walk(side) if x.op in ("read", "fold")):
                 chosen = self.index(cond, mask)
                 under = call("and", mask, chosen if positive else ~chosen)
             sides.append(self.value(side, under))
@@ -152,6 +152,13 @@ class Evaluator:
                 "or", self.b.ew("and", c, sides[0]), self.b.ew("and", self.b.ew("not", c), sides[1])
             )
         return self.b.ew("select", c, *sides)
+
+    def _made(self, e: Expr, mask: Expr) -> bool:
+        """Whether the value of a read is at hand already, so that taking it reads no memory."""
+        if e.op != "read":
+            return False
+        keys = ((e, mask), (e, TRUE))
+        return any(k in scope for scope in self.memo for k in keys)
 
     # -- reads -------------------------------------------------------------------------------------
 

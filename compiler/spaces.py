@@ -18,10 +18,12 @@ from opwright.compiler.evaluate import Unsupported, compute_dtype
 from opwright.compiler.flatten import flatten
 from opwright.compiler.grouped import grouped
 from opwright.compiler.normalize import Normal, normalize, reads_of
+from opwright.compiler.placed import placed
 from opwright.compiler.strategies import (
     contraction,
     fallback,
     lanes,
+    recurrence,
     scan,
     shares,
     staged,
@@ -46,7 +48,7 @@ class Part:
     """One group with the strategy that lowers it."""
 
     group: Group
-    strategy: str  # contraction | window | turn | walk | lanes | scan | scalar
+    strategy: str  # contraction | window | turn | walk | lanes | scan | recurrence | scalar
     form: Any = None
 
     @property
@@ -62,6 +64,7 @@ _STRATEGIES: Strategies = (
     ("lanes", lanes.analyse),
     ("lanes", lanes.analyse_inner),
     ("scan", scan.recognise),
+    ("recurrence", recurrence.recognise),
 )
 
 
@@ -97,7 +100,7 @@ def partition(normal: Normal, strategies: Strategies = _STRATEGIES) -> list[Part
         earlier = earlier | {u.name for p in parts[-1:] for u in p.group.members if _kept(u)}
         taken |= {u.name for u in alone}
         current = alone
-        found = fit(alone) if len(alone) == 1 else None
+        found = fit(alone) if len(alone) == 1 else _jointly(normal, alone, earlier)
         if found is None:
             found = Part(Group(normal, tuple(alone), earlier), "scalar")
     if found is not None:
@@ -198,6 +201,15 @@ def _runs(
     return out if len(out) > 1 else [p]
 
 
+def _jointly(normal: Normal, alone: Sequence[Tensor], earlier: frozenset[str]) -> Part | None:
+    """Tensors that recur together."""
+    group = Group(normal, tuple(alone), earlier)
+    try:
+        return Part(group, "recurrence", recurrence.recognise(group))
+    except Unsupported:
+        return None
+
+
 def _joint(normal: Normal, t: Tensor) -> list[Tensor]:
     if t.recurrence is None:
         return [t]
@@ -254,6 +266,12 @@ def spaces(op: Operator, lanes_native: int = 8) -> list[Space]:
         flat_parts = partition(flat_normal)
         if all(p.strategy == "lanes" for p in flat_parts):
             out.append(_composed(op, flat_normal, flat_parts, lanes_native, "dense"))
+    apart_ = placed(op)
+    if apart_ is not None:
+        pair_normal = normalize(apart_)
+        pair_parts = partition(pair_normal)
+        if all(p.strategy == "lanes" for p in pair_parts):
+            out.insert(1, _composed(op, pair_normal, pair_parts, lanes_native, "placed"))
     once = single_pass(op)
     if once is not None:
         once_normal = normalize(once)
@@ -305,6 +323,8 @@ def _holes(p: Part, native: int, mode: int) -> tuple[Holes, Starts]:
         return _walk_holes(native)
     if p.strategy == "scan":
         return _scan_holes(p.form, native)
+    if p.strategy == "recurrence":
+        return _recurrence_holes(p.form, native)
     if p.strategy == "lanes":
         return _LANE_HOLES[_modes(p.form)[mode]](p.form, native)
     return {}, []
@@ -401,6 +421,18 @@ def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
     return holes, [{k: v[1]} for k, v in holes.items() if k in ("stream", "lanes") and len(v) > 1]
 
 
+def _recurrence_holes(form: recurrence.Form, native: int) -> tuple[Holes, Starts]:
+    widths: tuple[Decision, ...] = (native, 2 * native, 4 * native) if form.contiguous else (4, 8, 16)
+    holes: Holes = {
+        "width": widths,
+        "vec": _vectors(native),
+        "unroll": (4, 1, 2),
+        "near": (0, 512, 2048),
+        "threads": ("static", "dynamic"),
+    }
+    return holes, [{"width": widths[1]}, {"near": 512}]
+
+
 def _vectors(native: int) -> tuple[Decision, ...]:
     return (native,) if native == 8 else (native, 8)
 
@@ -411,6 +443,7 @@ def _pointwise_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
         "vec": _vectors(native),
         "tail": (native, 8) if native != 8 else (8,),
         "block": (16384, 4096, 65536),
+        "near": (0, 1024, 4096),
         "stream": (False, True),
         "threads": ("static", "dynamic"),
     }
@@ -432,6 +465,11 @@ def _row_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
         starts += [{"stream": True}]
         if a.saveable:
             starts += [{"save": "scratch", "stream": True}]
+    if a.shared:
+        holes["rows"] = (1, 2, 4)
+        holes["near"] = (0, 2048, 1024, 4096)
+        if a.passes > 1:
+            holes["next"] = (False, True)
     holes["threads"] = ("dynamic", "static")
     if not a.shared and all(p < 0 for p in a.position.values()):
         holes["split"] = (0, 65536, 16384)  # one row: programs of so many elements
@@ -446,6 +484,7 @@ def _column_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
         "tail": (8, native) if native != 8 else (8, 4),
         "level": (0, 64, 256),
         "unroll": (1, 4, 2),
+        "near": (0, 4096, 16384),
         "threads": ("dynamic", "static"),
     }
     return holes, [{"level": 64}, {"level": 64, "unroll": 4}, {"unroll": 4}]
@@ -564,6 +603,9 @@ def _lower(
             raise Unsupported("what is read again is not stored past the cache")
         facts = _line_facts([p.form.result]) if running.stream else []
         return [scan.lower(name, p.form, memory, running, memory.real)], facts
+    if p.strategy == "recurrence":
+        steps = recurrence.RecurrenceSchedule(**own)
+        return [recurrence.lower(name, p.form, memory, steps, memory.real)], []
     if p.strategy == "lanes":
         known = {f.name for f in fields(lanes.LaneSchedule)}
         lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})

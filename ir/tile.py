@@ -225,6 +225,9 @@ class Kernel:
         raise KeyError(name)
 
 
+PROGRAMS = ("pid0", "pid1", "pid2")  # steps from program to program, as prefetch hints name them
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """What tile axes become and all hints; chosen by a schedule, obeyed by printers, ignored by
@@ -232,7 +235,8 @@ class Placement:
 
     axes: name -> "unroll" | ("vec", width). Hints name a value, store or loop; a final `*` matches
     a prefix. home: program scratch -> (buffer, leading index) whose memory it lives in (an
-    obligation); stream: stores that bypass the cache (alignment is an obligation). A kernel none of
+    obligation); stream: stores that bypass the cache (alignment is an obligation); prefetch: load ->
+    (loop or one of `PROGRAMS`, how many of its steps ahead). A kernel none of
     whose axes is placed leaves them to its target, as a GPU's block program does; launch: what such
     a target is launched with ("num_warps": 4).
     """
@@ -638,6 +642,7 @@ def element_count(shape: tuple[Expr, ...]) -> Expr:
 
 
 __all__ = [
+    "PROGRAMS",
     "ZERO",
     "Atomic",
     "Axis",

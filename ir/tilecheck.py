@@ -13,6 +13,7 @@ from opwright.ir.dtypes import BOOL, I64, DType, integer_range
 from opwright.ir.expr import Expr, leaves, show, walk
 from opwright.ir.semantics import ARG_FOLDS, MONOIDS, ROWS
 from opwright.ir.tile import (
+    PROGRAMS,
     Atomic,
     Axis,
     Barrier,
@@ -520,7 +521,7 @@ def check_placement(k: Kernel, p: Placement) -> None:
             if not any(matches((pattern,), n) for kind in kinds for n in named[kind]):
                 raise fail(f"the {hint} hint {pattern} names no {' or '.join(kinds)}")
     for loop, ahead in p.prefetch.values():
-        if loop not in loops:
+        if loop not in (*loops, *PROGRAMS):
             raise fail(f"the prefetch hint names the loop {loop}, which is not there")
         if ahead < 1:
             raise fail("a prefetch hint looks at least one iteration ahead")

@@ -345,7 +345,7 @@ class Places:
         (name,), (span,) = f.binders, f.ranges
         if f.term.op != "select" or f.term.args[2] is not BIG or free_vars(none) & {name}:
             return None
-        parts = [*conjuncts(f.guard), *conjuncts(f.term.args[0])]
+        parts = [y for x in (f.guard, f.term.args[0]) for y in conjuncts(settled(numbers(x)))]
         offset = self.algebra.normal(f.term.args[1] - var(name))
         if name in free_vars(offset):
             return None

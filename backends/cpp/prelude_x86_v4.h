@@ -19,6 +19,33 @@ INL bool v_any(i32x16 m) { return __builtin_ia32_cvtd2mask512(m) != 0; }
 //: v_all i32x16
 INL bool v_all(i32x16 m) { return __builtin_ia32_cvtd2mask512(m) == 0xffff; }
 
+//: v_clamp f32x16
+/* between the numbers; NaN is kept, as the instructions give their second operand then */
+INL f32x16 v_clamp(f32x16 x, float lo, float hi) {
+  x = __builtin_ia32_maxps512_mask(v_splat<f32x16>(lo), x, x, -1, 4);
+  return __builtin_ia32_minps512_mask(v_splat<f32x16>(hi), x, x, -1, 4); }
+//: v_clamp f32x8
+INL f32x8 v_clamp(f32x8 x, float lo, float hi) {
+  return __builtin_ia32_minps256(v_splat<f32x8>(hi), __builtin_ia32_maxps256(v_splat<f32x8>(lo), x)); }
+//: v_times_power f32x16
+/* a 2^n for whole n; saturates at both ends */
+INL f32x16 v_times_power(f32x16 a, f32x16 n) { return __builtin_ia32_scalefps512_mask(a, n, a, -1, 4); }
+//: v_times_power f32x8
+INL f32x8 v_times_power(f32x8 a, f32x8 n) { return __builtin_ia32_scalefps256_mask(a, n, a, -1); }
+//: v_power_of_e
+/* the first exponents whose results are 0 and infinite bound the argument; degree 6 on |r| <= ln 2 / 2 */
+template <class V> INL V v_power_of_e(V x) {
+  x = v_clamp(x, -104.0f, 89.0f);
+  V n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
+  V r = x - n * 0.693359375f; r = r + n * 2.12194440e-4f;
+  V p = 1.3814540e-3f * r + 8.3687452e-3f; p = p * r + 4.1668391e-2f; p = p * r + 1.6666520e-1f;
+  p = p * r + 4.9999993e-1f; p = p * r + 1.0f; p = p * r + 1.0f;
+  return v_times_power(p, n); }
+//: v_exp f32x16
+INL f32x16 v_exp(f32x16 x) { return v_power_of_e(x); }
+//: v_exp f32x8
+INL f32x8 v_exp(f32x8 x) { return v_power_of_e(x); }
+
 //: v_load_masked f32x16
 template <> inline __attribute__((always_inline)) f32x16 v_load_masked<f32x16>(const void *p, v_same<i32, f32x16> m, float other) {
   return __builtin_ia32_loadups512_mask((const float *)p, v_splat<f32x16>(other), __builtin_ia32_cvtd2mask512(m)); }

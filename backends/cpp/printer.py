@@ -27,8 +27,9 @@ from opwright.backends.cpp.scalar import (
 )
 from opwright.backends.cpp.vocabulary import Isa, isa, prelude
 from opwright.ir.dtypes import BOOL, F32, I64, DType
-from opwright.ir.expr import Expr, leaves, show, substitute, var
+from opwright.ir.expr import Expr, leaves, pid, show, substitute, var
 from opwright.ir.tile import (
+    PROGRAMS,
     Atomic,
     Axis,
     Buffer,
@@ -234,10 +235,16 @@ class _KernelPrinter(Indexing):
                     self.prefetch(v.attr, at, *ahead)
 
     def prefetch(self, load: Load, at: At, variable: str, iterations: int) -> None:
-        if variable not in self.steps or leaves_vary(load.index):
+        if leaves_vary(load.index):
             return
-        leaf = var(variable)
-        moved = {leaf: leaf + iterations * self.steps[variable]}
+        if variable in PROGRAMS:
+            leaf = pid(PROGRAMS.index(variable))
+            moved = {leaf: leaf + iterations}
+        elif variable in self.steps:
+            leaf = var(variable)
+            moved = {leaf: leaf + iterations * self.steps[variable]}
+        else:
+            return
         buffer, offset, _ = self.address(
             load.buffer, tuple(substitute(e, moved) for e in load.index)
         )

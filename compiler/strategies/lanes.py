@@ -10,10 +10,11 @@ follows from what reads what; nothing here knows what is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from opwright.compiler.buffers import Memory
 from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
+from opwright.compiler.strategies.ahead import ahead
 from opwright.compiler.strategies.fallback import scan_of
 from opwright.compiler.strategies.group import (
     Group,
@@ -34,6 +35,7 @@ from opwright.ir.expr import (
     Fold,
     call,
     cdiv,
+    const,
     free_vars,
     minimum,
     pid,
@@ -172,8 +174,10 @@ def _saveable(
 class LaneSchedule:
     """Decisions. mode: row | column | pointwise; width lanes per step of `vec`-wide vectors; tail:
     lanes of the narrow rest; save: keep costly row values (no, in scratch, or at home in the output
-    row); stream: bypass the cache on output; block: elements per program (pointwise); level: rows
-    per partial sum and unroll: copies of a row step (column)."""
+    row); stream: bypass the cache on output; rows: rows that a program walks side by side; near:
+    bytes that loads are asked for ahead; next: later passes over a row ask for the next program's;
+    block: elements per program (pointwise); level: rows per partial sum and unroll: copies of a row
+    step (column)."""
 
     mode: str = "row"
     width: int = 32
@@ -181,6 +185,9 @@ class LaneSchedule:
     tail: int = 8
     save: str = "no"
     stream: bool = False
+    rows: int = 1
+    near: int = 0
+    next: bool = False
     block: int = 32768
     level: int = 0
     unroll: int = 1
@@ -205,7 +212,7 @@ def lower(
     """One kernel with its placement; Unsupported when the schedule does not fit the group."""
     emitter = Emitter(name, a, memory, s, real)
     kernel = emitter.kernel()
-    return kernel, emitter.placement()
+    return kernel, replace(emitter.placement(), prefetch=ahead(kernel, s.near, s.next))
 
 
 class Emitter:
@@ -223,6 +230,7 @@ class Emitter:
         self.now = _State()
         self.axes: dict[str, str | tuple[str, int]] = {}
         self.homes: dict[str, tuple[str, tuple[Expr, ...]]] = {}
+        self.side: tuple[Axis, ...] = ()  # rows side by side
         self.unrolled: list[str] = []
         if s.width % s.vec or s.tail % min(s.vec, s.tail):
             raise Unsupported("the width is not a multiple of the vector")
@@ -278,18 +286,53 @@ class Emitter:
         self.b.loop(name, ZERO, axis.hi, 1, (), lambda v: self.over(axes, [*point, v], body))
 
     def rows(self) -> Kernel:
+        if self.s.rows > 1:
+            return self.together()
         start = self.open(self.a.shared)
+        self.over(self.a.shared, start, self.row)
+        return self.b.kernel()
+
+    def together(self) -> Kernel:
+        """Neighbouring rows side by side; what is left at the end one by one."""
+        if not self.a.shared or self.s.save == "home":
+            raise Unsupported("there are no rows side by side")
+        first, count = self.a.shared[0], self.s.rows
+        start = self.open((OpAxis(first.name, ZERO, cdiv(first.hi, count)), *self.a.shared[1:]))
+        side = Axis(f"r{count}", count)
+        self.axes[side.name] = "unroll"
+        base = pid(0) * count
+
+        def several(point: list[Expr]) -> None:
+            self.side = (side,)
+            self.row([base + side.lane, *point[1:]])
+            self.side = ()
+
+        def single(point: list[Expr]) -> None:
+            def one(v: Expr) -> None:
+                self.e.enter()
+                self.row([v, *point[1:]])
+                self.e.leave()
+
+            top = minimum(base + count, first.hi)
+            self.b.loop(free_name(self.normal, first.name), base, top, 1, (), one)
 
         def program(point: list[Expr]) -> None:
-            self.point = point
-            self.now = _State()
-            if self.s.save != "no":
-                self.declare_saved()
-            for n in range(self.a.passes):
-                self.one_pass(n)
+            full = call("le", base + count, first.hi)
+            self.b.branch(full, lambda: several(point), lambda: single(point))
 
         self.over(self.a.shared, start, program)
         return self.b.kernel()
+
+    def row(self, point: list[Expr]) -> None:
+        """All passes over the rows at a point."""
+        self.e.enter()
+        self.point = point
+        self.now = _State()
+        if self.s.save != "no":
+            self.declare_saved()
+        for n in range(self.a.passes):
+            self.one_pass(n)
+        self.e.leave()
 
     def declare_saved(self) -> None:
         row = self.a.row
@@ -297,7 +340,8 @@ class Emitter:
         if len(self.a.saveable) != 1:
             raise Unsupported("there is not exactly one row value to save")
         name = self.a.saveable[0]
-        self.now.saved[name] = Buffer(f"{name}_row", "program", self.real, (row.hi,))
+        rows = (const(self.s.rows),) if self.s.rows > 1 else ()
+        self.now.saved[name] = Buffer(f"{name}_row", "program", self.real, (*rows, row.hi))
         if self.s.save == "home":
             host = next(
                 (
@@ -325,8 +369,11 @@ class Emitter:
                 self.write(t, self.point, TRUE)
         if not folds and not rows:
             return
-        wide = self.axis("c", self.s.width, self.s.vec)
-        narrow = self.axis("z", self.s.tail, min(self.s.vec, self.s.tail))
+        # a register has fewer lanes where a pass keeps integers: such a pass has axes of its own
+        whole = any(i.kind == "int" for t in folds for i in self.fold_view(t).init)
+        hints = ("w", "y") if whole and n else ("c", "z")
+        wide = self.axis(hints[0], self.s.width, self.s.vec)
+        narrow = self.axis(hints[1], self.s.tail, min(self.s.vec, self.s.tail))
         end = row.hi // wide.extent * wide.extent
         parts = [
             self.sweep(n, folds, rows, wide, ZERO, end, False),
@@ -382,7 +429,7 @@ class Emitter:
         return [result[f.state_key] for f in every]
 
     def start(self, f: Fold, axis: Axis) -> list[Value]:
-        return [self.b.full(i.attr, self.e.dtype(i), axis) for i in f.init]
+        return [self.b.full(i.attr, self.e.dtype(i), *self.side, axis) for i in f.init]
 
     def fold_view(self, t: Tensor) -> Fold:
         """The member's fold at this program's indices."""
@@ -610,6 +657,7 @@ class Emitter:
         """A row value: computed and stored in the first pass that needs it, loaded in later
         ones."""
         buffer = self.now.saved[t.name]
+        side = [a.lane for a in self.side] or [ZERO] * (len(buffer.shape) - 1)
         assert t.body is not None
         reads = [x for x in walk(self.a.group.expand(t.body)) if x.op == "read"]
         first = max(
@@ -617,11 +665,11 @@ class Emitter:
         )
         if self.now.pass_ > first:
             other = None if mask is TRUE else 0.0
-            return self.b.load(buffer, self.now.lane, mask=mask, other=other)
+            return self.b.load(buffer, *side, self.now.lane, mask=mask, other=other)
         v = self.e.value(inline(t, read(t.name, index, t.kind)), mask)
         if t.name not in self.now.stored:
             self.now.stored.add(t.name)
-            self.b.store(buffer, self.now.lane, v, mask=self.now.mask)
+            self.b.store(buffer, *side, self.now.lane, v, mask=self.now.mask)
         return v
 
     def write(self, t: Tensor, index: Sequence[Expr], mask: Expr) -> None:
