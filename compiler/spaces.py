@@ -422,15 +422,16 @@ def _scan_holes(form: scan.Form, native: int) -> tuple[Holes, Starts]:
 
 
 def _recurrence_holes(form: recurrence.Form, native: int) -> tuple[Holes, Starts]:
-    widths: tuple[Decision, ...] = (native, 2 * native, 4 * native) if form.contiguous else (4, 8, 16)
-    holes: Holes = {
-        "width": widths,
-        "vec": _vectors(native),
-        "unroll": (4, 1, 2),
-        "near": (0, 512, 2048),
-        "threads": ("static", "dynamic"),
-    }
-    return holes, [{"width": widths[1]}, {"near": 512}]
+    widths: tuple[Decision, ...] = (native, 2 * native, 4 * native)
+    holes: Holes = {"vec": _vectors(native), "unroll": (4, 1, 2), "near": (0, 512, 2048)}
+    holes["threads"] = ("static", "dynamic")
+    if form.contiguous:
+        return {"width": widths, **holes}, [{"width": widths[1]}, {"near": 512}]
+    holes = {"width": (8, 4, 16), **holes}
+    if form.time == len(form.axes) - 1:
+        holes["tile"] = (2 * native, 0, native, 4 * native)
+        holes["stream"] = (False, True)
+    return holes, [{k: holes[k][1]} for k in ("tile", "near", "width", "stream") if k in holes]
 
 
 def _vectors(native: int) -> tuple[Decision, ...]:
@@ -605,7 +606,8 @@ def _lower(
         return [scan.lower(name, p.form, memory, running, memory.real)], facts
     if p.strategy == "recurrence":
         steps = recurrence.RecurrenceSchedule(**own)
-        return [recurrence.lower(name, p.form, memory, steps, memory.real)], []
+        facts = _line_facts(p.group.members) if steps.stream else []
+        return [recurrence.lower(name, p.form, memory, steps, memory.real)], facts
     if p.strategy == "lanes":
         known = {f.name for f in fields(lanes.LaneSchedule)}
         lane = lanes.LaneSchedule(**{k: v for k, v in own.items() if k in known})

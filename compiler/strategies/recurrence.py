@@ -1,7 +1,8 @@
 """Recurrences whose step reads its own index alone: every lane carries a state along the axis.
 
 Lanes run over another axis: as vectors where memory is contiguous along it, else as copies side by
-side, so that one step need not wait for the step before it in the same row.
+side, so that one step need not wait for the step before it in the same row. Rows that are far apart
+in memory are read and written in tiles, whole lines at a time; the steps run in scratch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from opwright.ir.expr import (
     affine,
     call,
     cdiv,
+    const,
     minimum,
     pid,
     read_parts,
@@ -29,7 +31,8 @@ from opwright.ir.expr import (
     walk,
 )
 from opwright.ir.op import OpAxis
-from opwright.ir.tile import Axis, Kernel, Placement, Value
+from opwright.ir.tile import Axis, Buffer, Kernel, Placement, Value
+from opwright.ir.tile import lanes as lanes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +89,24 @@ def _back(x: Expr, axes: Sequence[OpAxis], time: int) -> int | None:
     for n, (i, a) in enumerate(zip(index, axes, strict=True)):
         if n != time and i is not var(a.name):
             return None
-    ahead_ = affine(index[time] - var(axes[time].name))
-    return {(): 0, ((None, 0),): 0, ((None, -1),): 1}.get(tuple((ahead_ or {"": 1}).items()))
+    form = affine(index[time] - var(axes[time].name))
+    if form is None or any(k is not None for k, c in form.items() if c):
+        return None
+    return {0: 0, -1: 1}.get(form.get(None, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class RecurrenceSchedule:
-    """width lanes, as vectors of `vec` where they are contiguous; unroll: copies of a step; near:
-    bytes that loads are asked for ahead."""
+    """width lanes, as vectors of `vec` where they are contiguous; tile: steps whose elements are
+    copied to scratch together (0: none); unroll: copies of a step; near: bytes that loads are asked
+    for ahead; stream: bypass the cache on output, of tiles."""
 
     width: int = 4
     vec: int = 16
+    tile: int = 0
     unroll: int = 1
     near: int = 0
+    stream: bool = False
     threads: str = "static"
 
 
@@ -118,9 +126,14 @@ class _Emitter(Emitter):
         self.now: Expr = ZERO
         self.current: dict[str, Value] = {}
         self.carried: dict[str, Value] = {}
+        self.held_at: dict[tuple[str, tuple[Expr, ...]], Value] = {}
         self.loops: list[str] = []
-        if form.contiguous and s.width % s.vec:
+        if s.width % s.vec if form.contiguous else s.tile % s.vec:
             raise Unsupported("the width is not a multiple of the vector")
+        if s.tile and form.time != len(form.axes) - 1:
+            raise Unsupported("tiles serve steps that are neighbours in memory")
+        if s.stream and (not s.tile or any(t.role != "output" for t in form.group.members)):
+            raise Unsupported("only tiles of outputs are stored past the cache")
 
     def kernel(self) -> tuple[Kernel, Placement]:
         f, width = self.f, self.s.width
@@ -154,19 +167,22 @@ class _Emitter(Emitter):
         place: dict[str, str | tuple[str, int]] = {
             x.name: ("vec", self.s.vec) if f.contiguous else "unroll"
         }
+        if self.s.tile:
+            place["c"] = ("vec", self.s.vec)
         unroll = {n: self.s.unroll for n in self.loops} if self.s.unroll > 1 else {}
-        hints = ahead(kernel, self.s.near, False)
+        hints = ahead(kernel, self.s.near, False) if f.contiguous or self.s.tile else {}
+        stream = ("whole*",) if self.s.stream else ()
         return kernel, Placement(
-            axes=place, unroll=unroll, prefetch=hints, threads=self.s.threads
+            axes=place, unroll=unroll, prefetch=hints, stream=stream, threads=self.s.threads
         )
 
     def resolve(self, name: str, index: tuple[Expr, ...], mask: Expr) -> Resolved:
         """A member's value at this step, or at the one before."""
         if any(name == t.name for t in self.group.members):
-            back = affine(index[self.f.time] - self.now)
-            held = self.carried if back == {None: -1} else self.current
+            held = self.current if index[self.f.time] is self.now else self.carried
             return held[name]
-        return super().resolve(name, index, mask)
+        found = self.held_at.get((name, index))
+        return super().resolve(name, index, mask) if found is None else found
 
     def run(self, at: dict[Expr, Expr], *lanes: Axis) -> None:
         """All steps for the lanes at a point."""
@@ -180,27 +196,114 @@ class _Emitter(Emitter):
             init = self.e.value(substitute(t.recurrence.init, here))
             starts.append(self.e.spread(self.b.cast(init, self.kind(t.kind)), lanes))
 
-        def step(v: Expr, *before: Value) -> list[Value]:
-            self.e.enter()
-            self.now = v
-            self.carried = dict(zip((t.name for t in members), before, strict=True))
-            self.current = {}
-            for t in members:
-                assert t.body is not None
-                index = tuple(v if n == self.f.time else i for n, i in enumerate(point))
-                here = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
-                value = self.e.spread(self.e.value(substitute(t.body, here)), lanes)
-                self.current[t.name] = value
-                buffer = self.memory.of(t.name)
-                self.b.store(buffer, *index, self.b.cast(value, buffer.dtype))
-            self.e.leave()
-            return [self.current[t.name] for t in members]
-
         axis = self.f.axes[self.f.time]
         name = free_name(self.group.normal, axis.name)
-        self.b.loop(name, ZERO, axis.hi, 1, starts, step)
-        self.loops.append(f"{name}*")
+
+        def step(v: Expr, *before: Value) -> list[Value]:
+            self.e.enter()
+            made = self.step(self.at(point, v), v, before, lanes)
+            for t, value in zip(members, made, strict=True):
+                buffer = self.memory.of(t.name)
+                self.b.store(buffer, *self.at(point, v), self.b.cast(value, buffer.dtype))
+            self.e.leave()
+            return made
+
+        begin: Expr = ZERO
+        state: Sequence[Value] = starts
+        if self.s.tile and lanes:
+            begin = axis.hi // self.s.tile * self.s.tile
+            state = self.b.loop(
+                f"{name}_tile", ZERO, begin, self.s.tile, state,
+                lambda v, *before: self.tiled(point, v, before, lanes[0]),
+            )  # fmt: skip
+        self.b.loop(name, begin, axis.hi, 1, state, step)
+        if not self.s.tile:
+            self.loops.append(f"{name}*")
         self.e.leave()
+
+    def at(self, point: Sequence[Expr], v: Expr) -> tuple[Expr, ...]:
+        return tuple(v if n == self.f.time else i for n, i in enumerate(point))
+
+    def step(
+        self, index: tuple[Expr, ...], v: Expr, before: Sequence[Value], lanes: Sequence[Axis]
+    ) -> list[Value]:
+        """The members at a step from their values at the one before."""
+        members = self.group.members
+        self.now = v
+        self.carried = dict(zip((t.name for t in members), before, strict=True))
+        self.current = {}
+        for t in members:
+            assert t.body is not None
+            here = {var(a.name): i for a, i in zip(t.axes, index, strict=True)}
+            self.current[t.name] = self.e.spread(self.e.value(substitute(t.body, here)), lanes)
+        return [self.current[t.name] for t in members]
+
+    def tiled(
+        self, point: Sequence[Expr], left: Expr, before: Sequence[Value], lane: Axis
+    ) -> list[Value]:
+        """A tile of steps: what they read is copied as it lies, and so is what they made."""
+        members, c = self.group.members, Axis("c", self.s.tile)
+        shape = (const(lane.extent), const(c.extent))
+        self.e.enter()
+        sources = self.walked(point, left)
+        scratch = []
+        for n, (name, index) in enumerate(sources):
+            buffer = self.memory.of(name)
+            found = self.b.load(buffer, *index, left + c.lane)
+            scratch.append(Buffer(f"read_{n}", "program", buffer.dtype, shape))
+            self.b.store(scratch[n], lane.lane, c.lane, found)
+        kinds = [self.memory.of(t.name).dtype for t in members]
+        results = [Buffer(f"made_{n}", "program", d, shape) for n, d in enumerate(kinds)]
+
+        def step(k: Expr, *carried: Value) -> list[Value]:
+            self.e.enter()
+            v = left + k
+            for buffer, (name, index) in zip(scratch, sources, strict=True):
+                self.held_at[name, (*index, v)] = self.widened(
+                    self.b.load(buffer, lane.lane, k), name
+                )
+            made = self.step(self.at(point, v), v, carried, (lane,))
+            for buffer, value in zip(results, made, strict=True):
+                self.b.store(buffer, lane.lane, k, self.b.cast(value, buffer.dtype))
+            self.held_at.clear()
+            self.e.leave()
+            return made
+
+        name = f"{free_name(self.group.normal, self.f.axes[self.f.time].name)}_step"
+        after = self.b.loop(name, ZERO, const(self.s.tile), 1, before, step)
+        self.loops.append(f"{name}*")
+        for t, buffer in zip(members, results, strict=True):
+            whole = self.b.load(buffer, lane.lane, c.lane)
+            index = self.at(point, left + c.lane)
+            self.b.store(self.memory.of(t.name), *index, whole, name="whole")
+        self.e.leave()
+        return list(after)
+
+    def walked(self, point: Sequence[Expr], left: Expr) -> list[tuple[str, tuple[Expr, ...]]]:
+        """Reads of other tensors at the lanes' own rows, one element a step, without the step."""
+        found: dict[tuple[str, tuple[Expr, ...]], None] = {}
+        names = {t.name for t in self.group.members}
+        for t in self.group.members:
+            assert t.body is not None
+            axes = {var(a.name): (i, a.hi) for a, i in zip(t.axes, point, strict=True)}
+            time = t.axes[self.f.time]
+            for x in walk(self.group.expand(t.body, names)):
+                if x.op != "read" or x.attr[0] in names:
+                    continue
+                name, index, fill = read_parts(x)
+                source = self.group.normal.tensor(name)
+                if fill is not None or index[-1] is not var(time.name) or len(index) < 2:
+                    continue
+                whole = all(
+                    i in axes and a.hi is axes[i][1] and a.lo is ZERO
+                    for i, a in zip(index, source.axes, strict=True)
+                )
+                if whole and any(lanes_of(axes[i][0]) for i in index[:-1]):
+                    found[name, tuple(axes[i][0] for i in index[:-1])] = None
+        return list(found)
+
+    def widened(self, v: Value, name: str) -> Value:
+        return self.b.cast(v, self.kind(self.group.normal.tensor(name).kind))
 
     def kind(self, kind: str) -> DType:
         return {"real": self.real, "int": I64, "bool": BOOL}[kind]
