@@ -1,4 +1,4 @@
-"""The place of an extreme as two reductions: the extreme, then the least place where it is attained.
+"""The place of an extreme as two reductions: the extreme, then the least place that attains it.
 
 A pass that keeps both carries a 64-bit place beside every element; two passes over a row that a
 cache holds cost less. The second compares with what the first found, so that this is done only

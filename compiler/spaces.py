@@ -427,11 +427,17 @@ def _recurrence_holes(form: recurrence.Form, native: int) -> tuple[Holes, Starts
     holes["threads"] = ("static", "dynamic")
     if form.contiguous:
         return {"width": widths, **holes}, [{"width": widths[1]}, {"near": 512}]
-    holes = {"width": (8, 4, 16), **holes}
-    if form.time == len(form.axes) - 1:
-        holes["tile"] = (2 * native, 0, native, 4 * native)
+    holes = {"width": (4, 8, 16), **holes}
+    if form.time < len(form.axes) - 1:
+        return holes, [{"width": 8}]
+    holes |= {"tile": (0, native, 2 * native, 4 * native)}
+    tiled: dict[str, Decision] = {"tile": native, "width": 8}
+    starts: Starts = [tiled, {**tiled, "near": 512}, {"width": 8}]
+    if all(t.role == "output" for t in form.group.members):
         holes["stream"] = (False, True)
-    return holes, [{k: holes[k][1]} for k in ("tile", "near", "width", "stream") if k in holes]
+        past: dict[str, Decision] = {**tiled, "stream": True}
+        starts = [past, {**past, "near": 512}, *starts]
+    return holes, starts
 
 
 def _vectors(native: int) -> tuple[Decision, ...]:
@@ -452,27 +458,46 @@ def _pointwise_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
 
 
 def _row_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
+    """Results along the row are written from a row that a cache holds, or past the cache; where
+    there are none, several rows side by side keep more of memory's lines under way."""
+    written = any(p >= 0 for p in a.position.values())
+    again = a.passes > 1
+    wide: dict[str, Decision] = {"width": 4 * native, "rows": 1}
+    several: dict[str, Decision] = {"width": native, "rows": 4}
+    alone = not a.shared
+    first = wide if written or alone else several
+    widths = (4 * native, 2 * native, 8 * native, native)
     holes: Holes = {
-        "width": (4 * native, 2 * native, 8 * native, native),
+        "width": (first["width"], *(w for w in widths if w != first["width"])),
         "vec": _vectors(native),
         "tail": (8, native) if native != 8 else (8, 4),
     }
     starts: Starts = []
-    if a.saveable:
-        holes["save"] = ("no", "scratch", "home")
-        starts += [{"save": "home"}, {"save": "scratch"}]
-    if any(p >= 0 for p in a.position.values()):
-        holes["stream"] = (False, True)
-        starts += [{"stream": True}]
-        if a.saveable:
-            starts += [{"save": "scratch", "stream": True}]
-    if a.shared:
-        holes["rows"] = (1, 2, 4)
+    if not alone:
+        holes["rows"] = (first["rows"], *(n for n in (1, 2, 4) if n != first["rows"]))
         holes["near"] = (0, 2048, 1024, 4096)
-        if a.passes > 1:
-            holes["next"] = (False, True)
+        if again:
+            holes["next"] = (True, False)
+    saved: Decision = "no"
+    saves = len(a.saveable) == 1
+    if saves:
+        saved = "home" if lanes.has_home(a) else "scratch"
+        holes["save"] = (saved, *(x for x in ("home", "scratch", "no") if x != saved))
+    if written:
+        holes["claim"] = (1024, 0)
+        holes["stream"] = (False, True)
+        streamed: dict[str, Decision] = {"stream": True, "claim": 0}
+        if saves:
+            streamed["save"] = "scratch"
+        if not alone:
+            starts += [{**streamed, **several}, {**several, **({"save": "no"} if saves else {})}]
+        starts += [streamed]
+        if saves:
+            starts += [{"save": "scratch"}]
+    elif not alone:
+        starts += [{"width": 2 * native, "rows": 2}, wide]
     holes["threads"] = ("dynamic", "static")
-    if not a.shared and all(p < 0 for p in a.position.values()):
+    if alone and not written:
         holes["split"] = (0, 65536, 16384)  # one row: programs of so many elements
         starts.insert(0, {"split": 65536})
     return holes, [*starts, {"width": 2 * native}]

@@ -235,9 +235,9 @@ class Placement:
 
     axes: name -> "unroll" | ("vec", width). Hints name a value, store or loop; a final `*` matches
     a prefix. home: program scratch -> (buffer, leading index) whose memory it lives in (an
-    obligation); stream: stores that bypass the cache (alignment is an obligation); prefetch: load ->
-    (loop or one of `PROGRAMS`, how many of its steps ahead). A kernel none of
-    whose axes is placed leaves them to its target, as a GPU's block program does; launch: what such
+    obligation); stream: stores that bypass the cache (alignment is an obligation); prefetch: load
+    or store -> (loop or one of `PROGRAMS`, how many of its steps ahead). A kernel none of whose
+    axes is placed leaves them to its target, as a GPU's block program does; launch: what such
     a target is launched with ("num_warps": 4).
     """
 

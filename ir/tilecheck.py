@@ -514,7 +514,7 @@ def check_placement(k: Kernel, p: Placement) -> None:
         ("stream", p.stream, ("store",)),
         ("unroll", p.unroll, ("loop",)),
         ("deep", p.deep, ("value", "store")),
-        ("prefetch", p.prefetch, ("load",)),
+        ("prefetch", p.prefetch, ("load", "store")),
     ]
     for hint, patterns, kinds in hints:
         for pattern in patterns:

@@ -1,13 +1,12 @@
 // Overrides for x86-64-v4 (AVX-512 F, BW, DQ, VL), on top of those of x86-64-v3.
 
 //: v_max f32x16
+/* maxps gives its second operand when one is NaN; a NaN of b, the new one in loops, stays where it is */
 INL f32x16 v_max(f32x16 a, f32x16 b) {
-  typedef i32 m __attribute__((vector_size(64)));
-  return (f32x16)((m)(a > b ? a : b) | (m)(a != a)); }
+  return __builtin_ia32_maxps512_mask(b, a, b, __builtin_ia32_cmpps512_mask(b, b, 7, -1, 4), 4); }
 //: v_min f32x16
 INL f32x16 v_min(f32x16 a, f32x16 b) {
-  typedef i32 m __attribute__((vector_size(64)));
-  return (f32x16)((m)(a < b ? a : b) | (m)(a != a)); }
+  return __builtin_ia32_minps512_mask(b, a, b, __builtin_ia32_cmpps512_mask(b, b, 7, -1, 4), 4); }
 
 //: v_root f32x16
 INL f32x16 v_root(f32x16 x) { return __builtin_ia32_sqrtps512_mask(x, x, -1, 4); }

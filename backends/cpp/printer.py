@@ -234,8 +234,8 @@ class _KernelPrinter(Indexing):
                 if matches((pattern,), v.name):
                     self.prefetch(v.attr, at, *ahead)
 
-    def prefetch(self, load: Load, at: At, variable: str, iterations: int) -> None:
-        if leaves_vary(load.index):
+    def prefetch(self, access: Load | Store, at: At, variable: str, iterations: int) -> None:
+        if leaves_vary(access.index):
             return
         if variable in PROGRAMS:
             leaf = pid(PROGRAMS.index(variable))
@@ -246,9 +246,10 @@ class _KernelPrinter(Indexing):
         else:
             return
         buffer, offset, _ = self.address(
-            load.buffer, tuple(substitute(e, moved) for e in load.index)
+            access.buffer, tuple(substitute(e, moved) for e in access.index)
         )
-        self.line(f"__builtin_prefetch({self.pointer(buffer, offset, at)});")
+        write = ", 1" if isinstance(access, Store) else ""
+        self.line(f"__builtin_prefetch({self.pointer(buffer, offset, at)}{write});")
 
     def rhs(self, v: Value, at: At) -> str:
         if v.op in UNPRINTED:
@@ -384,6 +385,9 @@ class _KernelPrinter(Indexing):
         else:
             text = self.vector_store(s, at, axis, buffer, offset, index, varying, value, d)
         self.line(f"if ({cond}) {text}" if cond else text)
+        for pattern, ahead in self.placement.prefetch.items():
+            if matches((pattern,), s.name):
+                self.prefetch(s, at, *ahead)
 
     def vector_store(
         self,

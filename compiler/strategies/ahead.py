@@ -1,4 +1,4 @@
-"""Which loads of a kernel are asked for ahead of time, from where they stand alone.
+"""Which accesses of a kernel are asked for ahead of time, from where they stand alone.
 
 The hardware fetches ahead along one stream of addresses and stops at the end of a page. A hint on a
 load that is the first to touch its memory looks further along the same loop; one on a load that
@@ -7,22 +7,37 @@ comes back to a row, which a cache holds by then, asks for the row of the next p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from opwright.ir.expr import TRUE, free_vars, pid, walk
-from opwright.ir.tile import Def, For, If, Kernel, Load, Stmt, lanes
+from opwright.ir.expr import TRUE, Expr, free_vars, pid, walk
+from opwright.ir.tile import Def, For, If, Kernel, Load, Stmt, Store, lanes
 
 NEXT = "pid0"  # programs that follow each other differ in it
 
 
-def ahead(kernel: Kernel, near: int, following: bool) -> dict[str, tuple[str, int]]:
+def ahead(
+    kernel: Kernel,
+    near: int,
+    following: bool = False,
+    claim: int = 0,
+    homes: Mapping[str, tuple[str, tuple[Expr, ...]]] | None = None,
+) -> dict[str, tuple[str, int]]:
     """The prefetch hints of a kernel: `near` bytes ahead in loops that touch memory first, the next
-    program's in the first loop that comes back to it with `following`."""
+    program's in the first loop that comes back to it with `following`; `claim` bytes ahead for what
+    is stored, where a loop stores it first."""
     out: dict[str, tuple[str, int]] = {}
     touched: dict[str, int] = {}
     for loop in _innermost(kernel.body):
         here: set[str] = set()
         for s in loop.body:
+            if isinstance(s, Store):
+                name = (homes or {}).get(s.buffer.name, (s.buffer.name,))[0]
+                own = s.buffer.role != "program" or s.buffer.name in (homes or {})
+                if claim and own and name not in touched and _moves(s.index, loop):
+                    step = loop.step * _width(s.index, loop) * s.buffer.dtype.bytes
+                    if s.mask is TRUE:
+                        out[s.name] = (loop.variable, max(1, -(-claim // step)))
+                        here.add(name)
             if not isinstance(s, Def) or s.value.op != "load":
                 continue
             m: Load = s.value.attr
@@ -30,7 +45,7 @@ def ahead(kernel: Kernel, near: int, following: bool) -> dict[str, tuple[str, in
                 continue
             here.add(m.buffer.name)
             before = touched.get(m.buffer.name, 0)
-            step = loop.step * _width(m, loop) * m.buffer.dtype.bytes
+            step = loop.step * _width(m.index, loop) * m.buffer.dtype.bytes
             if near and not before:
                 out[s.value.name] = (loop.variable, max(1, -(-near // step)))
             if following and before == 1:
@@ -54,17 +69,21 @@ def _streams(m: Load, loop: For) -> bool:
     if m.buffer.role not in ("in", "plan") or not lanes(*m.index) or _given(m):
         return False
     own = any(x is pid(n) for e in m.index for x in walk(e) for n in range(3))
-    return own and any(loop.variable in free_vars(e) for e in m.index)
+    return own and _moves(m.index, loop)
 
 
-def _width(m: Load, loop: For) -> int:
+def _moves(index: tuple[Expr, ...], loop: For) -> bool:
+    """Whether lanes side by side walk with the loop."""
+    return bool(lanes(*index)) and any(loop.variable in free_vars(e) for e in index)
+
+
+def _width(index: tuple[Expr, ...], loop: For) -> int:
     """Elements side by side that one step of the loop passes."""
-    if loop.variable in free_vars(m.index[-1]):
+    if loop.variable in free_vars(index[-1]):
         return 1
-    return max((a.extent for a in lanes(m.index[-1])), default=1)
+    return max((a.extent for a in lanes(index[-1])), default=1)
 
 
 def _given(m: Load) -> bool:
     """Whether an index is read from memory: it cannot be told ahead."""
     return any(x.op == "value" for e in m.index for x in walk(e))
-

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from opwright.compiler.buffers import Memory
-from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported
+from opwright.compiler.evaluate import Evaluator, Resolved, Unsupported, compute_dtype
 from opwright.compiler.strategies.ahead import ahead
 from opwright.compiler.strategies.fallback import scan_of
 from opwright.compiler.strategies.group import (
@@ -170,12 +170,28 @@ def _saveable(
     return tuple(found)
 
 
+def has_home(a: Analysis) -> bool:
+    """Whether the saved row value can live where an output row will be."""
+    return len(a.saveable) == 1 and _host(a, compute_dtype(a.group.normal.op)) is not None
+
+
+def _host(a: Analysis, real: DType) -> Tensor | None:
+    if len(a.shared) > 3:
+        return None
+    for t in a.group.members:
+        last = a.position[t.name] == len(t.axes) - 1 and a.phase[t.name] == a.passes - 1
+        if last and not is_fold(t) and t.dtype is real:
+            return t
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class LaneSchedule:
     """Decisions. mode: row | column | pointwise; width lanes per step of `vec`-wide vectors; tail:
     lanes of the narrow rest; save: keep costly row values (no, in scratch, or at home in the output
     row); stream: bypass the cache on output; rows: rows that a program walks side by side; near:
-    bytes that loads are asked for ahead; next: later passes over a row ask for the next program's;
+    bytes that loads are asked for ahead, claim: bytes that stores are; next: later passes over a
+    row ask for the next program's;
     block: elements per program (pointwise); level: rows per partial sum and unroll: copies of a row
     step (column)."""
 
@@ -187,6 +203,7 @@ class LaneSchedule:
     stream: bool = False
     rows: int = 1
     near: int = 0
+    claim: int = 0
     next: bool = False
     block: int = 32768
     level: int = 0
@@ -212,7 +229,9 @@ def lower(
     """One kernel with its placement; Unsupported when the schedule does not fit the group."""
     emitter = Emitter(name, a, memory, s, real)
     kernel = emitter.kernel()
-    return kernel, replace(emitter.placement(), prefetch=ahead(kernel, s.near, s.next))
+    place = emitter.placement()
+    hints = ahead(kernel, s.near, s.next, s.claim, place.home)
+    return kernel, replace(place, prefetch=hints)
 
 
 class Emitter:
@@ -343,17 +362,8 @@ class Emitter:
         rows = (const(self.s.rows),) if self.s.rows > 1 else ()
         self.now.saved[name] = Buffer(f"{name}_row", "program", self.real, (*rows, row.hi))
         if self.s.save == "home":
-            host = next(
-                (
-                    t
-                    for t in self.outs
-                    if self.a.position[t.name] == len(t.axes) - 1
-                    and t.dtype is self.real
-                    and self.a.phase[t.name] == self.a.passes - 1
-                ),
-                None,
-            )
-            if host is None or len(self.a.shared) > 3 or self.memory.strided:
+            host = _host(self.a, self.real)
+            if host is None or self.memory.strided:
                 raise Unsupported("no output row can hold the saved values")
             lead = tuple(pid(n) for n in range(len(self.a.shared)))
             self.homes[f"{name}_row"] = (host.name, lead)

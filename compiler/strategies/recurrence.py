@@ -60,7 +60,9 @@ def recognise(group: Group) -> Form:
         raise Unsupported(f"{first.name} is not one recurrence")
     time = [a.name for a in first.axes].index(first.recurrence.axis)
     names = {t.name for t in group.members}
-    if any(a.lo is not ZERO or any(x.op in ("var", "read") for x in walk(a.hi)) for a in first.axes):
+    if any(
+        a.lo is not ZERO or any(x.op in ("var", "read") for x in walk(a.hi)) for a in first.axes
+    ):
         raise Unsupported(f"{first.name} has an axis that depends on another")
     for t in group.members:
         assert t.recurrence is not None and t.body is not None

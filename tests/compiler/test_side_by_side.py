@@ -134,12 +134,13 @@ def test_rows_side_by_side_have_no_home() -> None:
 
 def test_what_is_asked_ahead_is_printed_and_reads_back() -> None:
     op = operator(ROWS)
-    made = program(op, "row", width=16, near=1024, next=True)
+    made = program(op, "row", width=16, near=1024, next=True, save="no")
     (hints,) = [p.prefetch for p in made.placements]
-    assert sorted(hints.values()) == [("n0", 16), ("pid0", 1)]
+    assert sorted(hints.values()) == [("n0", 16), ("n2", 16), ("pid0", 1)]
     text = print_program(made, "x86-64-v3")
     assert "__builtin_prefetch(x + ((pid0 * N) + (n0 + 256)))" in text
     assert "__builtin_prefetch(x + (((pid0 + 1) * N) + n1))" in text
+    assert "__builtin_prefetch(y + ((pid0 * N) + (n2 + 256)), 1)" in text
     found = static_gates(printed(made, op, "x86-64-v3"), op)
     assert found.safe and found.gate("G1") == "PROVED"
 
