@@ -465,7 +465,8 @@ def _row_holes(a: lanes.Analysis, native: int) -> tuple[Holes, Starts]:
     wide: dict[str, Decision] = {"width": 4 * native, "rows": 1}
     several: dict[str, Decision] = {"width": native, "rows": 4}
     alone = not a.shared
-    first = wide if written or alone else several
+    # rows of the first axis are neighbours where there is no other
+    first = wide if written or len(a.shared) != 1 else several
     widths = (4 * native, 2 * native, 8 * native, native)
     holes: Holes = {
         "width": (first["width"], *(w for w in widths if w != first["width"])),

@@ -27,7 +27,9 @@ def program(name: str, space: str) -> TileProgram:
     op = operator(name)
     found = spaces.spaces(op, 16) if space != "loop" else block_spaces.spaces(op)
     (one,) = [s for s in found if s.name == space]
-    return one.instantiate(one.preferred()[0])
+    several = ("rows=2", "rows=4")  # rows side by side: what was found of one is found of all
+    plain = (x for x in one.preferred() if not any(r in x.text for r in several))
+    return one.instantiate(next(plain))
 
 
 def statuses(p: TileProgram, op: Operator) -> set[str]:
@@ -37,6 +39,7 @@ def statuses(p: TileProgram, op: Operator) -> set[str]:
 PROVED = [
     ("argmax", "fallback"),
     ("argmin", "row"),
+    ("argmax", "placed_row"),
     ("argmax", "column"),
     ("argmax", "loop"),
     ("column_max", "row"),
@@ -52,25 +55,25 @@ def test_places_of_extremes_are_the_spec_for_all_sizes(name: str, space: str) ->
 
 WRONG = [
     ("argmax", "row", "lt t_c x", "le t_c x"),  # the last of several
-    ("argmax", "row", "lt t_39_c x_2", "le t_39_c x_2"),
+    ("argmax", "row", "lt t_37_c x_1", "le t_37_c x_1"),
     ("argmax", "row", "lt t_c x", "lt x t_c"),
-    ("argmax", "row", "reduce min t_33", "reduce max t_33"),
+    ("argmax", "row", "reduce min t_31", "reduce max t_31"),
     ("argmax", "row", "reduce max t_r", "reduce min t_r"),
-    ("argmax", "row", "eq t_r t_25", "le t_r t_25"),
-    ("argmax", "row", "lt t_25 t_67", "le t_25 t_67"),
-    ("argmax", "row", "lt t_25 t_67", "lt t_67 t_25"),
-    ("argmax", "row", "and t_89 t_91", "or t_89 t_91"),
-    ("argmax", "row", "select t_92 t_80 t_38", "select t_92 t_38 t_80"),
-    ("argmax", "row", "t_21: i64[c64] = index n0 + c64", "t_21: i64[c64] = index n0 + c64 + 1"),
-    ("argmax", "row", "t_21: i64[c64] = index n0 + c64", "t_21: i64[c64] = index c64 - n0"),
-    ("argmax", "row", "t_21: i64[c64] = index n0 + c64", "t_21: i64[c64] = index c64"),
-    ("argmax", "row", "t_62: bool[z8] = index n0_1 + z8 < N",
-     "t_62: bool[z8] = index n0_1 + z8 < N - 1"),
-    ("argmax", "row", "t_62: bool[z8] = index n0_1 + z8 < N",
-     "t_62: bool[z8] = index n0_1 + z8 < N + 1"),
+    ("argmax", "row", "eq t_r t_23", "le t_r t_23"),
+    ("argmax", "row", "lt t_23 t_63", "le t_23 t_63"),
+    ("argmax", "row", "lt t_23 t_63", "lt t_63 t_23"),
+    ("argmax", "row", "and t_85 t_87", "or t_85 t_87"),
+    ("argmax", "row", "select t_88 t_76 t_36", "select t_88 t_36 t_76"),
+    ("argmax", "row", "t_19: i64[c64] = index n0 + c64", "t_19: i64[c64] = index n0 + c64 + 1"),
+    ("argmax", "row", "t_19: i64[c64] = index n0 + c64", "t_19: i64[c64] = index c64 - n0"),
+    ("argmax", "row", "t_19: i64[c64] = index n0 + c64", "t_19: i64[c64] = index c64"),
+    ("argmax", "row", "t_58: bool[z8] = index n0_1 + z8 < N",
+     "t_58: bool[z8] = index n0_1 + z8 < N - 1"),
+    ("argmax", "row", "t_58: bool[z8] = index n0_1 + z8 < N",
+     "t_58: bool[z8] = index n0_1 + z8 < N + 1"),
     ("argmax", "row", "t: f32[c64] = full -inf", "t: f32[c64] = full 0.0"),
-    ("argmax", "row", "next t_13, t_22", "next t_13, t_21"),
-    ("argmax", "row", "next t_13, t_22", "next x, t_22"),
+    ("argmax", "row", "next t_11, t_20", "next t_11, t_19"),
+    ("argmax", "row", "next t_11, t_20", "next x, t_20"),
     ("argmax", "fallback", "full -inf", "full 0.0"),
     ("argmax", "loop", "lt acc_c t_2", "le acc_c t_2"),
     ("argmax", "loop", "t_1: f32 = full -inf", "t_1: f32 = full 0.0"),
