@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.schedules import plain
 from support.shipped import SPECS
 
 from opwright.compiler import block_spaces, spaces
@@ -21,7 +22,7 @@ def operator(name: str) -> Operator:
 def program(op: Operator, backend: str, space: str) -> TileProgram:
     found = spaces.spaces(op, 16) if backend == "cpp" else block_spaces.spaces(op)
     (one,) = [s for s in found if s.name == space]
-    return one.instantiate(one.preferred()[0])
+    return one.instantiate(plain(one))
 
 
 def statuses(p: TileProgram, op: Operator) -> set[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+from support.schedules import plain
 from support.shipped import SPECS
 
 from opwright.compiler import block_spaces, spaces
@@ -27,9 +28,7 @@ def program(name: str, space: str) -> TileProgram:
     op = operator(name)
     found = spaces.spaces(op, 16) if space != "loop" else block_spaces.spaces(op)
     (one,) = [s for s in found if s.name == space]
-    several = ("rows=2", "rows=4")  # rows side by side: what was found of one is found of all
-    plain = (x for x in one.preferred() if not any(r in x.text for r in several))
-    return one.instantiate(next(plain))
+    return one.instantiate(plain(one))
 
 
 def statuses(p: TileProgram, op: Operator) -> set[str]:
