@@ -62,6 +62,7 @@ class Evaluator:
         self.b, self.op, self.resolve, self.real = builder, op, resolve, real
         self.states: dict[Expr, Value] = {}
         self.lanes: tuple[Axis, ...] = ()  # axes that the state of a fold has, one state per lane
+        self.side: tuple[Axis, ...] = ()  # axes of rows side by side
         self.memo: list[dict[tuple[Expr, Expr], Value]] = [{}]
 
     # -- scopes: a value made inside a loop is not visible after it --------------------------------
@@ -127,7 +128,7 @@ class Evaluator:
         args = [self.value(a, mask) for a in e.args]
         if e.op in ("rand", "randn"):
             return self.b.cast(self.b.ew(e.op, *args), self.real)
-        if e.op == "div" and set(args[1].axes) < set(args[0].axes):
+        if e.op == "div" and {*args[1].axes} <= {*self.side} and {*args[0].axes} - {*self.side}:
             # one division per tile, or row of it, not per lane: within an ulp, and out of the loop
             # where it can be
             return self.b.ew("mul", args[0], self.b.ew("div", 1.0, args[1]))

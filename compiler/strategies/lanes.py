@@ -322,9 +322,9 @@ class Emitter:
         base = pid(0) * count
 
         def several(point: list[Expr]) -> None:
-            self.side = (side,)
+            self.side = self.e.side = (side,)
             self.row([base + side.lane, *point[1:]])
-            self.side = ()
+            self.side = self.e.side = ()
 
         def single(point: list[Expr]) -> None:
             def one(v: Expr) -> None:
