@@ -28,7 +28,7 @@ help:
 	@echo "make gallery                            docs/gallery.md anew from specs/"
 	@echo "make bench                              operators against torch, torch.compile, JAX, ONNX Runtime"
 	@echo "make bench-table                        README's table anew from what make bench measured here"
-	@echo "make gpu                                Triton candidates on this machine's NVIDIA GPU"
+	@echo "make gpu                                GPU candidates on this machine's NVIDIA GPU"
 	@echo "make examples                           run examples/"
 	@echo "make clean                              remove what the other targets made, but .venv"
 

@@ -65,7 +65,7 @@ PACKED = [  # parts that begin with something, are left out, are kept twice, are
     ("st_c_part: store c_part[jp, iq, i, j]", "st_c_part: store c_part[0, iq, i, j]"),
     ("load a[p0 * 224 + ip * 14 + i, k0 + k]", "load a[p0 * 224 + ip * 14 + i, k]"),
     ("load c_pa[iq, depth, i]", "load c_pa[0, depth, i]"),
-    ("c_pb[k0 // 256, p1 * 32 + jp, depth, j]", "c_pb[0, p1 * 32 + jp, depth, j]"),
+    ("c_pb[k0 // 256, p1 * 16 + jp, depth, j]", "c_pb[0, p1 * 16 + jp, depth, j]"),
 ]
 
 
