@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from opwright.backends.cpp.build import host_isa
 from opwright.backends.cpp.probe import SIZES, Probed, probe
+from opwright.backends.cpp.vocabulary import ISAS
 from opwright.compiler.devices import DEVICES
 from opwright.compiler.exchange_texts import target_facts
 from opwright.compiler.paths import cache_folder
@@ -63,7 +65,7 @@ def machine_of(backend: str, targets: tuple[str, ...]) -> Machine:
         rates = ((float(d.cache), d.cache_rate * 1e12), (math.inf, d.memory * 1e12))
         return Machine(f"{targets[0]} ({d.part})", rates, peak, 3e-6, rows)
     level = targets[0].removeprefix("cpu(").removesuffix(")")
-    return _host(level)
+    return _host(level if level in ISAS else host_isa())  # array code names no instruction set
 
 
 def _shown(v: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from opwright.ir.op import Objective
 from opwright.search.archive import Archive, ArchiveError, Candidate
-from opwright.search.objective import Metrics, Scorer
+from opwright.search.objective import Metrics, Scorer, idle
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +128,7 @@ def _nodes(
     out = []
     for c in tried:
         score = None
-        if c.ok and base is not None:
+        if c.ok and base is not None and not idle(c.metrics):
             found = scorer.score(own[c.number], base)
             score = found.value if found.feasible else None
         seconds = max(at.get(c.number, run["started"]) - run["started"], 0.0)

@@ -44,6 +44,12 @@ class Score:
         return math.isfinite(self.value)
 
 
+def idle(metrics: Metrics) -> bool:
+    """Whether a candidate's facts exclude every workload: another one runs in its place, and its
+    times would be those of the other."""
+    return bool(metrics) and all(values.get("delegated") for values in metrics.values())
+
+
 class Scorer:
     """Scores metrics against candidate 0's; `weights` are those of the measured workloads."""
 

@@ -22,7 +22,7 @@ from opwright.search.events import (
     SearchResult,
 )
 from opwright.search.loads import host
-from opwright.search.objective import Metrics, Score, Scorer
+from opwright.search.objective import Metrics, Score, Scorer, idle
 from opwright.search.propose import Builtin, Proposal, Proposer
 from opwright.search.results import (
     Evaluator,
@@ -152,6 +152,8 @@ class Ranking:
 
     def _score(self, metrics: Metrics) -> Score:
         """Relative to candidate 0, or to the first that passed when candidate 0 did not."""
+        if idle(metrics):
+            return Score(math.inf, "its facts exclude every workload")
         base = next((c for c in self.state.candidates if c.ok), None)
         base_metrics = base.metrics if base is not None else metrics
         return self.scorer.score(self._delegated(metrics, {}), base_metrics)

@@ -21,7 +21,7 @@ from opwright.search.archive import Archive, ArchiveError
 from opwright.search.events import Confirmed, Evaluated, Finished, Proposed, SearchResult, Started
 from opwright.search.objective import Scorer
 from opwright.search.propose import Builtin, Proposal, View
-from opwright.search.results import Evaluation, Incumbent, Job
+from opwright.search.results import Confirmation, Evaluation, Incumbent, Job
 from opwright.search.run import Budget, search
 from opwright.search.space import ChoiceSpace
 
@@ -232,6 +232,46 @@ def test_a_stand_in_serves_what_the_facts_of_the_winner_exclude() -> None:
     assert mine["odd"]["latency"] == other["odd"]["latency"] > mine["even"]["latency"]
     alone = search(spaces(), _op(), Simulated(), Budget(60), general=lambda p: True)
     assert alone.general is None, "the winner takes every call itself"
+
+
+def test_what_serves_no_workload_is_neither_winner_nor_finalist() -> None:
+    class Choosy(Simulated):
+        """Order b excludes every workload, so that its times are those of what runs instead."""
+
+        def evaluate(
+            self, jobs: Sequence[Job], incumbent: Incumbent | None
+        ) -> Iterator[tuple[Job, Evaluation]]:
+            for job, e in super().evaluate(jobs, incumbent):
+                if "tiled_b" in job.program.name and incumbent is not None:
+                    other = {**incumbent.base_metrics["w"], "delegated": 1.0}
+                    e = replace(e, metrics={"w": other})
+                yield job, e
+
+    found = search(spaces(), _op(), Choosy(), Budget(60), general=lambda p: "tiled_b" not in p.name)
+    assert found.winner is not None and found.winner.schedule["order"] == "a"
+    idle = [r for r in found.table if "exclude every workload" in str(r["reason"])]
+    assert idle and all(r["score"] is None for r in idle)
+    finalists = {n for e in found.events if isinstance(e, Confirmed) for n in e.scores}
+    assert not finalists & {r["number"] for r in idle}
+
+
+def test_finalists_are_measured_again_on_a_busy_machine() -> None:
+    class Busy(Simulated):
+        """The same text is ten times as fast as itself, then twice, until the machine is calm."""
+
+        def __init__(self, *noise: float) -> None:
+            super().__init__()
+            self.apart = iter(noise)
+
+        def confirm(self, jobs: Sequence[Job], baseline: Job | None) -> Confirmation:
+            return replace(super().confirm(jobs, baseline), noise=next(self.apart, 0.01))
+
+    found = search(spaces(), _op(), Busy(2.3, 0.7), Budget(20))
+    assert found.winner is not None and found.winner.candidate.number != 0
+    assert found.noise == pytest.approx(0.01)
+    found = search(spaces(), _op(), Busy(*[2.3] * 40), Budget(20))
+    assert found.winner is not None and found.winner.candidate.number != 0, found.why
+    assert "whenever it was timed" in found.why
 
 
 def test_new_candidates_are_timed_against_the_best_so_far() -> None:
