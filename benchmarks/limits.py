@@ -52,8 +52,9 @@ static double fmas(long steps) {
   #pragma omp parallel
   {
     V a = all(1.0f + 1e-9f * omp_get_thread_num()), b = all(1e-9f);
-    V c0 = b, c1 = b, c2 = b, c3 = b, c4 = b, c5 = b, c6 = b, c7 = b;
-    V c8 = b, c9 = b, ca = b, cb = b;
+    // chains that were equal would be computed once
+    V c0 = all(0), c1 = all(1), c2 = all(2), c3 = all(3), c4 = all(4), c5 = all(5);
+    V c6 = all(6), c7 = all(7), c8 = all(8), c9 = all(9), ca = all(10), cb = all(11);
     for (long i = 0; i < steps; ++i) {
       c0 = fma(a, b, c0); c1 = fma(a, b, c1); c2 = fma(a, b, c2); c3 = fma(a, b, c3);
       c4 = fma(a, b, c4); c5 = fma(a, b, c5); c6 = fma(a, b, c6); c7 = fma(a, b, c7);
